@@ -1,0 +1,174 @@
+"""The update and the norm, as loops over memory.
+
+Arithmetic is strict (no fastmath), so that results depend neither on the number of threads nor on the layout.
+An argument that is None, such as the slot `mom` without momentum, is removed when a kernel is compiled.
+"""
+
+import os
+from typing import Any
+
+import numba
+import numpy as np
+
+from rmsprop_numba.scalars import clip, load, over, square, store, times
+
+# `error_model="numpy"` is needed for speed, and since a division by zero must not stop a loop half way.
+# Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
+_OPTIONS = {"error_model": "numpy", "cache": os.environ.get("RMSPROP_CACHE") == "1"}
+kernel = numba.njit(nogil=True, **_OPTIONS)
+parallel_kernel = numba.njit(nogil=True, parallel=True, **_OPTIONS)
+
+CHUNK = 16_384
+"""Elements that one thread takes at a time."""
+
+BLOCK = 4_096
+"""Elements that are summed together; blocks are then added in order, by whichever threads computed them."""
+
+LANES = 16
+"""Partial sums in a block, so that it is summed in vector registers."""
+
+
+@kernel
+def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Update elements of one-dimensional arrays.
+
+    `new` is ``1 - rho``; of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
+    """
+    real = r.dtype.type  # a double among the factors would make a double of everything
+    lr, rho, new, inner, outer = real(lr), real(rho), real(new), real(inner), real(outer)
+    for i in range(v.size):
+        gradient = load(g[i])
+        if limit is not None:
+            gradient = clip(gradient, real(limit))
+        if factor is not None:
+            gradient = times(gradient, real(factor))
+        rms = rho * r[i] + new * square(gradient)
+        r[i] = rms
+        variance = rms
+        if mg is not None:
+            mean = times(mg[i], rho) + times(gradient, new)
+            mg[i] = mean
+            variance = rms - square(mean)
+            if variance < real(0):  # by rounding
+                variance = real(0)
+        step = over(times(gradient, lr), np.sqrt(variance + inner) + outer)
+        if mom is not None:
+            step = times(mom[i], real(momentum)) + step
+            mom[i] = step
+        v[i] = store(load(v[i]) - step, v[i])
+
+
+@kernel
+def sweep_matrix(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Update two-dimensional arrays of any strides, row by row."""
+    for i in range(len(v)):
+        sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+
+
+@kernel
+def sweep_rows(tables, gradients, total, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Update the listed rows of two-dimensional tables, each by the sum of its gradients in their order.
+
+    `gradients` are the values, their order by row, the start of each row in this order, and the rows.
+    """
+    v, r, mom, mg = tables
+    values, order, starts, rows = gradients
+    for k in range(len(rows)):
+        total[:] = 0
+        for position in range(starts[k], starts[k + 1]):
+            add(total, values[order[position]], limit, factor)
+        i = rows[k]
+        sweep(v[i], total, r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, None, None)
+
+
+@parallel_kernel
+def sweep_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Do as `sweep`, in several threads."""
+    for chunk in numba.prange((v.size + CHUNK - 1) // CHUNK):
+        a, b = chunk * CHUNK, min((chunk + 1) * CHUNK, v.size)
+        sweep(
+            v[a:b], g[a:b], r[a:b], part(mom, a, b), part(mg, a, b),
+            lr, rho, new, momentum, inner, outer, limit, factor,
+        )  # fmt: skip
+
+
+@parallel_kernel
+def sweep_matrix_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Do as `sweep_matrix`, in several threads."""
+    for i in numba.prange(len(v)):
+        sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+
+
+@parallel_kernel
+def sweep_rows_parallel(tables, gradients, totals, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
+    values, order, starts, rows = gradients
+    for task in numba.prange(len(totals)):
+        a, b = task * len(rows) // len(totals), (task + 1) * len(rows) // len(totals)
+        own = values, order, starts[a : b + 1], rows[a:b]
+        sweep_rows(tables, own, totals[task], lr, rho, new, momentum, inner, outer, limit, factor)
+
+
+@kernel
+def square_sum(g, limit, total):
+    """Return the sum of squares of a block, in double precision, after clipping by value."""
+    for lane in range(LANES):
+        total[lane] = 0.0
+    whole = g.size // LANES * LANES
+    for start in range(0, whole, LANES):
+        for lane in range(LANES):
+            total[lane] += double_square(g[start + lane], limit)
+    for i in range(whole, g.size):
+        total[i - whole] += double_square(g[i], limit)
+    result = 0.0
+    for lane in range(LANES):
+        result += total[lane]
+    return result
+
+
+@kernel
+def square_sums(g, limit, sums):
+    """Write the sum of squares of each block."""
+    total = np.empty(LANES)
+    for block in range(len(sums)):
+        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, total)
+
+
+@parallel_kernel
+def square_sums_parallel(g, limit, sums):
+    """Do as `square_sums`, in several threads."""
+    for block in numba.prange(len(sums)):
+        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, np.empty(LANES))
+
+
+@kernel
+def add(total, values, limit, factor):
+    """Add values, clipped and scaled, to a total."""
+    for j in range(values.size):
+        gradient = load(values[j])
+        if limit is not None:
+            gradient = clip(gradient, type(gradient.real)(limit))
+        if factor is not None:
+            gradient = times(gradient, type(gradient.real)(factor))
+        total[j] += gradient
+
+
+@kernel
+def double_square(x, limit):
+    """Return ``|x|**2`` in double precision, after clipping by value."""
+    gradient = load(x)
+    if limit is not None:
+        gradient = clip(gradient, type(gradient.real)(limit))
+    return np.float64(gradient.real) ** 2 + np.float64(gradient.imag) ** 2
+
+
+@kernel
+def row(table, i):
+    """Return a row of a table, which may be None."""
+    return None if table is None else table[i]
+
+
+@kernel
+def part(array, start, stop):
+    """Return a stretch of an array, which may be None."""
+    return None if array is None else array[start:stop]

@@ -1,0 +1,35 @@
+"""When to use several threads, and how to do so safely."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+PARALLEL_FROM = 65_536
+"""Elements from which on threads gain more time than they cost."""
+
+# Numba's "workqueue" threading layer, its fall-back, aborts the process if two threads use it at once.
+_one_at_a_time = threading.Lock()
+_is_forked = False
+
+
+def run(serial: Callable[..., Any], parallel: Callable[..., Any], size: int, *arguments: Any) -> None:
+    """Run a kernel over `size` elements, in several threads if that is faster and safe."""
+    if size < PARALLEL_FROM or _is_forked or numba.get_num_threads() == 1:
+        serial(*arguments)
+        return
+    with _one_at_a_time:
+        parallel(*arguments)
+
+
+def _after_fork() -> None:
+    # Numba's threads do not exist in a forked child, and its "omp" layer ends a child that starts new ones.
+    global _is_forked, _one_at_a_time
+    _is_forked = True
+    _one_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

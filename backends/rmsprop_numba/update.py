@@ -1,0 +1,91 @@
+"""One step over a list of NumPy arrays."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rmsprop.backends import Gradient, Hyperparameters, Parameter
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop_numba import kernels, layout, rows
+from rmsprop_numba.memory import disjoint, owner
+from rmsprop_numba.threads import run
+
+Array = np.ndarray[Any, Any]
+
+
+def update(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> None:
+    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+    owners = {id(owner(p.variable.array)) for p in parameters}
+    gradients = [_disjoint(gradient, owners) for gradient in gradients]
+    numbers = _numbers(hyper)
+    for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        factor = None if factors is None else factors[i]
+        slots = parameter.slots
+        mom = None if hyper.momentum is None else slots["momentum"].array
+        mg = slots["mg"].array if hyper.centered else None
+        tables = (parameter.variable.array, slots["rms"].array, mom, mg)
+        if isinstance(gradient, IndexedSlices):
+            rows.update_rows(tables, gradient, (*numbers, hyper.clipvalue, factor), hyper)
+        else:
+            _update_dense(tables, gradient, (*numbers, hyper.clipvalue, factor), hyper.complex_as_real)
+
+
+def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
+    """Return the scalars of the kernels, all in double precision."""
+    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
+
+
+def _disjoint(gradient: Gradient, owners: set[int]) -> Gradient:
+    if isinstance(gradient, IndexedSlices):
+        return IndexedSlices(disjoint(gradient.values, owners), disjoint(gradient.indices, owners))
+    return disjoint(gradient, owners)
+
+
+def _update_dense(
+    tables: tuple[Array | None, ...], gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool
+) -> None:
+    given = [tables[0], gradient, *tables[1:]]
+    arrays = [layout.encoded(a, complex_as_real) for a in given if a is not None]
+    if (flat := layout.flat(arrays)) is not None:
+        run(kernels.sweep, kernels.sweep_parallel, gradient.size, *_with_gaps(flat, given), *scalars)
+        return
+    for views in layout.matrices(arrays):
+        one_axis = views[0].ndim == 1
+        serial, parallel = (
+            (kernels.sweep, kernels.sweep_parallel)
+            if one_axis
+            else (kernels.sweep_matrix, kernels.sweep_matrix_parallel)
+        )
+        run(serial, parallel, gradient.size, *_with_gaps(views, given), *scalars)
+
+
+def _with_gaps(views: Sequence[Array], given: Sequence[Array | None]) -> list[Array | None]:
+    """Put None back where no array was given."""
+    remaining = iter(views)
+    return [None if a is None else next(remaining) for a in given]
+
+
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
+    """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision.
+
+    Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
+    """
+    return np.array([_squared_norm(g, hyper) for g in gradients])
+
+
+def _squared_norm(gradient: Gradient, hyper: Hyperparameters) -> float:
+    dense = gradient.values if isinstance(gradient, IndexedSlices) else gradient
+    flat = np.ascontiguousarray(layout.encoded(dense, hyper.complex_as_real)).reshape(-1)
+    sums = np.empty(-(-flat.size // kernels.BLOCK))
+    run(kernels.square_sums, kernels.square_sums_parallel, flat.size, flat, hyper.clipvalue, sums)
+    total = 0.0
+    for partial in sums.tolist():
+        total += partial
+    return total

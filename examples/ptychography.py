@@ -1,0 +1,230 @@
+"""Blind ptychography: RMSprop recovers an object and its illumination from diffraction patterns.
+
+A narrow beam of light, the probe, visits overlapping spots of an object. At each of them a camera records how
+much light arrives where, but not its phase. That the spots overlap makes up for the lost phases.
+
+    python examples/ptychography.py                    # half a minute on two processor cores
+    python examples/ptychography.py --backend cupy     # the same on a GPU
+    python examples/ptychography.py --small            # a few seconds
+
+The folder ``demo_output`` then holds a figure and the convergence as a table.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage, optimize
+from skimage import color, data, transform
+from tqdm import tqdm
+
+import rmsprop
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+Corners: TypeAlias = list[tuple[int, int]]
+
+PHOTONS = 1e6  # per diffraction pattern
+BATCH = 16  # diffraction patterns per iteration
+LEARNING_RATE = 0.05  # object and probe are both of order one, so that one learning rate suits both
+
+
+class Scan(NamedTuple):
+    """What an experiment delivers: where the probe was, and the square roots of the intensities seen there."""
+
+    corners: Corners
+    moduli: Array
+
+
+class Epoch(NamedTuple):
+    """One line of the convergence table."""
+
+    epoch: int
+    iterations: int
+    loss: float
+    learning_rate: float
+
+
+class Result(NamedTuple):
+    """The last loss, the loss that the noise of the data alone explains, and the relative error of the object."""
+
+    loss: float
+    noise: float
+    object_error: float
+
+
+# The experiment, simulated
+
+
+def photograph(image: Array, size: int) -> Array:
+    """Return a photograph as a square of grey values from 0 to 1."""
+    grey = color.rgb2gray(image) if image.ndim == 3 else image
+    square = transform.resize(grey, (size, size), anti_aliasing=True)
+    return (square - square.min()) / np.ptp(square)
+
+
+def make_object(size: int, frame: int) -> Array:
+    """Return a transmission in a clear frame: the cameraman absorbs light, the astronaut delays it."""
+    amplitude = 0.3 + 0.7 * photograph(data.camera(), size - 2 * frame)
+    phase = 2 / 3 * np.pi * (photograph(data.astronaut(), size - 2 * frame) - 0.5)
+    return np.pad(amplitude * np.exp(1j * phase), frame, constant_values=1).astype(np.complex64)
+
+
+def make_probe(n: int, defocus: float, astigmatism: float = 0.0) -> Array:
+    """Return the beam of a lens with a round aperture; aberrations are in half waves at its rim."""
+    y, x = (np.mgrid[:n, :n] - n // 2) / (0.19 * n)
+    aperture = 1 / (1 + np.exp((np.hypot(y, x) - 1) * n / 4))
+    aberration = defocus * (x**2 + y**2) + astigmatism * (x**2 - y**2 + x * y)
+    to_focus = fourier_matrix(n).conj()
+    probe = to_focus @ (aperture * np.exp(1j * np.pi * aberration)) @ to_focus.T
+    return (probe / np.sqrt(np.mean(np.abs(probe) ** 2))).astype(np.complex64)
+
+
+def scan_corners(size: int, n: int, rng: np.random.Generator) -> Corners:
+    """Return the upper left corners of the spots, jittered because a regular grid leaves raster artefacts."""
+    line = np.linspace(0, size - n, round((size - n) / (0.17 * n)) + 1)
+    grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    jittered = np.rint(grid + rng.uniform(-0.04 * n, 0.04 * n, grid.shape)).clip(0, size - n)
+    return [(int(y), int(x)) for y, x in jittered]
+
+
+def measure(obj: Array, probe: Array, corners: Corners, rng: np.random.Generator) -> Scan:
+    """Return a scan with Poisson noise, in units in which the probe has a mean square of one."""
+    fourier = fourier_matrix(len(probe))
+    intensities = np.abs(fourier @ (probe * cut(np, obj, corners, len(probe))) @ fourier.T) ** 2
+    photons = PHOTONS / intensities.sum(axis=(1, 2)).mean()
+    return Scan(corners, np.sqrt(rng.poisson(intensities * photons) / photons).astype(np.float32))
+
+
+# The model and its gradients
+
+
+def fourier_matrix(n: int) -> Array:
+    """Return F of the unitary transform F @ x @ F.T, which for small images is faster than an FFT."""
+    k = np.arange(n) - n // 2
+    return (np.exp(-2j * np.pi / n * np.outer(k, k)) / np.sqrt(n)).astype(np.complex64)
+
+
+def cut(xp: Any, obj: Array, corners: Corners, n: int) -> Array:
+    """Return the n-by-n patches of the object at the corners."""
+    return xp.stack([obj[y : y + n, x : x + n] for y, x in corners])
+
+
+def scatter(xp: Any, patches: Array, corners: Corners, size: int) -> Array:
+    """Return the adjoint of `cut`: patches are put back, and add up where they overlap."""
+    total = xp.zeros((size, size), patches.dtype)
+    n = patches.shape[-1]
+    for patch, (y, x) in zip(patches, corners, strict=True):
+        total[y : y + n, x : x + n] += patch
+    return total
+
+
+def loss_and_gradients(xp: Any, fourier: Array, obj: Array, probe: Array, scan: Scan) -> tuple[Array, ...]:
+    """Return the loss and its gradients to object and probe.
+
+    The loss is the sum of (|F(probe * patch)| - modulus)**2 over the pixels of a pattern, averaged over the
+    patterns. Square roots of photon counts all have the same variance, so no weights are needed.
+
+    The gradient to a complex z is dL/dRe z + i dL/dIm z, twice the Wirtinger derivative dL/dconj(z). This is
+    what `RMSprop.apply_gradients` expects; for real z it is the usual derivative: |z|**2 has 2 z.
+    """
+    patches = cut(xp, obj, scan.corners, len(probe))
+    waves = fourier @ (probe * patches) @ fourier.T
+    moduli = xp.abs(waves)
+    excess = moduli - scan.moduli
+    loss = (excess**2).sum() / len(excess)
+    # Where no light arrives the phase is undefined: the small number makes its gradient zero there.
+    waves *= 2 / len(excess) * excess / (moduli + 1e-9)
+    returned = fourier.conj() @ waves @ fourier.conj().T
+    object_gradient = scatter(xp, probe.conj() * returned, scan.corners, len(obj))
+    return loss, object_gradient, (patches.conj() * returned).sum(axis=0)
+
+
+# The reconstruction
+
+
+def batches(scan: Scan, rng: np.random.Generator) -> Iterator[Scan]:
+    """Yield all patterns once, a few at a time, in random order."""
+    for chosen in np.array_split(rng.permutation(len(scan.corners)), batch_count(scan)):
+        yield Scan([scan.corners[i] for i in chosen], scan.moduli[chosen])
+
+
+def batch_count(scan: Scan) -> int:
+    """Return the number of iterations per epoch."""
+    return -(-len(scan.corners) // BATCH)
+
+
+def reconstruct(
+    xp: Any, scan: Scan, obj: Array, probe: Array, epochs: int, rng: np.random.Generator
+) -> list[Epoch]:
+    """Improve object and probe in place and return the convergence table."""
+    fourier = xp.asarray(fourier_matrix(len(probe)))
+    iterations = epochs * batch_count(scan)
+    opt = rmsprop.RMSprop(rmsprop.schedules.CosineDecay(LEARNING_RATE, iterations))
+    table = []
+    with tqdm(total=iterations) as bar:
+        for epoch in range(1, epochs + 1):
+            losses = []
+            for batch in batches(scan, rng):
+                learning_rate = opt.current_learning_rate
+                loss, object_gradient, probe_gradient = loss_and_gradients(xp, fourier, obj, probe, batch)
+                opt.apply_gradients([(object_gradient, obj), (probe_gradient, probe)])
+                losses.append(loss)
+                bar.update()
+            table.append(Epoch(epoch, int(opt.iterations), float(sum(losses)) / len(losses), learning_rate))
+            bar.set_postfix(loss=f"{table[-1].loss:.4g}", lr=f"{learning_rate:.1e}")
+    return table
+
+
+# The judgement
+
+
+def illuminated(probe: Array, corners: Corners, size: int) -> Array:
+    """Return where the object has received at least a tenth of the highest dose."""
+    dose = scatter(np, np.stack([np.abs(probe) ** 2] * len(corners)), corners, size)
+    return dose > 0.1 * dose.max()
+
+
+def relative_error(obj: Array, truth: Array, mask: Array) -> float:
+    """Return the norm of the difference within the mask over the norm of the truth."""
+    return float(np.linalg.norm((obj - truth)[mask]) / np.linalg.norm(truth[mask]))
+
+
+def align(obj: Array, truth: Array, mask: Array) -> Array:
+    """Return the object with the freedoms removed that no diffraction pattern can fix.
+
+    A factor, a shift and a linear phase of the object are all undone by the opposite ones of the probe.
+    """
+    y, x = np.mgrid[: len(obj), : len(obj)] / len(obj)
+
+    def transformed(freedoms: Array) -> Array:
+        shifted = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(obj), freedoms[:2]))
+        moved = shifted * np.exp(2j * np.pi * (freedoms[2] * y + freedoms[3] * x))
+        return moved * np.vdot(moved[mask], truth[mask]) / np.vdot(moved[mask], moved[mask])
+
+    fit = optimize.minimize(
+        lambda freedoms: relative_error(transformed(freedoms), truth, mask), np.zeros(4), method="Powell"
+    )
+    return transformed(fit.x)
+
+
+# The output
+
+
+def plot(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float, path: Path) -> None:
+    """Draw pairs of object and probe, one pair a row, next to the convergence."""
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    panels = figure.subplot_mosaic([[f"{row} {column}" for column in "apq"] + [f"c{row}"] for row in range(3)])
+    for row, (name, (obj, probe)) in enumerate(rows.items()):
+        for column, image, label, limits in (
+            ("a", np.abs(obj), "amplitude", (0.2, 1.1)),
+            ("p", np.angle(obj), "phase", (-1.1, 1.1)),
+            ("q", np.abs(probe), "|probe|", (0, None)),
+        ):
+            panel = panels[f"{row} {column}"]
+            panel.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
+            panel.set(title=f"{name}: {label}", xticks=[], yticks=[])
+    figure.savefig(path, dpi=120)

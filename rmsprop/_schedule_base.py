@@ -1,0 +1,216 @@
+"""What a learning-rate schedule is, and how it is saved."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields
+from typing import Any, Self, SupportsFloat, SupportsInt, TypeAlias, TypeVar
+
+from rmsprop._schedule_arguments import CHECKS, check_number
+
+Step: TypeAlias = SupportsFloat | SupportsInt
+
+
+class LearningRateSchedule:
+    """Base of all schedules; a subclass defines ``__call__``, and ``get_config`` if it is to be saved.
+
+    Examples
+    --------
+    >>> class Halving(LearningRateSchedule):
+    ...     def __call__(self, step):
+    ...         return 0.5**step
+    >>> Halving()(3)
+    0.125
+    """
+
+    def __call__(self, step: Step) -> float:
+        """Return the learning rate after `step` finished steps.
+
+        Parameters
+        ----------
+        step : int or float, or a scalar of any library
+            Number of finished steps, from 0.
+
+        Returns
+        -------
+        float
+            The learning rate.
+
+        Raises
+        ------
+        NotImplementedError
+            If the subclass does not define it.
+        """
+        raise NotImplementedError(f"schedule {type(self).__name__} must define __call__(self, step)")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments from which `from_config` makes an equal schedule.
+
+        Returns
+        -------
+        dict
+            Value by argument name, in the order of the constructor.
+
+        Raises
+        ------
+        NotImplementedError
+            If the subclass does not define it.
+        """
+        raise NotImplementedError(f"schedule {type(self).__name__} must define get_config(self) to be saved")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return ``cls(**config)``.
+
+        Parameters
+        ----------
+        config : mapping
+            What `get_config` returned.
+
+        Returns
+        -------
+        LearningRateSchedule
+            A new schedule.
+        """
+        return cls(**config)
+
+
+@dataclass(frozen=True)
+class BuiltInSchedule(LearningRateSchedule):
+    """A schedule whose fields are its arguments: checked once, so that calls need not, and then constant."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check = CHECKS.get(field.name, check_number)
+            object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
+
+    def __call__(self, step: Step) -> float:
+        """Return the learning rate after `step` finished steps."""
+        number: Any = step
+        try:
+            number = float(number)
+        except TypeError:  # a counter that knows __int__ only
+            number = float(int(number))
+        return self._rate(number)
+
+    def _rate(self, step: float) -> float:
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments as Python numbers, strings and lists."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+_BUILT_IN: dict[str, type[BuiltInSchedule]] = {}
+_Class = TypeVar("_Class", bound=type[BuiltInSchedule])
+
+
+def built_in(cls: _Class) -> _Class:
+    """Let `deserialize` know `cls`, a schedule that Keras has too, by its name."""
+    _BUILT_IN[cls.__name__] = cls
+    return cls
+
+
+def serialize(schedule: LearningRateSchedule, use_legacy_format: bool = False) -> dict[str, Any]:
+    """Return `schedule` as a dict of Keras's layout that `json` can write.
+
+    Parameters
+    ----------
+    schedule : LearningRateSchedule
+        Built-in or custom; a custom one needs ``get_config``.
+    use_legacy_format : bool, default False
+        Write Keras's older layout: ``class_name`` and ``config`` only.
+
+    Returns
+    -------
+    dict
+        ``module``, ``class_name``, ``config`` and ``registered_name``. A custom schedule has no module and
+        is registered under the name of its class.
+
+    Raises
+    ------
+    TypeError
+        If `schedule` is no `LearningRateSchedule`.
+
+    Examples
+    --------
+    >>> from rmsprop.schedules import InverseTimeDecay
+    >>> serialize(InverseTimeDecay(0.1, 10, 0.5), use_legacy_format=True)["class_name"]
+    'InverseTimeDecay'
+    """
+    if not isinstance(schedule, LearningRateSchedule):
+        raise TypeError(f"schedule must be a LearningRateSchedule, got {schedule!r}")
+    name = type(schedule).__name__
+    saved = {"class_name": name, "config": _plain(schedule.get_config(), use_legacy_format)}
+    if use_legacy_format:
+        return saved
+    if _BUILT_IN.get(name) is type(schedule):
+        return {"module": "keras.optimizers.schedules", **saved, "registered_name": None}
+    return {"module": None, **saved, "registered_name": name}
+
+
+def deserialize(
+    config: Mapping[str, Any],
+    custom_objects: Mapping[str, type[LearningRateSchedule]] | None = None,
+    use_legacy_format: bool = False,
+) -> LearningRateSchedule:
+    """Return the schedule that `serialize`, here or in Keras, wrote.
+
+    Parameters
+    ----------
+    config : mapping
+        Of either layout; it is not changed.
+    custom_objects : mapping, optional
+        Custom classes by name; they come before built-in ones.
+    use_legacy_format : bool, default False
+        Accepted as in Keras; both layouts can be read whatever it says.
+
+    Returns
+    -------
+    LearningRateSchedule
+        A new schedule.
+
+    Raises
+    ------
+    TypeError
+        If `config` is no mapping, or its class is neither built in nor in `custom_objects`.
+    ValueError
+        If ``class_name`` or ``config`` is missing.
+
+    Examples
+    --------
+    >>> from rmsprop.schedules import InverseTimeDecay
+    >>> schedule = InverseTimeDecay(0.1, 10, 0.5)
+    >>> deserialize(serialize(schedule)) == schedule
+    True
+    """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping that serialize returned, got {config!r}")
+    for key in ("class_name", "config"):
+        if key not in config:
+            raise ValueError(f"config must have the key {key!r}, got {dict(config)!r}")
+    cls = _find_class(config, custom_objects or {})
+    return cls.from_config(deepcopy(config["config"]))  # a custom from_config may pop from its argument
+
+
+def _find_class(
+    config: Mapping[str, Any], custom_objects: Mapping[str, type[LearningRateSchedule]]
+) -> type[LearningRateSchedule]:
+    name = config["class_name"]
+    for key in (config.get("registered_name"), name):
+        if isinstance(key, str) and key in custom_objects:
+            return custom_objects[key]
+    # A module of None marks a custom class, even one that shares its name with a built-in one.
+    if name in _BUILT_IN and config.get("module", "") is not None:
+        return _BUILT_IN[name]
+    raise TypeError(f"unknown schedule class {name!r}: pass custom_objects={{{name!r}: the class}}")
+
+
+def _plain(value: Any, use_legacy_format: bool = False) -> Any:
+    """Return `value` in the types that `json` can write: no array scalars, tuples or schedules."""
+    if isinstance(value, LearningRateSchedule):
+        return serialize(value, use_legacy_format)
+    if isinstance(value, Mapping):
+        return {key: _plain(item, use_legacy_format) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, use_legacy_format) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,44 @@
+"""What is asked of arrays of every library: their namespace, their copy, their NumPy form."""
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any
+"""An array of any library that follows the Array API standard."""
+
+
+def namespace(array: Array) -> ModuleType:
+    """Return the Array API namespace of an array; ``TypeError`` if it is none."""
+    return _compat().array_namespace(array)  # type: ignore[no-any-return]
+
+
+def is_array(x: object) -> bool:
+    """Tell whether `x` is an array of a library that follows the Array API standard."""
+    return isinstance(x, np.ndarray) or bool(_compat().is_array_api_obj(x))
+
+
+def is_updated_in_place(array: Array) -> bool:
+    """Tell whether an array keeps its memory when its values change (NumPy, CuPy), or is replaced."""
+    return isinstance(array, np.ndarray) or bool(_compat().is_cupy_array(array))
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """Return a NumPy copy of an array, from whatever device it is on."""
+    compat = _compat()
+    if compat.is_cupy_array(array):
+        return array.get()  # type: ignore[no-any-return]
+    if compat.is_torch_array(array):
+        array = array.detach().cpu()
+        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+    return np.array(array)
+
+
+@cache
+def _compat() -> ModuleType:
+    """Import array_api_compat when it is first needed: it is the slower part of ``import rmsprop``."""
+    import array_api_compat
+
+    return array_api_compat

@@ -1,0 +1,41 @@
+"""The rules on dtypes: what may be optimised, what it is computed in, what its slots hold."""
+
+from typing import Any
+
+COMPUTE = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+}
+"""Dtype of the arithmetic for each dtype a variable may have; halves would underflow when squared."""
+
+_REAL = {"complex64": "float32", "complex128": "float64"}
+
+
+def name_of(dtype: Any) -> str:
+    """Return the name that all array libraries share, such as ``"float32"``, of a library's own dtype."""
+    name = getattr(dtype, "name", None)
+    return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
+
+
+def is_complex(name: str) -> bool:
+    """Tell whether a dtype is complex."""
+    return name in _REAL
+
+
+def slot_dtype(slot: str, variable: str, complex_as_real: bool) -> str:
+    """Return the dtype of a slot of a variable.
+
+    The second moment ``rms`` of a complex variable is real, unless real and imaginary part count as two
+    reals: then a complex ``rms`` holds the second moment of the one and of the other.
+    """
+    compute = COMPUTE[variable]
+    return compute if slot != "rms" or complex_as_real else _REAL.get(compute, compute)
+
+
+def castable(gradient: str, variable: str) -> bool:
+    """Tell whether a gradient of one dtype may be cast to the dtype of its variable."""
+    return gradient in COMPUTE and (is_complex(variable) or not is_complex(gradient))

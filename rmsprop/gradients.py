@@ -1,0 +1,151 @@
+"""Validation of gradients: everything is checked here before a step touches anything."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import Array, is_array, namespace
+from rmsprop.backends import Gradient, Parameter
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.variable import Variable
+
+logger = logging.getLogger("rmsprop")
+
+
+def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Return the pairs that have a gradient.
+
+    Raises
+    ------
+    TypeError
+        If `grads_and_vars` is not an iterable of pairs.
+    ValueError
+        If there are variables, but no gradient for any.
+    """
+    try:
+        given = list(grads_and_vars)
+    except TypeError:
+        raise TypeError(
+            f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {type(grads_and_vars)}."
+        ) from None
+    for position, pair in enumerate(given):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(
+                f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
+            )
+    kept = [(gradient, variable) for gradient, variable in given if gradient is not None]
+    if len(kept) < len(given):
+        missing = [f"{i} ({_name(v)})" for i, (gradient, v) in enumerate(given) if gradient is None]
+        if not kept:
+            raise ValueError(f"No gradients provided for any variable: {', '.join(missing)}.")
+        logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", ", ".join(missing))
+    return kept
+
+
+def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:
+    """Return a gradient that fits its parameter, cast to the dtype of the variable if need be.
+
+    Raises
+    ------
+    TypeError
+        If the gradient is of another array library, complex for a real variable, or of integers.
+    ValueError
+        If a shape differs, or an index is out of range.
+    """
+    try:
+        if isinstance(gradient, IndexedSlices):
+            return _checked_slices(gradient, parameter)
+        dense = _checked_array(gradient, parameter.variable.array, "the gradient")
+        if tuple(dense.shape) != parameter.shape:
+            raise ValueError(f"the gradient has shape {tuple(dense.shape)}; expected {parameter.shape}.")
+        return dense
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"Gradient of variable {position}, {parameter}: {error}") from None
+
+
+def _checked_array(array: Any, like: Array, what: str) -> Array:
+    """Return `array` in the library and dtype of `like`."""
+    if isinstance(array, Variable):
+        array = array.array
+    if isinstance(array, np.generic) and isinstance(like, np.ndarray):
+        array = np.asarray(array)
+    if isinstance(array, int | float | complex | list | tuple):
+        return _from_python(array, like, what)
+    if not is_array(array):
+        raise TypeError(f"{what} must be an array; given {_short(array)}.")
+    if isinstance(like, np.ndarray):
+        _refuse_subclass(array, what)
+    if namespace(array) is not namespace(like):
+        raise TypeError(f"{what} is an array of {_library(array)}, but the variable is one of {_library(like)}.")
+    given, wanted = dtypes.name_of(array.dtype), dtypes.name_of(like.dtype)
+    if not dtypes.castable(given, wanted):
+        raise TypeError(f"{what} has dtype {given}, which can't be cast to {wanted}.")
+    return array if array.dtype == like.dtype else namespace(array).astype(array, like.dtype)
+
+
+def _from_python(numbers: Any, like: Array, what: str) -> Array:
+    """Return Python numbers as an array like `like`."""
+    as_numpy = np.asarray(numbers)
+    if as_numpy.dtype.kind not in "iufc":
+        raise TypeError(f"{what} must consist of numbers; given {_short(numbers)}.")
+    if as_numpy.dtype.kind == "c" and not dtypes.is_complex(dtypes.name_of(like.dtype)):
+        raise TypeError(f"{what} is complex, but the variable is real.")
+    return namespace(like).asarray(numbers, dtype=like.dtype)
+
+
+def _refuse_subclass(array: Any, what: str) -> None:
+    if type(array) is not np.ndarray and not isinstance(array, np.memmap):
+        raise TypeError(
+            f"{what} is a {type(array).__module__}.{type(array).__name__}, whose mask, unit or other meaning "
+            f"would be lost; pass a plain array, such as its .view(numpy.ndarray)."
+        )
+
+
+def _checked_slices(gradient: IndexedSlices, parameter: Parameter) -> IndexedSlices:
+    """Return sparse gradients with values and indices in their final form."""
+    array, shape = parameter.variable.array, parameter.shape
+    if parameter.variable.constraint is not None:
+        raise RuntimeError(f"Variable {parameter} has a constraint, which can't be used with a sparse gradient.")
+    if not shape:
+        raise ValueError("a variable without axes can't have a sparse gradient.")
+    if gradient.dense_shape is not None and tuple(map(int, gradient.dense_shape)) != shape:
+        raise ValueError(f"dense_shape is {tuple(gradient.dense_shape)}; expected {shape}.")
+    values = _checked_array(gradient.values, array, "values")
+    indices = _checked_indices(gradient.indices, array)
+    expected = (*indices.shape, *shape[1:])
+    if tuple(values.shape) != expected:
+        raise ValueError(f"values has shape {tuple(values.shape)}; expected {expected}.")
+    if not parameter.backend.in_range(indices, shape[0]):
+        raise ValueError(f"indices must be >= 0 and < {shape[0]}.")
+    return IndexedSlices(values, indices)
+
+
+def _checked_indices(indices: Any, like: Array) -> Array:
+    xp = namespace(like)
+    if isinstance(indices, list | tuple):
+        indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)
+    if not is_array(indices) or namespace(indices) is not xp:
+        raise TypeError(f"indices must be an array of {_library(like)}; given {_short(indices)}.")
+    if isinstance(like, np.ndarray):
+        _refuse_subclass(indices, "indices")
+    if not xp.isdtype(indices.dtype, "integral"):
+        raise TypeError(f"indices must be integers; given dtype {dtypes.name_of(indices.dtype)}.")
+    if len(indices.shape) != 1:
+        raise ValueError(f"indices must have one axis; given shape {tuple(indices.shape)}.")
+    return indices
+
+
+def _library(array: Array) -> str:
+    return namespace(array).__name__.removeprefix("array_api_compat.")
+
+
+def _name(variable: Any) -> str:
+    return repr(variable.name) if isinstance(variable, Variable) else type(variable).__name__
+
+
+def _short(x: Any) -> str:
+    text = repr(x)
+    return f"{type(x).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"

@@ -1,0 +1,336 @@
+"""The optimizer: `RMSprop`, with the interface of Keras."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rmsprop import clipping, gradients
+from rmsprop.arrays import Array, is_updated_in_place
+from rmsprop.backends import Gradient, Hyperparameters, Parameter
+from rmsprop.differentiation import compute_gradients
+from rmsprop.hyperparameters import Setting, Settings, learning_rate_of
+from rmsprop.variable import Variable
+from rmsprop.weights import Weights, new_parameter
+
+Pairs = list[tuple[Any, Any]]
+
+
+class RMSprop(Settings, Weights):
+    """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
+
+    The interface and the results are those of ``tf.keras.optimizers.legacy.RMSprop``. Without momentum::
+
+        rms = rho * rms + (1 - rho) * |g|**2
+        var = var - learning_rate * g / (sqrt(rms) + epsilon)
+
+    and with momentum::
+
+        mom = momentum * mom + learning_rate * g / sqrt(rms + epsilon)
+        var = var - mom
+
+    With `centered`, ``rms - |mg|**2``, clamped at 0, takes the place of ``rms`` below the root, where
+    ``mg = rho * mg + (1 - rho) * g``. All averages start at zero and there is no bias correction.
+
+    Parameters
+    ----------
+    learning_rate : float, 0-d array, Variable, callable or LearningRateSchedule, default 0.001
+        A schedule gets `iterations`, any other callable no argument; either is called once per step.
+    rho : float, 0-d array, Variable or callable, default 0.9
+        Decay factor of the moving averages, in [0, 1].
+    momentum : float, 0-d array, Variable or callable, default 0.0
+        In [0, 1]. Anything but the number 0 chooses the formula with momentum, even if its value is 0.
+    epsilon : float, default 1e-7
+        Keeps the denominator from zero. 0 and None mean the default, as in Keras.
+    centered : bool, default False
+        Whether to divide by the estimated standard deviation instead of the root mean square.
+    name : str, default "RMSprop"
+    clipnorm, clipvalue, global_clipnorm : float, optional
+        Gradients are clipped to ``|g| <= clipvalue`` in each element (of complex ones the modulus), then to
+        the norm `clipnorm` for each variable, or to the norm `global_clipnorm` for all together.
+    decay : float, default 0.0
+        The learning rate is divided by ``1 + decay * iterations``.
+    lr : float, optional
+        Former name of `learning_rate`; wins over it.
+    gradient_aggregator : callable, optional
+        Maps the list of (gradient, variable) pairs to the list to use, for instance summed over replicas.
+    gradient_transformers : sequence of callables, optional
+        Applied to the list of pairs one after the other, after aggregation. Excludes clipping.
+    lazy : bool, default True
+        Whether a sparse gradient leaves the averages of the rows that it does not list as they are. If False
+        they decay without momentum, which is what TensorFlow does, contrary to its documentation.
+    epsilon_in_sqrt : bool, optional
+        Where `epsilon` is added. By default as Keras does: inside of the root with momentum, else outside.
+    complex_as_real : bool, default False
+        Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
+        with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no number or out of range, or arguments exclude each other.
+
+    Notes
+    -----
+    The method is G. Hinton's, lecture 6e of *Neural Networks for Machine Learning* (2012); centering and
+    momentum are A. Graves', *Generating Sequences With Recurrent Neural Networks*, arXiv:1308.0850.
+
+    Examples
+    --------
+    Plain arrays, with a gradient written by hand:
+
+    >>> import numpy as np
+    >>> from rmsprop import RMSprop, Variable
+    >>> x = np.array([3.0, -2.0])
+    >>> opt = RMSprop(learning_rate=0.1)
+    >>> for _ in range(100):
+    ...     _ = opt.apply_gradients([(2 * x, x)])
+    >>> bool(np.all(np.abs(x) < 0.1))
+    True
+
+    The example of the documentation page of Keras:
+
+    >>> opt = RMSprop(learning_rate=0.1)
+    >>> var1 = Variable(10.0)
+    >>> loss = lambda: (var1 ** 2) / 2.0    # d(loss) / d(var1) = var1
+    >>> opt.minimize(loss, [var1]).numpy()
+    array(1)
+    >>> print(var1.numpy())
+    9.683772
+    """
+
+    def __init__(
+        self,
+        learning_rate: Setting = 0.001,
+        rho: Setting = 0.9,
+        momentum: Setting = 0.0,
+        epsilon: float | None = 1e-7,
+        centered: bool = False,
+        name: str | None = "RMSprop",
+        *,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        decay: float = 0.0,
+        lr: Setting = None,
+        gradient_aggregator: Callable[[Pairs], Pairs] | None = None,
+        gradient_transformers: Sequence[Callable[[Pairs], Pairs]] | None = None,
+        lazy: bool = True,
+        epsilon_in_sqrt: bool | None = None,
+        complex_as_real: bool = False,
+    ) -> None:
+        if clipnorm is not None and global_clipnorm is not None:
+            raise ValueError(
+                f"Cannot accept both `clipnorm` and `global_clipnorm`. "
+                f"Received: `clipnorm`={clipnorm}, `global_clipnorm`={global_clipnorm}."
+            )
+        Weights.__init__(self)
+        self.name = name or "RMSprop"
+        self.gradient_aggregator = gradient_aggregator
+        self.gradient_transformers = list(gradient_transformers or ())
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
+        self.learning_rate, self.decay = learning_rate_of(learning_rate, lr), decay
+        self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
+        self.centered, self.lazy = bool(centered), bool(lazy)
+        self._epsilon_in_sqrt, self._complex_as_real = epsilon_in_sqrt, bool(complex_as_real)
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        name: str | None = None,
+        experimental_aggregate_gradients: bool = True,
+    ) -> Variable | None:
+        """Take one step.
+
+        Parameters
+        ----------
+        grads_and_vars : iterable of (gradient, variable) pairs
+            A variable is a NumPy or CuPy array, updated in place, or a `Variable`. A gradient is an array of
+            the same library and shape, an `IndexedSlices`, or None for a variable to leave as it is. Gradients
+            are not modified. Of a complex variable it is the direction of descent, ``dL/dRe + i dL/dIm``.
+        name : str, optional
+            Not used.
+        experimental_aggregate_gradients : bool, default True
+            Whether `gradient_aggregator` is applied.
+
+        Returns
+        -------
+        Variable or None
+            `iterations`, increased by one; None if `grads_and_vars` is empty.
+
+        Raises
+        ------
+        TypeError
+            If `grads_and_vars` is malformed, or a dtype or an array library does not fit.
+        ValueError
+            If there is no gradient for any variable, a shape differs, a variable occurs twice, variables share
+            memory, or a hyperparameter is not finite or out of range.
+        RuntimeError
+            If a variable with a constraint has a sparse gradient.
+
+        In case of an error, variables, slots and `iterations` are as they were.
+        """
+        pairs = gradients.pairs(grads_and_vars)
+        if not pairs:
+            return None
+        batch = self._checked(self._transformed(pairs, experimental_aggregate_gradients))
+        hyper = self._read()
+        parameters = [parameter for parameter, _ in batch]
+        self._prepare(parameters)
+        constrained = [p.variable for p in parameters if p.variable.constraint is not None]
+        if constrained:
+            self._update_constrained(batch, hyper, constrained)
+        else:
+            self._update(batch, hyper)
+        count = self._iterations.array
+        count[...] = count + 1
+        return self._iterations
+
+    def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
+        """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""
+        functions = list(self.gradient_transformers)
+        if aggregate and self.gradient_aggregator is not None:
+            functions.insert(0, self.gradient_aggregator)
+        if functions:
+            self._checked(pairs)
+        for function in functions:
+            pairs = gradients.pairs(function(pairs))
+        return pairs
+
+    def _checked(self, pairs: Pairs) -> list[tuple[Parameter, Gradient]]:
+        """Return each variable's parameter and gradient, checked; parameters may still lack slots."""
+        batch, seen, new = [], set(), []
+        for position, (gradient, variable) in enumerate(pairs):
+            parameter = self._parameters.get(id(variable)) or self._find(variable)
+            if parameter is None:
+                parameter = new_parameter(variable, position)
+                new.append(parameter)
+            array = parameter.variable.array
+            parameter.backend.check_variable(array)
+            if not (
+                type(gradient) is type(array)
+                and gradient.shape == array.shape == parameter.shape
+                and gradient.dtype == array.dtype
+            ):
+                gradient = gradients.checked(gradient, parameter, position)
+            if id(array) in seen:
+                raise ValueError(f"Variable {position}, {parameter}, is given twice.")
+            seen.add(id(array))
+            batch.append((parameter, gradient))
+        if new:
+            self._check_disjoint(new)
+        return batch
+
+    def _prepare(self, parameters: Sequence[Parameter]) -> None:
+        """Create the slots that are missing."""
+        needed = self._needed_slots()
+        missing = [p for p in parameters if not all(name in p.slots for name in needed)]
+        if missing:
+            self._create_slots(missing, needed)
+
+    def _needed_slots(self) -> tuple[str, ...]:
+        return ("rms", *["momentum"] * self._has_momentum, *["mg"] * self.centered)
+
+    def _update(self, batch: Sequence[tuple[Parameter, Gradient]], hyper: Hyperparameters) -> None:
+        """Let each backend update its variables."""
+        groups: dict[int, list[tuple[Parameter, Gradient]]] = {}
+        for parameter, gradient in batch:
+            groups.setdefault(id(parameter.backend), []).append((parameter, gradient))
+        split = [([p for p, _ in group], [g for _, g in group]) for group in groups.values()]
+        factors: Sequence[Array | None] = [None] * len(split)
+        if self._clipnorm is not None or self._global_clipnorm is not None:
+            squares = [ps[0].backend.squared_norms(gs, hyper) for ps, gs in split]
+            factors = clipping.factors(squares, self._clipnorm, self._global_clipnorm)
+        for (ps, gs), factor in zip(split, factors, strict=True):
+            ps[0].backend.update(ps, gs, factor, hyper)
+
+    def _update_constrained(
+        self,
+        batch: Sequence[tuple[Parameter, Gradient]],
+        hyper: Hyperparameters,
+        constrained: Sequence[Variable],
+    ) -> None:
+        """Update, then apply the constraints; undo all of it if one of these raises."""
+        touched = [v for p, _ in batch for v in (p.variable, *p.slots.values())]
+        before = [v.array.copy() if is_updated_in_place(v.array) else v.array for v in touched]
+        try:
+            self._update(batch, hyper)
+            for variable in constrained:
+                assert variable.constraint is not None
+                variable.assign(variable.constraint(variable.array))
+        except BaseException:
+            for variable, array in zip(touched, before, strict=True):
+                variable.assign(array)
+            raise
+
+    def minimize(
+        self,
+        loss: Any,
+        var_list: Any,
+        grad_loss: Array | None = None,
+        name: str | None = None,
+        tape: Any = None,
+    ) -> Variable | None:
+        """Differentiate a loss and take one step.
+
+        Parameters
+        ----------
+        loss : callable or traced value
+            A callable takes no argument if the variables are `Variable`s, or else their values, and returns the
+            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`.
+        var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
+        grad_loss : array_like, optional
+            Weights of the elements of the loss; by default they are summed.
+        name : str, optional
+            Not used.
+        tape : GradientTape, optional
+            The tape that has recorded `loss`; anything with ``gradient(target, sources, output_gradients)``.
+
+        Returns
+        -------
+        Variable or None
+            As `apply_gradients`.
+
+        Raises
+        ------
+        TypeError
+            If the loss can't be differentiated because of the arrays' library.
+        ValueError
+            If `loss` is a value and `tape` is missing, or no gradient exists; as `apply_gradients`.
+
+        Examples
+        --------
+        >>> import autograd.numpy as anp, numpy as np, rmsprop
+        >>> w = np.array([2.0, 1.0])
+        >>> opt = rmsprop.RMSprop(learning_rate=0.5)
+        >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
+        array(1)
+        """
+        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape), name=name)
+
+    def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
+        """Return the gradients of a loss, without a step.
+
+        Parameters
+        ----------
+        loss : callable
+            As for `minimize`.
+        params : Variable or array, or nested lists or dicts of these
+
+        Raises
+        ------
+        ValueError
+            If the loss does not depend on a variable.
+        """
+        return [gradient for gradient, _ in self._all_gradients(loss, params)]
+
+    def get_updates(self, loss: Any, params: Any) -> list[Variable | None]:
+        """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
+        return [self.apply_gradients(self._all_gradients(loss, params))]
+
+    @staticmethod
+    def _all_gradients(loss: Any, params: Any) -> Pairs:
+        pairs = compute_gradients(loss, params)
+        for position, (gradient, variable) in enumerate(pairs):
+            if gradient is None:
+                label = f" ({variable.name!r})" if isinstance(variable, Variable) else ""
+                raise ValueError(f"Variable {position}{label} has `None` for gradient: the loss ignores it.")
+        return pairs

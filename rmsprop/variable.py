@@ -1,0 +1,197 @@
+"""A named array that optimizers update, of any array library."""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop._operators import ValueOperators, value_of
+from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, to_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmsprop.tape import GradientTape
+
+recording: ContextVar["GradientTape | None"] = ContextVar("rmsprop.recording", default=None)
+"""The tape that records the reading of variables, if one does."""
+
+
+class Variable(ValueOperators):
+    """An array with a name, updated by an optimizer; what ``tf.Variable`` is to TensorFlow.
+
+    Plain NumPy and CuPy arrays need no `Variable` to be optimised. It serves arrays that cannot be changed
+    in place (JAX, Dask), losses that are differentiated by `GradientTape`, constraints, and names in messages.
+
+    Parameters
+    ----------
+    initial_value : array, number or nested list, or a callable that returns one
+        It is copied. Python floats become float32, the default of Keras.
+    trainable : bool, default True
+        Whether a `GradientTape` records the variable without being told to `watch` it.
+    name : str, optional
+        Used in messages and in the names of the optimizer's slots. Defaults to ``"Variable"``.
+    dtype : dtype, optional
+        Dtype to convert `initial_value` to, in the terms of its own array library.
+    constraint : callable, optional
+        Maps the updated array to the array to keep, after each step with a dense gradient.
+
+    Raises
+    ------
+    TypeError
+        If `initial_value` is no array and cannot become one.
+
+    Examples
+    --------
+    >>> from rmsprop import Variable
+    >>> v = Variable([1.0, 2.0], name="weights")
+    >>> v.assign_add([1.0, 1.0])
+    Variable('weights', array([2., 3.], dtype=float32))
+    >>> 2 * v + v[0]
+    array([6., 8.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "array", "constraint", "name", "trainable")
+
+    array: Array
+    """The array itself, never traced."""
+
+    def __init__(
+        self,
+        initial_value: Any,
+        trainable: bool = True,
+        name: str | None = None,
+        dtype: Any = None,
+        constraint: "Callable[[Array], Array] | None" = None,
+    ) -> None:
+        initial = value_of(initial_value() if callable(initial_value) else initial_value)
+        self.array = _own_copy(initial, dtype)
+        self.trainable = trainable
+        self.name = name or "Variable"
+        self.constraint = constraint
+
+    @classmethod
+    def around(cls, array: Array, name: str | None = None, trainable: bool = True) -> "Variable":
+        """Return a variable that holds the very array it is given, without a copy."""
+        variable = cls.__new__(cls)
+        variable.array, variable.trainable, variable.constraint = array, trainable, None
+        variable.name = name or "Variable"
+        return variable
+
+    @property
+    def value(self) -> Array:
+        """The array; inside a `GradientTape`, in a form that the tape can follow."""
+        tape = recording.get()
+        return self.array if tape is None else tape.read(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the array, in the terms of its own library."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.array.shape)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return a NumPy copy of the value, which no tape follows."""
+        return to_numpy(self.array)
+
+    def assign(self, value: Any) -> "Variable":
+        """Replace the value, keeping shape, dtype and, where arrays can be changed, memory.
+
+        Parameters
+        ----------
+        value : array_like, shape of the variable
+            Converted to the variable's dtype and array library.
+
+        Returns
+        -------
+        Variable
+            The variable itself.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs.
+        TypeError
+            If complex values are given to a real variable.
+        """
+        new = self._converted(value)
+        if is_updated_in_place(self.array):
+            self.array[...] = new
+        else:
+            self.array = new
+        return self
+
+    def assign_add(self, delta: Any) -> "Variable":
+        """Add `delta` to the value; see `assign`."""
+        return self.assign(self.array + self._converted(delta))
+
+    def assign_sub(self, delta: Any) -> "Variable":
+        """Subtract `delta` from the value; see `assign`."""
+        return self.assign(self.array - self._converted(delta))
+
+    def _converted(self, value: Any) -> Array:
+        """Return `value` as an array of the variable's library, shape and dtype."""
+        value, xp = value_of(value), namespace(self.array)
+        if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
+            value = np.ascontiguousarray(value)
+        new = value if type(value) is type(self.array) else xp.asarray(value)
+        if tuple(new.shape) != self.shape:
+            raise ValueError(f"{self.name} has shape {self.shape}; given a value of shape {tuple(new.shape)}.")
+        if dtypes.is_complex(dtypes.name_of(new.dtype)) and not dtypes.is_complex(dtypes.name_of(self.dtype)):
+            raise TypeError(f"{self.name} is real ({self.dtype}); given a complex value ({new.dtype}).")
+        return xp.astype(new, self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if recording.get() is not None:
+            raise TypeError(
+                f"{self.name} is being converted to a NumPy array inside a GradientTape, which would lose its "
+                f"gradient: use its .value with functions of autograd.numpy, or .numpy() for a constant."
+            )
+        array = self.array if isinstance(self.array, np.ndarray) else to_numpy(self.array)
+        if copy is None and dtype in (None, array.dtype):
+            return array
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            kwargs["out"] = tuple(map(value_of, kwargs["out"]))
+        return getattr(ufunc, method)(*map(value_of, inputs), **kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        tape = recording.get()
+        args = _unwrapped(args)
+        kwargs = {key: _unwrapped(item) for key, item in kwargs.items()}
+        return (func if tape is None else tape.traced(func))(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name!r}, {self.array!r})"
+
+
+def _own_copy(initial: Any, dtype: Any) -> Array:
+    """Return a copy of an initial value, as an array."""
+    if is_array(initial) and not isinstance(initial, np.generic):
+        xp = namespace(initial)
+        return xp.asarray(initial, dtype=dtype, copy=True)
+    array = np.array(initial, dtype=dtype)
+    if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biufcV":
+        raise TypeError(f"initial_value must be an array or numbers; given {initial!r}.")
+    return array
+
+
+def _unwrapped(arguments: Any) -> Any:
+    """Replace variables in nested lists and tuples by their values."""
+    if isinstance(arguments, list | tuple):
+        return type(arguments)(map(_unwrapped, arguments))
+    return value_of(arguments)

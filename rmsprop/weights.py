@@ -1,0 +1,358 @@
+"""The state of an optimizer: its iteration count and the slots of each variable."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import Array, namespace, to_numpy
+from rmsprop.backends import Backend, Parameter, backend_of
+from rmsprop.variable import Variable
+
+INITIALIZERS: dict[str, float] = {"zeros": 0.0, "ones": 1.0}
+
+
+class Weights:
+    """What an optimizer remembers between steps; the base of `rmsprop.RMSprop`.
+
+    Variables are recognised by identity, plain arrays also by the memory that they stand for: two views
+    ``w[0]`` taken in two steps are the same variable. An optimizer keeps its variables alive.
+    """
+
+    name: str
+
+    def __init__(self) -> None:
+        self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
+        self._slots: list[Variable] = []  # in order of creation
+        self._slot_names: list[str] = []
+        self._index([])
+
+    def _index(self, parameters: Iterable[Parameter]) -> None:
+        """Set up the look-up of parameters by identity and by memory."""
+        self._parameters: dict[int, Parameter] = {}
+        self._by_memory: dict[Any, Parameter] = {}
+        for parameter in parameters:
+            self._register(parameter)
+
+    def _register(self, parameter: Parameter) -> None:
+        self._parameters[id(parameter.key)] = parameter
+        if parameter.is_raw:
+            self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"_parameters": list(self._parameters.values())}
+        del state["_by_memory"]  # addresses mean nothing to a copy
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._index(state["_parameters"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the state; the copy updates the same variables, or their copies if those were made before."""
+        known = {id(p.key): memo.get(id(p.key), p.key) for p in self._parameters.values()}
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo | known))
+        return twin
+
+    def _find(self, variable: Any) -> Parameter | None:
+        """Return the parameter of a variable or array, if it has one."""
+        parameter = self._parameters.get(id(variable))
+        if parameter is None and not isinstance(variable, Variable) and self._by_memory:
+            parameter = self._by_memory.get(backend_of(variable).memory(variable))
+        return parameter
+
+    def _known(self, variable: Any) -> Parameter:
+        parameter = self._find(variable)
+        if parameter is None:
+            raise KeyError(f"this optimizer has no slots for {new_parameter(variable)}; see build().")
+        return parameter
+
+    def _check_disjoint(self, parameters: Sequence[Parameter]) -> None:
+        """Raise ``ValueError`` if variables, known and new ones, share memory."""
+        groups: dict[int, tuple[Backend, list[Parameter]]] = {}
+        for parameter in [*self._parameters.values(), *parameters]:
+            groups.setdefault(id(parameter.backend), (parameter.backend, []))[1].append(parameter)
+        for backend, group in groups.values():
+            if overlap := backend.overlapping([p.variable.array for p in group]):
+                first, second = (group[i] for i in overlap)
+                raise ValueError(
+                    f"Variables {first} and {second} share memory, so that one update would overwrite the other."
+                )
+
+    def _create_slots(self, parameters: Sequence[Parameter], names: Sequence[str]) -> None:
+        """Create the slots that are missing, and make the parameters known, all or none of them."""
+        missing = [(p, name) for name in names for p in parameters if name not in p.slots]
+        created = [self._zeros(parameter, name) for parameter, name in missing]
+        for parameter in parameters:
+            self._register(parameter)
+        for (parameter, name), slot in zip(missing, created, strict=True):
+            self._add(parameter, name, slot)
+
+    def _zeros(self, parameter: Parameter, name: str) -> Variable:
+        array = parameter.variable.array
+        dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self._complex_as_real)
+        return self._slot(parameter, name, parameter.backend.zeros(array, dtype))
+
+    def _slot(self, parameter: Parameter, name: str, array: Array) -> Variable:
+        return Variable.around(array, f"{self.name}/{parameter.variable.name}/{name}", trainable=False)
+
+    def _add(self, parameter: Parameter, name: str, slot: Variable) -> None:
+        parameter.slots[name] = slot
+        self._slots.append(slot)
+        if name not in self._slot_names:
+            self._slot_names.append(name)
+
+    _complex_as_real: bool
+
+    def _needed_slots(self) -> tuple[str, ...]:
+        """Return the names of the slots that each variable needs."""
+        raise NotImplementedError
+
+    def build(self, var_list: Any) -> None:
+        """Create the slots of variables before the first step, so that weights can be restored.
+
+        Parameters
+        ----------
+        var_list : array or Variable, or nested list, tuple or dict of these
+            In the order in which `set_weights` will give their slots.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a variable can't be optimised; nothing has changed then.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> w = np.ones(3)
+        >>> opt = rmsprop.RMSprop()
+        >>> opt.build([w])
+        >>> opt.set_weights([np.array(7), np.full(3, 0.5)])
+        >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
+        (7, array([0.5, 0.5, 0.5]))
+        """
+        parameters = [self._find(v) or new_parameter(v, i) for i, v in enumerate(flatten(var_list))]
+        new = [p for p in parameters if p.key is not None and id(p.key) not in self._parameters]
+        self._check_disjoint(new)
+        self._create_slots(parameters, self._needed_slots())
+
+    @property
+    def iterations(self) -> Variable:
+        """The number of steps so far, an int64 scalar `Variable`.
+
+        It can be replaced, by a `Variable` or a number, as long as there are no slots. Later, ``assign`` to it.
+        """
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, value: Any) -> None:
+        if self._slots:
+            raise RuntimeError(
+                "Cannot set `iterations` to a new Variable after the optimizer's weights have been created; "
+                "use opt.iterations.assign(n)."
+            )
+        if not isinstance(value, Variable):
+            value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
+        if value.shape or value.dtype != np.int64:
+            raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
+        self._iterations = value
+
+    @property
+    def weights(self) -> list[Variable]:
+        """The iteration count and all slots: first ``rms`` of each variable, then ``momentum``, then ``mg``."""
+        return [self._iterations, *self._slots]
+
+    def variables(self) -> list[Variable]:
+        """Return `weights`."""
+        return self.weights
+
+    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+        """Return NumPy copies of the `weights`, in the order of Keras.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(rho=0.5), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, 2.0]), w)])
+        >>> opt.get_weights()
+        [array(1), array([0.5, 2. ])]
+        """
+        return [to_numpy(weight.array) for weight in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Replace the `weights`, for instance by those of an optimizer in Keras.
+
+        Parameters
+        ----------
+        weights : sequence of array_like
+            As `get_weights` returns them. If the iteration count is missing, it becomes 0, as in Keras.
+
+        Raises
+        ------
+        ValueError
+            If number, shapes or dtypes do not fit. Nothing has changed then.
+        """
+        given = [to_numpy(w.array if isinstance(w, Variable) else w) for w in weights]
+        if len(given) == len(self._slots):
+            given = [np.zeros((), np.int64), *given]
+        if len(given) != len(self.weights):
+            raise ValueError(
+                f"set_weights was given {len(given)} weights, but the optimizer {self.name!r} has "
+                f"{len(self.weights)}. Before the first step, call build(var_list) to create its slots."
+            )
+        converted = [_fitting(new, weight) for new, weight in zip(given, self.weights, strict=True)]
+        for weight, new in zip(self.weights, converted, strict=True):
+            weight.assign(new)
+
+    def get_slot_names(self) -> list[str]:
+        """Return the names of the slots, in order of creation."""
+        return list(self._slot_names)
+
+    def get_slot(self, var: Any, slot_name: str) -> Variable:
+        """Return a slot of a variable.
+
+        Parameters
+        ----------
+        var : array or Variable
+        slot_name : {"rms", "momentum", "mg"} or a name given to `add_slot`
+
+        Raises
+        ------
+        KeyError
+            If the variable, or the slot, does not exist.
+        """
+        slots = self._known(var).slots
+        if slot_name not in slots:
+            raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(slots)}.")
+        return slots[slot_name]
+
+    def add_slot(self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None) -> Variable:
+        """Create a slot for a variable, or return the one there is.
+
+        Parameters
+        ----------
+        var : array or Variable
+        slot_name : str
+        initializer : {"zeros", "ones"}, callable or array_like, default "zeros"
+            A callable gets ``shape`` and ``dtype``. An array is the initial value itself.
+        shape : tuple of int, optional
+            Defaults to the variable's; not used with an array as `initializer`.
+
+        Returns
+        -------
+        Variable
+
+        Raises
+        ------
+        ValueError
+            If `initializer` is an unknown name.
+        """
+        parameter = self._find(var)
+        if parameter is not None and slot_name in parameter.slots:
+            return parameter.slots[slot_name]
+        new = parameter or new_parameter(var)
+        array = new.variable.array
+        if parameter is None:
+            self._check_disjoint([new])
+        dtype = getattr(namespace(array), dtypes.name_of(array.dtype), array.dtype)
+        value = initial_value(initializer, new.shape if shape is None else tuple(shape), dtype, namespace(array))
+        self._register(new)
+        self._add(new, slot_name, self._slot(new, slot_name, value))
+        return new.slots[slot_name]
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any = None,
+        initializer: Any = "zeros",
+        trainable: bool | None = None,
+        synchronization: str = "auto",
+        aggregation: str = "none",
+    ) -> Variable:
+        """Return a new NumPy `Variable`, which is not among the `weights`.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+        dtype : dtype, default float32
+        initializer : as in `add_slot`
+        trainable : bool, optional
+            Defaults to True, with `synchronization` "on_read" to False.
+        synchronization, aggregation : str
+            How replicas would share the variable. "on_read" excludes `trainable`.
+
+        Raises
+        ------
+        ValueError
+            If `trainable` is True with `synchronization` "on_read", or `initializer` is unknown.
+        """
+        on_read = synchronization.lower() == "on_read"
+        if trainable and on_read:
+            raise ValueError("synchronization 'on_read' needs trainable=False; given trainable=True.")
+        dtype = np.dtype(np.float32 if dtype is None else dtype)
+        value = initial_value(initializer, tuple(shape), dtype, np)
+        return Variable.around(value, name, trainable=not on_read if trainable is None else trainable)
+
+
+def new_parameter(variable: Any, position: int | None = None) -> Parameter:
+    """Return a parameter without slots for a variable or array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the variable can't be optimised, with its position among those given.
+    """
+    is_raw = not isinstance(variable, Variable)
+    label = "Variable" if position is None else f"Variable {position}"
+    if not is_raw:
+        label += f" ({variable.name!r})"
+    try:
+        parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
+        array = parameter.variable.array
+        if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
+            raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {', '.join(dtypes.COMPUTE)}.")
+        parameter.backend.check_variable(array)
+        if is_raw:
+            parameter.backend.memory(array)
+    except (TypeError, ValueError, AttributeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{label}: {error}") from None
+    return parameter
+
+
+def flatten(nested: Any) -> list[Any]:
+    """Return the leaves of nested lists, tuples and dicts, those by their sorted keys, as in Keras."""
+    if isinstance(nested, dict):
+        nested = [nested[key] for key in sorted(nested)]
+    if not isinstance(nested, list | tuple):
+        return [nested]
+    return [leaf for item in nested for leaf in flatten(item)]
+
+
+def initial_value(
+    initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: Any, xp: Any
+) -> Array:
+    """Return a new array as an initializer describes it."""
+    if isinstance(initializer, str):
+        if initializer not in INITIALIZERS:
+            raise ValueError(f"Unknown initializer: {initializer!r}; expected one of {sorted(INITIALIZERS)}.")
+        return xp.full(shape, INITIALIZERS[initializer], dtype=dtype)
+    value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
+    return xp.asarray(value, dtype=dtype, copy=True)
+
+
+def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any]:
+    """Return a weight that can be assigned without fail."""
+    if new.shape != weight.shape:
+        raise ValueError(f"Weight {weight.name!r} has shape {weight.shape}; given one of shape {new.shape}.")
+    wanted = dtypes.name_of(weight.dtype)
+    if new.dtype.kind not in "biufcV" or (new.dtype.kind == "c" and not dtypes.is_complex(wanted)):
+        raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
+    if wanted == "int64" and new != np.floor(new):
+        raise ValueError(f"Weight {weight.name!r} is a whole number; given {new}.")
+    return new
