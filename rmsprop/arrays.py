@@ -15,6 +15,11 @@ def namespace(array: Array) -> ModuleType:
     return _compat().array_namespace(array)  # type: ignore[no-any-return]
 
 
+def device(array: Array) -> Any:
+    """Return the device that an array is on, in the terms of its library."""
+    return _compat().device(array)
+
+
 def is_array(x: object) -> bool:
     """Tell whether `x` is an array of a library that follows the Array API standard."""
     return isinstance(x, np.ndarray) or bool(_compat().is_array_api_obj(x))

@@ -4,14 +4,17 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from rmsprop import dtypes
 from rmsprop.arrays import Array, namespace
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.variable import Variable
+
+if TYPE_CHECKING:
+    from rmsprop.parameters import Parameter
+
+Gradient = Array | IndexedSlices
 
 
 class Hyperparameters(NamedTuple):
@@ -27,45 +30,6 @@ class Hyperparameters(NamedTuple):
     clipvalue: float | None
     lazy: bool
     complex_as_real: bool
-
-
-class Parameter:
-    """A variable and its slots, as a backend receives them.
-
-    Attributes
-    ----------
-    variable : Variable
-        The caller's own, or one that the optimizer put around the caller's array.
-    is_raw : bool
-        Whether the caller uses the array itself, without a `Variable`.
-    slots : dict of str to Variable
-        ``"rms"`` and, where the optimizer needs them, ``"momentum"`` and ``"mg"``.
-    backend : Backend
-    """
-
-    __slots__ = ("backend", "is_raw", "shape", "slots", "variable")
-
-    def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
-        self.variable = variable
-        self.is_raw = is_raw
-        self.slots = {} if slots is None else slots
-        self.shape = variable.shape
-        self.backend = backend_of(variable.array)
-
-    def __reduce__(self) -> Any:
-        return Parameter, (self.variable, self.is_raw, self.slots)
-
-    @property
-    def key(self) -> Any:
-        """The object that the caller passes for this parameter."""
-        return self.variable.array if self.is_raw else self.variable
-
-    def __str__(self) -> str:
-        name = "array" if self.is_raw else repr(self.variable.name)
-        return f"{name} ({dtypes.name_of(self.variable.dtype)}, shape {self.shape})"
-
-
-Gradient = Array | IndexedSlices
 
 
 class Backend(Protocol):
@@ -98,7 +62,7 @@ class Backend(Protocol):
 
     def update(
         self,
-        parameters: Sequence[Parameter],
+        parameters: "Sequence[Parameter]",
         gradients: Sequence[Gradient],
         factors: Array | None,
         hyper: Hyperparameters,

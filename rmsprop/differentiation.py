@@ -7,9 +7,9 @@ from typing import Any
 
 from rmsprop.arrays import Array
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import flatten
 from rmsprop.tape import GradientTape
 from rmsprop.variable import Variable
-from rmsprop.weights import flatten
 
 
 def compute_gradients(

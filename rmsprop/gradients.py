@@ -1,15 +1,16 @@
 """Validation of gradients: everything is checked here before a step touches anything."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace
-from rmsprop.backends import Gradient, Parameter
+from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
 
 logger = logging.getLogger("rmsprop")
@@ -29,20 +30,33 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         given = list(grads_and_vars)
     except TypeError:
         raise TypeError(
-            f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {type(grads_and_vars)}."
+            f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {_short(grads_and_vars)}."
         ) from None
     for position, pair in enumerate(given):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(
                 f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
             )
-    kept = [(gradient, variable) for gradient, variable in given if gradient is not None]
+    kept = [pair for pair in given if pair[0] is not None]
     if len(kept) < len(given):
-        missing = [f"{i} ({_name(v)})" for i, (gradient, v) in enumerate(given) if gradient is None]
-        if not kept:
-            raise ValueError(f"No gradients provided for any variable: {', '.join(missing)}.")
-        logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", ", ".join(missing))
+        _report_missing(given, bool(kept))
     return kept
+
+
+def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
+    missing = ", ".join(f"{i} ({_name(v)})" for i, (gradient, v) in enumerate(given) if gradient is None)
+    if not has_any:
+        raise ValueError(f"No gradients provided for any variable: {missing}.")
+    logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", missing)
+
+
+def refuse_repetition(parameters: Sequence[Parameter]) -> None:
+    """Raise ``ValueError``, naming the variable that is given twice."""
+    seen: dict[int, int] = {}
+    for position, parameter in enumerate(parameters):
+        first = seen.setdefault(id(parameter.variable.array), position)
+        if first != position:
+            raise ValueError(f"Variable {position} {parameter} is the same as variable {first}.")
 
 
 def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:
@@ -63,7 +77,7 @@ def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:
             raise ValueError(f"the gradient has shape {tuple(dense.shape)}; expected {parameter.shape}.")
         return dense
     except (TypeError, ValueError) as error:
-        raise type(error)(f"Gradient of variable {position}, {parameter}: {error}") from None
+        raise type(error)(f"Gradient of variable {position} {parameter}: {error}") from None
 
 
 def _checked_array(array: Any, like: Array, what: str) -> Array:

@@ -30,16 +30,17 @@ class Settings:
 
     def _read(self) -> Hyperparameters:
         """Return the numbers of the coming step; each schedule and callable is called once."""
+        has_momentum, placement = self._has_momentum, self._epsilon_in_sqrt
         return Hyperparameters(
-            learning_rate=self.current_learning_rate,
-            rho=_number("rho", self._rho, 0.0, 1.0),
-            momentum=_number("momentum", self._momentum, 0.0, 1.0) if self._has_momentum else None,
-            epsilon=self._epsilon,
-            epsilon_in_sqrt=self._has_momentum if self._epsilon_in_sqrt is None else self._epsilon_in_sqrt,
-            centered=self.centered,
-            clipvalue=self._clipvalue,
-            lazy=self.lazy,
-            complex_as_real=self._complex_as_real,
+            self.current_learning_rate,
+            _number("rho", self._rho, 0.0, 1.0),
+            _number("momentum", self._momentum, 0.0, 1.0) if has_momentum else None,
+            self._epsilon,
+            has_momentum if placement is None else placement,
+            self.centered,
+            self._clipvalue,
+            self.lazy,
+            self._complex_as_real,
         )
 
     @property
@@ -205,6 +206,8 @@ def learning_rate_of(learning_rate: Setting, lr: Setting) -> Setting:
 
 def _number(name: str, value: Setting, low: float = -math.inf, high: float = math.inf, step: int = 0) -> float:
     """Return a setting as a float, in range."""
+    if type(value) is float and low <= value <= high:  # NaN is not, and infinity has been refused when it was set
+        return value
     if isinstance(value, LearningRateSchedule):
         value = value(step)
     elif isinstance(value, Variable):

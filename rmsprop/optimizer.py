@@ -5,11 +5,12 @@ from typing import Any
 
 from rmsprop import clipping, gradients
 from rmsprop.arrays import Array, is_updated_in_place
-from rmsprop.backends import Gradient, Hyperparameters, Parameter
+from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Setting, Settings, learning_rate_of
+from rmsprop.parameters import Parameter, new_parameter
 from rmsprop.variable import Variable
-from rmsprop.weights import Weights, new_parameter
+from rmsprop.weights import Weights
 
 Pairs = list[tuple[Any, Any]]
 
@@ -171,17 +172,15 @@ class RMSprop(Settings, Weights):
         pairs = gradients.pairs(grads_and_vars)
         if not pairs:
             return None
-        batch = self._checked(self._transformed(pairs, experimental_aggregate_gradients))
+        parameters, grads = self._checked(self._transformed(pairs, experimental_aggregate_gradients))
         hyper = self._read()
-        parameters = [parameter for parameter, _ in batch]
         self._prepare(parameters)
-        constrained = [p.variable for p in parameters if p.variable.constraint is not None]
-        if constrained:
-            self._update_constrained(batch, hyper, constrained)
+        if any([p.variable.constraint for p in parameters]):
+            self._update_constrained(parameters, grads, hyper)
         else:
-            self._update(batch, hyper)
+            self._update(parameters, grads, hyper)
         count = self._iterations.array
-        count[...] = count + 1
+        count[()] = int(count) + 1
         return self._iterations
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
@@ -195,67 +194,64 @@ class RMSprop(Settings, Weights):
             pairs = gradients.pairs(function(pairs))
         return pairs
 
-    def _checked(self, pairs: Pairs) -> list[tuple[Parameter, Gradient]]:
-        """Return each variable's parameter and gradient, checked; parameters may still lack slots."""
-        batch, seen, new = [], set(), []
+    def _checked(self, pairs: Pairs) -> tuple[list[Parameter], list[Gradient]]:
+        """Return the parameters, which may still lack slots, and the gradients in their final form."""
+        parameters, grads, new = [], [], []
         for position, (gradient, variable) in enumerate(pairs):
-            parameter = self._parameters.get(id(variable)) or self._find(variable)
+            parameter = self._parameters.by_id.get(id(variable)) or self._parameters.find(variable)
             if parameter is None:
                 parameter = new_parameter(variable, position)
                 new.append(parameter)
             array = parameter.variable.array
             parameter.backend.check_variable(array)
-            if not (
+            if not (  # of what is checked, the cheapest first: this is all that a steady step needs
                 type(gradient) is type(array)
                 and gradient.shape == array.shape == parameter.shape
                 and gradient.dtype == array.dtype
             ):
                 gradient = gradients.checked(gradient, parameter, position)
-            if id(array) in seen:
-                raise ValueError(f"Variable {position}, {parameter}, is given twice.")
-            seen.add(id(array))
-            batch.append((parameter, gradient))
-        if new:
-            self._check_disjoint(new)
-        return batch
+            parameters.append(parameter)
+            grads.append(gradient)
+        if len(pairs) > 1 and len({id(p.variable.array) for p in parameters}) < len(pairs):
+            gradients.refuse_repetition(parameters)
+        self._parameters.check_disjoint(new)
+        return parameters, grads
 
     def _prepare(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing."""
         needed = self._needed_slots()
-        missing = [p for p in parameters if not all(name in p.slots for name in needed)]
+        missing = [p for p in parameters if not p.slots.keys() >= needed]
         if missing:
-            self._create_slots(missing, needed)
+            self._create_slots(missing)
 
-    def _needed_slots(self) -> tuple[str, ...]:
-        return ("rms", *["momentum"] * self._has_momentum, *["mg"] * self.centered)
+    def _needed_slots(self) -> frozenset[str]:
+        return _NEEDED[self._has_momentum, self.centered]
 
-    def _update(self, batch: Sequence[tuple[Parameter, Gradient]], hyper: Hyperparameters) -> None:
+    def _update(
+        self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
+    ) -> None:
         """Let each backend update its variables."""
-        groups: dict[int, list[tuple[Parameter, Gradient]]] = {}
-        for parameter, gradient in batch:
-            groups.setdefault(id(parameter.backend), []).append((parameter, gradient))
-        split = [([p for p, _ in group], [g for _, g in group]) for group in groups.values()]
-        factors: Sequence[Array | None] = [None] * len(split)
+        groups = [(parameters, grads)]
+        if any([p.backend is not parameters[0].backend for p in parameters]):
+            groups = _by_backend(parameters, grads)
+        factors: Sequence[Array | None] = [None] * len(groups)
         if self._clipnorm is not None or self._global_clipnorm is not None:
-            squares = [ps[0].backend.squared_norms(gs, hyper) for ps, gs in split]
+            squares = [ps[0].backend.squared_norms(gs, hyper) for ps, gs in groups]
             factors = clipping.factors(squares, self._clipnorm, self._global_clipnorm)
-        for (ps, gs), factor in zip(split, factors, strict=True):
+        for (ps, gs), factor in zip(groups, factors, strict=True):
             ps[0].backend.update(ps, gs, factor, hyper)
 
     def _update_constrained(
-        self,
-        batch: Sequence[tuple[Parameter, Gradient]],
-        hyper: Hyperparameters,
-        constrained: Sequence[Variable],
+        self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
     ) -> None:
         """Update, then apply the constraints; undo all of it if one of these raises."""
-        touched = [v for p, _ in batch for v in (p.variable, *p.slots.values())]
+        touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
         before = [v.array.copy() if is_updated_in_place(v.array) else v.array for v in touched]
         try:
-            self._update(batch, hyper)
-            for variable in constrained:
-                assert variable.constraint is not None
-                variable.assign(variable.constraint(variable.array))
+            self._update(parameters, grads, hyper)
+            for variable in [p.variable for p in parameters]:
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable.array))
         except BaseException:
             for variable, array in zip(touched, before, strict=True):
                 variable.assign(array)
@@ -334,3 +330,22 @@ class RMSprop(Settings, Weights):
                 label = f" ({variable.name!r})" if isinstance(variable, Variable) else ""
                 raise ValueError(f"Variable {position}{label} has `None` for gradient: the loss ignores it.")
         return pairs
+
+
+_NEEDED = {
+    (has_momentum, centered): frozenset(["rms", *["momentum"] * has_momentum, *["mg"] * centered])
+    for has_momentum in (False, True)
+    for centered in (False, True)
+}
+
+
+def _by_backend(
+    parameters: Sequence[Parameter], grads: Sequence[Gradient]
+) -> list[tuple[Sequence[Parameter], Sequence[Gradient]]]:
+    """Split parameters and gradients by backend, keeping their order."""
+    groups: dict[int, tuple[list[Parameter], list[Gradient]]] = {}
+    for parameter, gradient in zip(parameters, grads, strict=True):
+        ps, gs = groups.setdefault(id(parameter.backend), ([], []))
+        ps.append(parameter)
+        gs.append(gradient)
+    return list(groups.values())

@@ -304,9 +304,10 @@ class CosineDecayRestarts(BuiltInSchedule):
             if done * growth <= -1.0:  # after the end of all cycles
                 return self.initial_learning_rate * self.alpha
             done = math.log1p(done * growth) / scale
-        # `done` now counts in cycles. At a restart, rounding may leave it just below the whole number.
+        # `done` now counts in cycles. At a restart, rounding may leave it just below the whole number; the
+        # cosine then sees a `part` just below 0, where it is 1.
         cycle = math.floor(done + 1e-9)
-        part = max(0.0, done - cycle)
+        part = done - cycle
         if growth:
             part = math.expm1(part * scale) / growth
         return self.initial_learning_rate * _cosine(part, _power(self.m_mul, cycle), self.alpha)

@@ -1,15 +1,18 @@
 """The state of an optimizer: its iteration count and the slots of each variable."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, namespace, to_numpy
-from rmsprop.backends import Backend, Parameter, backend_of
+from rmsprop.parameters import Parameter, Parameters, flatten, new_parameter
 from rmsprop.variable import Variable
+
+SLOTS = ("rms", "momentum", "mg")
+"""Names of the slots, in the order in which they are created."""
 
 INITIALIZERS: dict[str, float] = {"zeros": 0.0, "ones": 1.0}
 
@@ -17,8 +20,7 @@ INITIALIZERS: dict[str, float] = {"zeros": 0.0, "ones": 1.0}
 class Weights:
     """What an optimizer remembers between steps; the base of `rmsprop.RMSprop`.
 
-    Variables are recognised by identity, plain arrays also by the memory that they stand for: two views
-    ``w[0]`` taken in two steps are the same variable. An optimizer keeps its variables alive.
+    See `rmsprop.parameters.Parameters` for how variables are recognised.
     """
 
     name: str
@@ -27,67 +29,28 @@ class Weights:
         self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
-        self._index([])
-
-    def _index(self, parameters: Iterable[Parameter]) -> None:
-        """Set up the look-up of parameters by identity and by memory."""
-        self._parameters: dict[int, Parameter] = {}
-        self._by_memory: dict[Any, Parameter] = {}
-        for parameter in parameters:
-            self._register(parameter)
-
-    def _register(self, parameter: Parameter) -> None:
-        self._parameters[id(parameter.key)] = parameter
-        if parameter.is_raw:
-            self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_parameters": list(self._parameters.values())}
-        del state["_by_memory"]  # addresses mean nothing to a copy
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._index(state["_parameters"])
+        self._parameters = Parameters()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the state; the copy updates the same variables, or their copies if those were made before."""
-        known = {id(p.key): memo.get(id(p.key), p.key) for p in self._parameters.values()}
+        known = {id(p.key): memo.get(id(p.key), p.key) for p in self._parameters}
         twin = type(self).__new__(type(self))
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo | known))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo | known))
         return twin
 
-    def _find(self, variable: Any) -> Parameter | None:
-        """Return the parameter of a variable or array, if it has one."""
-        parameter = self._parameters.get(id(variable))
-        if parameter is None and not isinstance(variable, Variable) and self._by_memory:
-            parameter = self._by_memory.get(backend_of(variable).memory(variable))
-        return parameter
-
     def _known(self, variable: Any) -> Parameter:
-        parameter = self._find(variable)
+        parameter = self._parameters.find(variable)
         if parameter is None:
             raise KeyError(f"this optimizer has no slots for {new_parameter(variable)}; see build().")
         return parameter
 
-    def _check_disjoint(self, parameters: Sequence[Parameter]) -> None:
-        """Raise ``ValueError`` if variables, known and new ones, share memory."""
-        groups: dict[int, tuple[Backend, list[Parameter]]] = {}
-        for parameter in [*self._parameters.values(), *parameters]:
-            groups.setdefault(id(parameter.backend), (parameter.backend, []))[1].append(parameter)
-        for backend, group in groups.values():
-            if overlap := backend.overlapping([p.variable.array for p in group]):
-                first, second = (group[i] for i in overlap)
-                raise ValueError(
-                    f"Variables {first} and {second} share memory, so that one update would overwrite the other."
-                )
-
-    def _create_slots(self, parameters: Sequence[Parameter], names: Sequence[str]) -> None:
+    def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
-        missing = [(p, name) for name in names for p in parameters if name not in p.slots]
+        needed = self._needed_slots()
+        missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
         for parameter in parameters:
-            self._register(parameter)
+            self._parameters.add(parameter)
         for (parameter, name), slot in zip(missing, created, strict=True):
             self._add(parameter, name, slot)
 
@@ -107,7 +70,7 @@ class Weights:
 
     _complex_as_real: bool
 
-    def _needed_slots(self) -> tuple[str, ...]:
+    def _needed_slots(self) -> frozenset[str]:
         """Return the names of the slots that each variable needs."""
         raise NotImplementedError
 
@@ -134,10 +97,10 @@ class Weights:
         >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
         (7, array([0.5, 0.5, 0.5]))
         """
-        parameters = [self._find(v) or new_parameter(v, i) for i, v in enumerate(flatten(var_list))]
-        new = [p for p in parameters if p.key is not None and id(p.key) not in self._parameters]
-        self._check_disjoint(new)
-        self._create_slots(parameters, self._needed_slots())
+        parameters = [self._parameters.find(v) or new_parameter(v, i) for i, v in enumerate(flatten(var_list))]
+        new = [p for p in parameters if id(p.key) not in self._parameters.by_id]
+        self._parameters.check_disjoint(new)
+        self._create_slots(parameters)
 
     @property
     def iterations(self) -> Variable:
@@ -250,16 +213,16 @@ class Weights:
         ValueError
             If `initializer` is an unknown name.
         """
-        parameter = self._find(var)
+        parameter = self._parameters.find(var)
         if parameter is not None and slot_name in parameter.slots:
             return parameter.slots[slot_name]
         new = parameter or new_parameter(var)
         array = new.variable.array
         if parameter is None:
-            self._check_disjoint([new])
+            self._parameters.check_disjoint([new])
         dtype = getattr(namespace(array), dtypes.name_of(array.dtype), array.dtype)
         value = initial_value(initializer, new.shape if shape is None else tuple(shape), dtype, namespace(array))
-        self._register(new)
+        self._parameters.add(new)
         self._add(new, slot_name, self._slot(new, slot_name, value))
         return new.slots[slot_name]
 
@@ -297,41 +260,6 @@ class Weights:
         dtype = np.dtype(np.float32 if dtype is None else dtype)
         value = initial_value(initializer, tuple(shape), dtype, np)
         return Variable.around(value, name, trainable=not on_read if trainable is None else trainable)
-
-
-def new_parameter(variable: Any, position: int | None = None) -> Parameter:
-    """Return a parameter without slots for a variable or array.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the variable can't be optimised, with its position among those given.
-    """
-    is_raw = not isinstance(variable, Variable)
-    label = "Variable" if position is None else f"Variable {position}"
-    if not is_raw:
-        label += f" ({variable.name!r})"
-    try:
-        parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
-        array = parameter.variable.array
-        if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
-            raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {', '.join(dtypes.COMPUTE)}.")
-        parameter.backend.check_variable(array)
-        if is_raw:
-            parameter.backend.memory(array)
-    except (TypeError, ValueError, AttributeError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{label}: {error}") from None
-    return parameter
-
-
-def flatten(nested: Any) -> list[Any]:
-    """Return the leaves of nested lists, tuples and dicts, those by their sorted keys, as in Keras."""
-    if isinstance(nested, dict):
-        nested = [nested[key] for key in sorted(nested)]
-    if not isinstance(nested, list | tuple):
-        return [nested]
-    return [leaf for item in nested for leaf in flatten(item)]
 
 
 def initial_value(

@@ -207,8 +207,10 @@ def test_polynomial_with_power_zero_never_falls():
 def test_formulas_without_a_real_value_give_inf_or_nan_as_in_keras():
     assert PolynomialDecay(0.1, 10, 0.01, power=-1)(10) == math.inf
     assert InverseTimeDecay(0.1, 10, -0.5)(20) == math.inf
+    assert InverseTimeDecay(-0.1, 10, -0.5)(20) == -math.inf
     assert math.isnan(ExponentialDecay(0.1, 10, -0.5)(5))
     assert ExponentialDecay(0.1, 10, -0.5)(10) == -0.05
+    assert ExponentialDecay(0.1, 1, -2.0)(10**4) == math.inf
     assert ExponentialDecay(0.1, 1, -2.0)(10**4 + 1) == -math.inf
 
 

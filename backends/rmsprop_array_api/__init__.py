@@ -1,1 +1,16 @@
-"""stub"""
+"""Arrays of any library that follows the Array API standard, in pure calls of that standard.
+
+No array is changed in place: each `rmsprop.Variable` gets a new one, which works for immutable arrays, too.
+"""
+
+from rmsprop_array_api.update import (
+    check_variable,
+    in_range,
+    memory,
+    overlapping,
+    squared_norms,
+    update,
+    zeros,
+)
+
+__all__ = ["check_variable", "in_range", "memory", "overlapping", "squared_norms", "update", "zeros"]

@@ -9,43 +9,50 @@ from numpy.lib.stride_tricks import as_strided
 Array = np.ndarray[Any, Any]
 
 
-def encoded(array: Array, complex_as_real: bool) -> Array:
+def encoded(array: Array | None, complex_as_real: bool) -> Array | None:
     """Return a view with elements that Numba knows: halves as integers, complex as pairs if wanted."""
+    if array is None or array.dtype.char in "fd":
+        return array
     if array.dtype.itemsize == 2:
         return array.view(np.uint16 if array.dtype.kind == "f" else np.int16)
     if array.dtype.kind == "c" and complex_as_real:
-        half = array.itemsize // 2
-        return as_strided(array.real, (*array.shape, 2), (*array.strides, half))
+        return as_strided(array.real, (*array.shape, 2), (*array.strides, array.itemsize // 2))
     return array
 
 
-def flat(arrays: Sequence[Array]) -> list[Array] | None:
+def flat(arrays: Sequence[Array | None]) -> list[Array | None] | None:
     """Return views with one axis, if all arrays lie in memory in one order and without gaps."""
-    if all([a.flags.c_contiguous for a in arrays]):
-        return [a if a.ndim == 1 else a.reshape(-1) for a in arrays]
-    if all([a.flags.f_contiguous for a in arrays]):
-        return [a.T.reshape(-1) for a in arrays]
+    if all([a is None or a.flags.c_contiguous for a in arrays]):
+        return [a if a is None or a.ndim == 1 else a.reshape(-1) for a in arrays]
+    if all([a is None or a.flags.f_contiguous for a in arrays]):
+        return [a if a is None else a.T.reshape(-1) for a in arrays]
     return None
 
 
-def matrices(arrays: Sequence[Array]) -> Iterator[list[Array]]:
+def matrices(arrays: Sequence[Array | None]) -> Iterator[list[Array | None]]:
     """Yield views with one or two axes that together are the arrays, of any strides.
 
     Axes are merged where all arrays allow it, and the last ones are those that lie close in memory.
     """
-    first = arrays[0]
-    axes = sorted((k for k in range(first.ndim) if first.shape[k] > 1), key=lambda k: -abs(first.strides[k]))
+    first = next(a for a in arrays if a is not None)
     ones = [k for k in range(first.ndim) if first.shape[k] == 1]
-    arrays = [a.transpose(*ones, *axes)[(0,) * len(ones)] for a in arrays]
+    axes = sorted((k for k in range(first.ndim) if first.shape[k] > 1), key=lambda k: -abs(first.strides[k]))
+    turned = [a if a is None else a.transpose(*ones, *axes)[(0,) * len(ones)] for a in arrays]
+    shape = _merged_shape([a for a in turned if a is not None])
+    merged = [a if a is None else a.reshape(shape, copy=False) for a in turned]
+    for index in np.ndindex(*shape[:-2]):
+        yield [a if a is None else a[index] for a in merged]
+
+
+def _merged_shape(arrays: Sequence[Array]) -> list[int]:
+    """Return the shape in which neighbouring axes that are one in all arrays are merged."""
     shape: list[int] = []
     for k, n in enumerate(arrays[0].shape):
         if shape and all(a.strides[k - 1] == a.strides[k] * n for a in arrays):
             shape[-1] *= n
         else:
             shape.append(n)
-    merged = [a.reshape(shape, copy=False) for a in arrays]
-    for index in np.ndindex(*shape[:-2]):
-        yield [a[index] for a in merged]
+    return shape
 
 
 def table(array: Array) -> Array | None:

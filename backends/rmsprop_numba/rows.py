@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.backends import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.indexed_slices import IndexedSlices, group_by_row
 from rmsprop_numba import kernels, layout
 from rmsprop_numba.threads import run
 
@@ -30,25 +30,14 @@ def update_rows(
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows have decayed, too
     if gradient.indices.size == 0:
         return
-    rows, order, starts = grouped(gradient.indices)
-    arrays = [a if a is None else layout.encoded(a, hyper.complex_as_real) for a in tables]
+    rows, order, starts = group_by_row(gradient.indices)
+    arrays = [layout.encoded(a, hyper.complex_as_real) for a in tables]
     values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
     matrices = [a if a is None else layout.table(a) for a in arrays]
     if any(m is None and a is not None for m, a in zip(matrices, arrays, strict=True)):
         _update_gathered(arrays, values, (order, starts, rows), scalars)
     else:
         _run(matrices, values, (order, starts, rows), scalars)
-
-
-def grouped(indices: Array) -> tuple[Array, Array, Array]:
-    """Return the distinct rows, the positions of `indices` ordered by row, and where each row starts there.
-
-    The last start is the end. Positions of one row keep their order, so that sums have one result.
-    """
-    order = np.argsort(indices, kind="stable")
-    ordered = indices[order].astype(np.intp, copy=False)
-    is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    return ordered[is_first], order, np.append(np.flatnonzero(is_first), len(ordered))
 
 
 def _decay(tables: tuple[Array | None, ...], rho: float) -> None:

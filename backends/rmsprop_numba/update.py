@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters, Parameter
+from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
 from rmsprop_numba.memory import disjoint, owner
 from rmsprop_numba.threads import run
@@ -51,25 +52,17 @@ def _disjoint(gradient: Gradient, owners: set[int]) -> Gradient:
 def _update_dense(
     tables: tuple[Array | None, ...], gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool
 ) -> None:
-    given = [tables[0], gradient, *tables[1:]]
-    arrays = [layout.encoded(a, complex_as_real) for a in given if a is not None]
+    variable, rms, mom, mg = tables
+    arrays = [layout.encoded(a, complex_as_real) for a in (variable, gradient, rms, mom, mg)]
     if (flat := layout.flat(arrays)) is not None:
-        run(kernels.sweep, kernels.sweep_parallel, gradient.size, *_with_gaps(flat, given), *scalars)
+        run(kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars)
         return
     for views in layout.matrices(arrays):
-        one_axis = views[0].ndim == 1
-        serial, parallel = (
-            (kernels.sweep, kernels.sweep_parallel)
-            if one_axis
-            else (kernels.sweep_matrix, kernels.sweep_matrix_parallel)
-        )
-        run(serial, parallel, gradient.size, *_with_gaps(views, given), *scalars)
-
-
-def _with_gaps(views: Sequence[Array], given: Sequence[Array | None]) -> list[Array | None]:
-    """Put None back where no array was given."""
-    remaining = iter(views)
-    return [None if a is None else next(remaining) for a in given]
+        assert views[0] is not None
+        if views[0].ndim == 1:
+            run(kernels.sweep, kernels.sweep_parallel, gradient.size, *views, *scalars)
+        else:
+            run(kernels.sweep_matrix, kernels.sweep_matrix_parallel, gradient.size, *views, *scalars)
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
@@ -82,7 +75,8 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
 
 def _squared_norm(gradient: Gradient, hyper: Hyperparameters) -> float:
     dense = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-    flat = np.ascontiguousarray(layout.encoded(dense, hyper.complex_as_real)).reshape(-1)
+    encoded = layout.encoded(dense, hyper.complex_as_real)
+    flat = np.ascontiguousarray(encoded).reshape(-1)
     sums = np.empty(-(-flat.size // kernels.BLOCK))
     run(kernels.square_sums, kernels.square_sums_parallel, flat.size, flat, hyper.clipvalue, sums)
     total = 0.0

@@ -1,0 +1,179 @@
+"""One step over a list of variables that hold arrays of any library."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import device, namespace, to_numpy
+from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.indexed_slices import IndexedSlices, group_by_row
+from rmsprop.parameters import Parameter
+from rmsprop_array_api.formula import State, clipped, joined, parts, square, stepped
+
+Array = Any
+Host = np.ndarray[Any, Any]
+
+
+def memory(array: Array) -> NoReturn:
+    """Refuse plain arrays: the standard has no means to recognise two views of the same memory."""
+    kind = f"{type(array).__module__}.{type(array).__name__}"
+    raise TypeError(f"a {kind} can't be updated in place; put it into a rmsprop.Variable.")
+
+
+def check_variable(array: Array) -> None:
+    """Raise ``TypeError`` if the library would record the update for its own differentiation."""
+    if getattr(array, "requires_grad", False):
+        raise TypeError("the array requires grad; expected a detached one.")
+
+
+def overlapping(arrays: Sequence[Array]) -> None:
+    """Find no overlap: variables own their arrays, which are never changed."""
+
+
+def zeros(like: Array, dtype: str) -> Array:
+    """Return zeros of the shape and on the device of an array."""
+    xp = namespace(like)
+    return xp.zeros_like(like, dtype=getattr(xp, dtype))
+
+
+def in_range(indices: Array, rows: int) -> bool:
+    """Tell whether all indices are those of rows."""
+    host = to_numpy(indices)
+    return host.size == 0 or bool(host.min() >= 0 and host.max() < rows)
+
+
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
+    """Return the sum of ``|g|**2`` of each gradient after clipping, in double precision where there is one."""
+    return namespace(_values(gradients[0])).stack([_squared_norm(_values(g), hyper) for g in gradients])
+
+
+def _values(gradient: Gradient) -> Array:
+    return gradient.values if isinstance(gradient, IndexedSlices) else gradient
+
+
+def _squared_norm(values: Array, hyper: Hyperparameters) -> Array:
+    xp = namespace(values)
+    if hyper.complex_as_real and xp.isdtype(values.dtype, "complex floating"):
+        return sum(_squared_norm(part, hyper) for part in parts(xp, values))
+    values = clipped(xp, xp.astype(values, _computing(xp, values)), hyper.clipvalue)
+    known = xp.__array_namespace_info__().dtypes(kind="real floating")
+    return xp.sum(square(xp, xp.astype(values, _widest(xp, values.dtype, known))))
+
+
+def _widest(xp: Any, dtype: Any, known: dict[str, Any]) -> Any:
+    if xp.isdtype(dtype, "complex floating"):
+        return xp.complex128 if "float64" in known else xp.complex64
+    return known.get("float64", xp.float32)
+
+
+def update(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> None:
+    """Compute all variables and slots, then replace them; see `rmsprop.backends.Backend`."""
+    new = [
+        _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i], hyper)
+        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
+    ]
+    for parameter, state in zip(parameters, new, strict=True):
+        parameter.variable.array = state.variable
+        for name in ("rms", "momentum", "mg"):
+            if getattr(state, name) is not None:
+                parameter.slots[name].array = getattr(state, name)
+
+
+def _state(parameter: Parameter, hyper: Hyperparameters) -> State:
+    slots = parameter.slots
+    momentum = None if hyper.momentum is None else slots["momentum"].array
+    mg = slots["mg"].array if hyper.centered else None
+    return State(parameter.variable.array, slots["rms"].array, momentum, mg)
+
+
+def _updated(state: State, gradient: Gradient, factor: Array | None, hyper: Hyperparameters) -> State:
+    """Return the new state of one variable, by a dense or a sparse gradient."""
+    if isinstance(gradient, IndexedSlices):
+        return _updated_rows(state, gradient, factor, hyper)
+    return _split(state, _limited(gradient, factor, hyper), hyper)
+
+
+def _split(state: State, gradient: Array, hyper: Hyperparameters) -> State:
+    """Step, with real and imaginary part one after the other if they count as two reals."""
+    xp, kept = namespace(gradient), state.variable.dtype
+    state = state._replace(variable=xp.astype(state.variable, gradient.dtype))
+    if hyper.complex_as_real and xp.isdtype(kept, "complex floating"):
+        pairs = [State(*half) for half in zip(*(parts(xp, x) for x in state), strict=True)]
+        real, imag = (stepped(xp, s, g, hyper) for s, g in zip(pairs, parts(xp, gradient), strict=True))
+        return State(*(joined(xp, re, im, kept) for re, im in zip(real, imag, strict=True)))
+    new = stepped(xp, state, gradient, hyper)
+    return new._replace(variable=xp.astype(new.variable, kept))
+
+
+def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> Array:
+    """Return a gradient in the dtype of the computation, clipped by value and times its factor."""
+    xp = namespace(gradient)
+    gradient = xp.astype(gradient, _computing(xp, gradient))
+    is_complex = xp.isdtype(gradient.dtype, "complex floating")
+    if is_complex and hyper.complex_as_real:
+        real, imag = (clipped(xp, part, hyper.clipvalue) for part in parts(xp, gradient))
+        gradient = joined(xp, real, imag, gradient.dtype)
+    else:
+        gradient = clipped(xp, gradient, hyper.clipvalue)
+    return gradient if factor is None else gradient * xp.astype(factor, gradient.dtype)
+
+
+def _computing(xp: Any, array: Array) -> Any:
+    return getattr(xp, dtypes.COMPUTE[dtypes.name_of(array.dtype)])
+
+
+def _updated_rows(
+    state: State, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters
+) -> State:
+    """Update the listed rows, each by the sum of its gradients in their order.
+
+    The standard has no scatter, so that whole tables are written: the cost grows with their height.
+    """
+    xp, tables = namespace(state.variable), state
+    if not hyper.lazy and hyper.momentum is None:
+        mg = None if state.mg is None else hyper.rho * state.mg
+        tables = state._replace(rms=hyper.rho * state.rms, mg=mg)
+    rows, order, starts = group_by_row(to_numpy(gradient.indices))
+    if len(rows) == 0:
+        return tables
+    total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
+    old = State(*(x if x is None else xp.take(x, _like(x, rows), axis=0) for x in state))
+    new = _split(old, total, hyper)
+    return State(*(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True)))
+
+
+def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:
+    """Return the sum of the values of each row: first the first of all rows, then the second, and so on."""
+    counts = np.diff(starts)
+    total = xp.take(values, _like(values, order[starts[:-1]]), axis=0)
+    for k in range(1, int(counts.max())):
+        positions = order[starts[:-1] + np.minimum(k, counts - 1)]
+        has_more = _column(_like(values, counts > k), values)
+        total = xp.where(has_more, total + xp.take(values, _like(values, positions), axis=0), total)
+    return total
+
+
+def _with_rows(xp: Any, table: Array, rows: Host, new: Array) -> Array:
+    """Return a table in which some rows are new."""
+    source = np.zeros(table.shape[0], np.int64)
+    source[rows] = np.arange(len(rows))
+    is_new = np.zeros(table.shape[0], np.bool_)
+    is_new[rows] = True
+    return xp.where(_column(_like(table, is_new), table), xp.take(new, _like(table, source), axis=0), table)
+
+
+def _like(array: Array, numbers: Host) -> Array:
+    """Return a NumPy array as one of the library and on the device of another."""
+    return namespace(array).asarray(numbers, device=device(array))
+
+
+def _column(flags: Array, like: Array) -> Array:
+    xp = namespace(flags)
+    return xp.reshape(flags, (-1, *[1] * (len(like.shape) - 1)))

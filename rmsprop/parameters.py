@@ -1,0 +1,131 @@
+"""Variables with their slots, and how a variable given to the optimizer is recognised."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rmsprop import dtypes
+from rmsprop.backends import Backend, backend_of
+from rmsprop.variable import Variable
+
+
+class Parameter:
+    """A variable and its slots, as a backend receives them.
+
+    Attributes
+    ----------
+    variable : Variable
+        The caller's own, or one that was put around the caller's array.
+    is_raw : bool
+        Whether the caller uses the array itself, without a `Variable`.
+    slots : dict of str to Variable
+        ``"rms"`` and, where the optimizer needs them, ``"momentum"`` and ``"mg"``.
+    shape : tuple of int
+        Shape of the variable when it was first seen; that of its slots.
+    backend : Backend
+    """
+
+    __slots__ = ("backend", "is_raw", "shape", "slots", "variable")
+
+    def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
+        self.variable = variable
+        self.is_raw = is_raw
+        self.slots = {} if slots is None else slots
+        self.shape = variable.shape
+        self.backend = backend_of(variable.array)
+
+    def __reduce__(self) -> Any:
+        return Parameter, (self.variable, self.is_raw, self.slots)
+
+    @property
+    def key(self) -> Any:
+        """The object that the caller passes for this parameter."""
+        return self.variable.array if self.is_raw else self.variable
+
+    def __str__(self) -> str:
+        name = "" if self.is_raw else f"{self.variable.name!r}, "
+        return f"({name}{dtypes.name_of(self.variable.dtype)}, shape {self.variable.shape})"
+
+
+class Parameters:
+    """The parameters of an optimizer.
+
+    A `Variable` is recognised by identity, an array also by the memory that it stands for: two views ``w[0]``
+    taken in two steps are the same parameter. To know them safely, they are kept alive.
+    """
+
+    def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
+        self.by_id: dict[int, Parameter] = {}
+        self._by_memory: dict[Any, Parameter] = {}
+        for parameter in parameters:
+            self.add(parameter)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self.by_id.values())
+
+    def __reduce__(self) -> Any:
+        return Parameters, (list(self),)  # identities and addresses mean nothing to a copy
+
+    def add(self, parameter: Parameter) -> None:
+        """Make a parameter known."""
+        self.by_id[id(parameter.key)] = parameter
+        if parameter.is_raw:
+            self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
+
+    def find(self, variable: Any) -> Parameter | None:
+        """Return the parameter of a variable or array, if it is known."""
+        parameter = self.by_id.get(id(variable))
+        if parameter is None and self._by_memory and not isinstance(variable, Variable):
+            parameter = self._by_memory.get(backend_of(variable).memory(variable))
+        return parameter
+
+    def check_disjoint(self, new: Sequence[Parameter]) -> None:
+        """Raise ``ValueError`` if new parameters share memory with each other or with known ones."""
+        groups: dict[int, tuple[Backend, list[Parameter]]] = {}
+        for parameter in [*self, *new] if new else ():
+            groups.setdefault(id(parameter.backend), (parameter.backend, []))[1].append(parameter)
+        for backend, group in groups.values():
+            overlap = backend.overlapping([parameter.variable.array for parameter in group])
+            if overlap is None:
+                continue
+            first, second = (group[i] for i in overlap)
+            if first is second:
+                raise ValueError(f"Variable {first} has elements that share memory with each other.")
+            raise ValueError(
+                f"Variables {first} and {second} share memory, so that one's update would change the other."
+            )
+
+
+def new_parameter(variable: Any, position: int | None = None) -> Parameter:
+    """Return a parameter without slots for a variable or array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the variable can't be optimised, with its position among those given.
+    """
+    is_raw = not isinstance(variable, Variable)
+    label = "Variable" if position is None else f"Variable {position}"
+    if not is_raw:
+        label += f" ({variable.name!r})"
+    try:
+        parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
+        array = parameter.variable.array
+        if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
+            expected = ", ".join(dtypes.COMPUTE)
+            raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {expected}.")
+        parameter.backend.check_variable(array)
+        if is_raw:
+            parameter.backend.memory(array)
+    except (TypeError, ValueError, AttributeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{label}: {error}") from None
+    return parameter
+
+
+def flatten(nested: Any) -> list[Any]:
+    """Return the leaves of nested lists, tuples and dicts, those by their sorted keys, as in Keras."""
+    if isinstance(nested, dict):
+        nested = [nested[key] for key in sorted(nested)]
+    if not isinstance(nested, list | tuple):
+        return [nested]
+    return [leaf for item in nested for leaf in flatten(item)]
