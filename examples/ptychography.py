@@ -27,8 +27,8 @@ import rmsprop
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Corners: TypeAlias = list[tuple[int, int]]
 
-PHOTONS = 1e6  # per diffraction pattern
-BATCH = 16  # diffraction patterns per iteration
+PHOTONS = 1e7  # per diffraction pattern
+BATCH = 8  # diffraction patterns per iteration
 LEARNING_RATE = 0.05  # object and probe are both of order one, so that one learning rate suits both
 
 
@@ -74,20 +74,24 @@ def make_object(size: int, frame: int) -> Array:
 
 
 def make_probe(n: int, defocus: float, astigmatism: float = 0.0) -> Array:
-    """Return the beam of a lens with a round aperture; aberrations are in half waves at its rim."""
-    y, x = (np.mgrid[:n, :n] - n // 2) / (0.19 * n)
+    """Return the beam of a lens with a round aperture.
+
+    The aberrations are the distances by which light from the rim of the lens misses the focus, over n.
+    """
+    radius = 0.19 * n
+    y, x = (np.mgrid[:n, :n] - n // 2) / radius
     aperture = 1 / (1 + np.exp((np.hypot(y, x) - 1) * n / 4))
     aberration = defocus * (x**2 + y**2) + astigmatism * (x**2 - y**2 + x * y)
     to_focus = fourier_matrix(n).conj()
-    probe = to_focus @ (aperture * np.exp(1j * np.pi * aberration)) @ to_focus.T
+    probe = to_focus @ (aperture * np.exp(1j * np.pi * radius * aberration)) @ to_focus.T
     return (probe / np.sqrt(np.mean(np.abs(probe) ** 2))).astype(np.complex64)
 
 
 def scan_corners(size: int, n: int, rng: np.random.Generator) -> Corners:
     """Return the upper left corners of the spots, jittered because a regular grid leaves raster artefacts."""
-    line = np.linspace(0, size - n, round((size - n) / (0.17 * n)) + 1)
+    line = np.linspace(0, size - n, round((size - n) / (0.2 * n)) + 1)
     grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    jittered = np.rint(grid + rng.uniform(-0.04 * n, 0.04 * n, grid.shape)).clip(0, size - n)
+    jittered = np.rint(grid + rng.uniform(-0.05 * n, 0.05 * n, grid.shape)).clip(0, size - n)
     return [(int(y), int(x)) for y, x in jittered]
 
 
@@ -215,16 +219,104 @@ def align(obj: Array, truth: Array, mask: Array) -> Array:
 
 
 def plot(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float, path: Path) -> None:
-    """Draw pairs of object and probe, one pair a row, next to the convergence."""
+    """Draw pairs of object and probe, a row each, and the convergence on their right."""
     figure = Figure(figsize=(13, 9), layout="constrained")
-    panels = figure.subplot_mosaic([[f"{row} {column}" for column in "apq"] + [f"c{row}"] for row in range(3)])
-    for row, (name, (obj, probe)) in enumerate(rows.items()):
-        for column, image, label, limits in (
-            ("a", np.abs(obj), "amplitude", (0.2, 1.1)),
-            ("p", np.angle(obj), "phase", (-1.1, 1.1)),
-            ("q", np.abs(probe), "|probe|", (0, None)),
-        ):
-            panel = panels[f"{row} {column}"]
-            panel.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
-            panel.set(title=f"{name}: {label}", xticks=[], yticks=[])
+    images, curves = figure.subfigures(1, 2, width_ratios=(3, 1.2))
+    panels = images.subplots(len(rows), 3)
+    for row, (name, (obj, probe)) in zip(panels, rows.items(), strict=True):
+        draw(row[0], np.abs(obj), f"{name}: amplitude", (0.2, 1.1))
+        draw(row[1], np.angle(obj), f"{name}: phase", (-1.1, 1.1))
+        draw(row[2], np.abs(probe), f"{name}: probe", (0, None))
+    upper, lower = curves.subplots(2, 1, sharex=True)
+    upper.semilogy([line.iterations for line in table], [line.loss for line in table], label="loss")
+    upper.axhline(noise, color="gray", linestyle="--", label="loss of the truth: noise")
+    upper.legend()
+    lower.plot([line.iterations for line in table], [line.learning_rate for line in table])
+    lower.set(xlabel="iteration", ylabel="learning rate")
     figure.savefig(path, dpi=120)
+
+
+def draw(panel: Any, image: Array, title: str, limits: tuple[float, float | None]) -> None:
+    """Draw a picture without axes."""
+    panel.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
+    panel.set(title=title, xticks=[], yticks=[])
+
+
+def write_table(table: list[Epoch], path: Path) -> None:
+    """Write the convergence as comma-separated values."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([Epoch._fields, *table])
+
+
+# The command line
+
+
+def array_module(backend: str) -> Any:
+    """Return numpy, or cupy if it is there with a device to compute on."""
+    if backend == "numpy":
+        return np
+    try:
+        import cupy
+
+        cupy.zeros(1)
+    except Exception as error:
+        raise SystemExit("--backend cupy needs CuPy (pip install cupy-cuda12x) and a CUDA device") from error
+    return cupy
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the settings that the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy")
+    parser.add_argument("--epochs", type=int, default=300, help="passes over all diffraction patterns")
+    parser.add_argument("--size", type=int, default=224, help="width of the object in pixels")
+    parser.add_argument("--probe", type=int, default=64, help="width of the probe in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="of positions, noise and order of the patterns")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), help="folder for figure and table"
+    )
+    parser.add_argument("--small", action="store_true", help="other defaults: 40 epochs, widths 64 and 24")
+    if parser.parse_args(argv).small:
+        parser.set_defaults(epochs=40, size=64, probe=24)
+    settings = parser.parse_args(argv)
+    if settings.epochs < 1 or settings.size < 2 * settings.probe:
+        parser.error("at least one epoch and an object at least twice as wide as the probe are needed")
+    return settings
+
+
+def main(argv: Sequence[str] | None = None) -> Result:
+    """Simulate the experiment, reconstruct the object, and compare it with the truth."""
+    settings = parse(argv)
+    xp = array_module(settings.backend)
+    rng = np.random.default_rng(settings.seed)
+    size, n = settings.size, settings.probe
+
+    truth, true_probe = make_object(size, frame=n // 4), make_probe(n, defocus=0.33, astigmatism=0.05)
+    scan = measure(truth, true_probe, scan_corners(size, n, rng), rng)
+    noise = float(loss_and_gradients(np, fourier_matrix(n), truth, true_probe, scan)[0])
+
+    start, start_probe = np.ones_like(truth), make_probe(n, defocus=0.27)
+    obj, probe = xp.array(start), xp.array(start_probe)
+    scan = Scan(scan.corners, xp.asarray(scan.moduli))
+    table = reconstruct(xp, scan, obj, probe, settings.epochs, rng)
+
+    to_numpy = getattr(xp, "asnumpy", np.asarray)
+    mask = illuminated(true_probe, scan.corners, size)
+    found = align(to_numpy(obj), truth, mask)
+    result = Result(table[-1].loss, noise, relative_error(found, truth, mask))
+
+    settings.output.mkdir(parents=True, exist_ok=True)
+    shown = np.where(mask, found, np.nan)
+    rows = {"truth": (truth, true_probe), "start": (start, start_probe), "RMSprop": (shown, to_numpy(probe))}
+    plot(rows, table, noise, settings.output / "ptychography.png")
+    write_table(table, settings.output / "ptychography.csv")
+    print(
+        f"loss {result.loss:.4g} (noise alone {noise:.4g}), relative object error {result.object_error:.4f}"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -38,7 +38,7 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     if compat.is_torch_array(array):
         array = array.detach().cpu()
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array
-    return np.array(array)
+    return np.asarray(array).copy()  # not every library knows the argument `copy`
 
 
 @cache

@@ -35,7 +35,7 @@ def overlapping(arrays: Sequence[Array]) -> None:
 def zeros(like: Array, dtype: str) -> Array:
     """Return zeros of the shape and on the device of an array."""
     xp = namespace(like)
-    return xp.zeros_like(like, dtype=getattr(xp, dtype))
+    return xp.zeros(tuple(like.shape), dtype=getattr(xp, dtype), device=device(like))
 
 
 def in_range(indices: Array, rows: int) -> bool:

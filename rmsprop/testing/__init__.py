@@ -1,0 +1,20 @@
+"""Tests that any backend can be put to; needs pytest.
+
+Examples
+--------
+The whole test file of a backend for the arrays of ``mylib``::
+
+    import mylib
+    import pytest
+    from rmsprop.testing import BackendTests
+
+    class TestMyLib(BackendTests):
+        @pytest.fixture
+        def asarray(self):
+            return mylib.asarray    # from NumPy arrays
+"""
+
+from rmsprop.testing.backend_tests import BackendTests
+from rmsprop.testing.oracle import Snapshot, assert_step, expected_step, snapshot
+
+__all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "snapshot"]

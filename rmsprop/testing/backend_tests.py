@@ -1,0 +1,215 @@
+"""The conformance suite for backends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.optimizer import RMSprop
+from rmsprop.testing.oracle import assert_step, snapshot
+from rmsprop.variable import Variable
+
+Host = np.ndarray[Any, Any]
+AsArray = Callable[[Host], Any]
+
+VARIANTS = [
+    {},
+    {"momentum": 0.9},
+    {"centered": True},
+    {"momentum": 0.9, "centered": True},
+    {"epsilon_in_sqrt": True, "epsilon": 0.1},
+    {"momentum": 0.9, "epsilon_in_sqrt": False, "epsilon": 0.1},
+]
+CLIPPING = [
+    {"clipvalue": 0.5},
+    {"clipnorm": 0.8},
+    {"global_clipnorm": 1.1},
+    {"clipvalue": 0.5, "clipnorm": 0.7},
+    {"clipnorm": 0.0},
+]
+SHAPES = [(2, 3), (), (1, 0, 2), (33,), (3, 4, 5)]
+
+
+class BackendTests:
+    """Subclass it with a fixture ``asarray``, which turns NumPy arrays into those of the backend."""
+
+    dtypes: tuple[str, ...] = ("float32", "float64", "complex64", "complex128")
+    """The dtypes that the arrays may have, by their NumPy names."""
+
+    @pytest.fixture
+    def asarray(self) -> AsArray:
+        """Return the function that makes the arrays; to be overridden."""
+        raise NotImplementedError("a subclass of BackendTests needs the fixture asarray")
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run the tests that ask for a dtype for each that the backend has."""
+        if "dtype" in metafunc.fixturenames:
+            metafunc.parametrize("dtype", self.dtypes)
+
+    @pytest.mark.parametrize("settings", VARIANTS, ids=str)
+    def test_steps_are_within_4_ulp_of_the_oracle(
+        self, asarray: AsArray, dtype: str, settings: dict[str, Any]
+    ) -> None:
+        for shape in SHAPES:
+            _assert_steps(asarray, dtype, shape, RMSprop(0.05, **settings))
+
+    @pytest.mark.parametrize("settings", VARIANTS[:4], ids=str)
+    def test_complex_numbers_can_count_as_two_reals(
+        self, asarray: AsArray, settings: dict[str, Any]
+    ) -> None:
+        if "complex64" not in self.dtypes:
+            pytest.skip("the backend has no complex numbers")
+        optimizer = RMSprop(0.05, complex_as_real=True, clipvalue=0.5, **settings)
+        _assert_steps(asarray, "complex64", (3, 4), optimizer)
+
+    def test_value_clipping_is_part_of_the_step(self, asarray: AsArray, dtype: str) -> None:
+        _assert_steps(asarray, dtype, (7,), RMSprop(0.05, clipvalue=0.5))
+
+    @pytest.mark.parametrize("settings", CLIPPING, ids=str)
+    def test_clipping_is_as_if_the_gradients_had_been_clipped_before(
+        self, asarray: AsArray, dtype: str, settings: dict[str, float]
+    ) -> None:
+        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        gradients = [_draw(dtype, start.shape, seed) for seed, start in enumerate(starts, 7)]
+        one, two = ([Variable(asarray(start)) for start in starts] for _ in range(2))
+        RMSprop(0.05, epsilon=0.1, **settings).apply_gradients(
+            zip(map(asarray, gradients), one, strict=True)
+        )
+        clipped = [g.astype(dtype) for g in _clipped(gradients, **settings)]
+        RMSprop(0.05, epsilon=0.1).apply_gradients(zip(map(asarray, clipped), two, strict=True))
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(_wide(a), _wide(b), rtol=_tolerance(dtype), atol=_tolerance(dtype))
+
+    def test_a_list_is_updated_like_its_members(self, asarray: AsArray, dtype: str) -> None:
+        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate(SHAPES)]
+        together = [Variable(asarray(start)) for start in starts]
+        optimizer = RMSprop(0.1, momentum=0.5)
+        optimizer.apply_gradients([(asarray(start), v) for start, v in zip(starts, together, strict=True)])
+        for start, v in zip(starts, together, strict=True):
+            alone = Variable(asarray(start))
+            RMSprop(0.1, momentum=0.5).apply_gradients([(asarray(start), alone)])
+            np.testing.assert_array_equal(v.numpy(), alone.numpy())
+
+    def test_gradients_are_not_modified(self, asarray: AsArray, dtype: str) -> None:
+        start = _draw(dtype, (5,))
+        gradient, v = asarray(start), Variable(asarray(start))
+        RMSprop(clipvalue=0.1, clipnorm=0.1).apply_gradients([(gradient, v)])
+        np.testing.assert_array_equal(Variable(gradient).numpy(), start)
+
+    @pytest.mark.parametrize("settings", VARIANTS, ids=str)
+    def test_listed_rows_are_updated_by_the_sum_of_their_gradients(
+        self, asarray: AsArray, dtype: str, settings: dict[str, Any]
+    ) -> None:
+        table = Variable(asarray(_draw(dtype, (6, 3))))
+        optimizer = RMSprop(0.05, clipvalue=0.5, **settings)
+        optimizer.build([table])
+        for seed, rows in enumerate([[1, 4], [4, 0, 4, 4], [], [5]]):
+            values = _draw(dtype, (len(rows), 3), seed)
+            before, hyper = snapshot(optimizer, table), optimizer._read()
+            optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows, int))), table)])
+            after = snapshot(optimizer, table)
+            used = sorted(set(rows))
+            clipped = _clip_values(values, 0.5)
+            total = np.array([sum((clipped[i] for i, r in enumerate(rows) if r == row)) for row in used])
+            if used:
+                wide_limit = hyper._replace(clipvalue=10.0)  # the total has been clipped, part by part
+                assert_step(_rows(before, used), _rows(after, used), total, wide_limit, dtype)
+            others = [row for row in range(6) if row not in used]
+            for x, y in zip(_rows(before, others), _rows(after, others), strict=True):
+                np.testing.assert_array_equal(x, y)
+
+    def test_averages_of_other_rows_decay_if_not_lazy(self, asarray: AsArray) -> None:
+        table = Variable(asarray(np.ones((3, 2), np.float32)))
+        optimizer = RMSprop(0.05, rho=0.5, centered=True, lazy=False)
+        for rows in ([0, 1], [1]):
+            values = np.full((len(rows), 2), 2.0, np.float32)
+            optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows))), table)])
+        np.testing.assert_array_equal(optimizer.get_slot(table, "rms").numpy()[:, 0], [1.0, 3.0, 0.0])
+        np.testing.assert_array_equal(optimizer.get_slot(table, "mg").numpy()[:, 0], [0.5, 1.5, 0.0])
+        assert table.numpy()[2, 0] == 1
+
+    @pytest.mark.parametrize("rows", [[-1], [3]])
+    def test_rows_out_of_range_are_refused(self, asarray: AsArray, rows: list[int]) -> None:
+        table = Variable(asarray(np.ones((3, 2), np.float32)))
+        gradient = IndexedSlices(asarray(np.ones((1, 2), np.float32)), asarray(np.array(rows)))
+        with pytest.raises(ValueError, match="indices must be >= 0 and < 3"):
+            RMSprop().apply_gradients([(gradient, table)])
+        assert (table.numpy() == 1).all()
+
+    def test_what_is_not_finite_stays_visible(self, asarray: AsArray) -> None:
+        v = Variable(asarray(np.ones(3, np.float32)))
+        RMSprop(clipvalue=0.5).apply_gradients([(asarray(np.array([np.nan, 1, 2], np.float32)), v)])
+        assert np.isnan(v.numpy()).tolist() == [True, False, False]
+
+    def test_weights_move_to_numpy_and_back(self, asarray: AsArray, dtype: str) -> None:
+        start = _draw(dtype, (4,))
+        one, two = Variable(asarray(start)), Variable(asarray(start))
+        first, second = RMSprop(momentum=0.5, centered=True), RMSprop(momentum=0.5, centered=True)
+        first.apply_gradients([(asarray(start), one)])
+        second.build([two])
+        second.set_weights(first.get_weights())
+        two.assign(one.array)
+        for optimizer, v in ((first, one), (second, two)):
+            optimizer.apply_gradients([(asarray(start), v)])
+        for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def _assert_steps(asarray: AsArray, dtype: str, shape: tuple[int, ...], optimizer: RMSprop) -> None:
+    """Take some steps and compare each with the oracle."""
+    variable = Variable(asarray(_draw(dtype, shape)))
+    optimizer.build([variable])
+    for seed in range(4):
+        gradient = _draw(dtype, shape, seed)
+        before, hyper = snapshot(optimizer, variable), optimizer._read()
+        optimizer.apply_gradients([(asarray(gradient), variable)])
+        assert_step(before, snapshot(optimizer, variable), gradient, hyper, dtype)
+
+
+def _draw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Host:
+    rng = np.random.default_rng(seed)
+    numbers = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        numbers = numbers + 1j * rng.standard_normal(shape)
+    return np.asarray(numbers).astype(_numpy_dtype(dtype))
+
+
+def _numpy_dtype(dtype: str) -> Any:
+    if dtype == "bfloat16":
+        return pytest.importorskip("ml_dtypes").bfloat16
+    return np.dtype(dtype)
+
+
+def _wide(variable: Variable) -> Host:
+    array = variable.numpy()
+    return array.astype(complex if array.dtype.kind == "c" else float)
+
+
+def _tolerance(dtype: str) -> float:
+    return {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-6, "complex64": 2e-6}.get(dtype, 4e-15)
+
+
+def _clip_values(values: Host, limit: float) -> Host:
+    wide = values.astype(complex if values.dtype.kind == "c" else float)
+    modulus = np.abs(wide)
+    return wide * np.where(modulus > limit, limit / np.where(modulus == 0, 1, modulus), 1)
+
+
+def _clipped(
+    gradients: list[Host],
+    clipvalue: float = np.inf,
+    clipnorm: float = np.inf,
+    global_clipnorm: float = np.inf,
+) -> list[Host]:
+    """Clip as `RMSprop` documents it."""
+    gradients = [_clip_values(g, clipvalue) for g in gradients]
+    gradients = [g * min(1.0, clipnorm / float(np.linalg.norm(g))) for g in gradients]
+    norm = float(np.sqrt(sum(np.linalg.norm(g) ** 2 for g in gradients)))
+    return [g * (min(1.0, global_clipnorm / norm) if norm else 1.0) for g in gradients]
+
+
+def _rows(state: Any, rows: list[int]) -> Any:
+    return type(state)(*(None if x is None else x[rows] for x in state))

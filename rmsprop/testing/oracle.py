@@ -1,0 +1,124 @@
+"""One step in extended precision, and how far from it a result may be."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import to_numpy
+from rmsprop.backends import Hyperparameters
+from rmsprop.variable import Variable
+
+Host = np.ndarray[Any, Any]
+
+ULPS = 4
+"""Errors allowed in a step, in units of the last place of the dtype that it is computed in."""
+
+
+class Snapshot(NamedTuple):
+    """A variable and its slots as NumPy arrays; None for slots that do not exist."""
+
+    variable: Host
+    rms: Host
+    momentum: Host | None
+    mg: Host | None
+
+
+def snapshot(optimizer: Any, variable: Any) -> Snapshot:
+    """Return copies of a variable and its slots; the optimizer must have been built."""
+    slots = [
+        optimizer.get_slot(variable, name).numpy() if name in optimizer.get_slot_names() else None
+        for name in ("rms", "momentum", "mg")
+    ]
+    array = variable.array if isinstance(variable, Variable) else variable
+    return Snapshot(to_numpy(array), *slots)
+
+
+def expected_step(before: Snapshot, gradient: Host, hyper: Hyperparameters) -> tuple[Snapshot, Host, Host]:
+    """Return the state after a step, the step without momentum, and how much that magnifies rounding.
+
+    All arithmetic is in ``numpy.longdouble``. The last is ``rms / variance`` when centered, where the
+    variance is a small difference of large numbers; else 1.
+    """
+    if hyper.complex_as_real and np.iscomplexobj(before.variable):
+        return _joined(*(_part_step(before, gradient, hyper, part) for part in (np.real, np.imag)))
+    variable, rms, momentum, mg = (None if x is None else _wide(x) for x in before)
+    g, rho = _wide(gradient), np.longdouble(hyper.rho)
+    if hyper.clipvalue is not None:
+        modulus = np.abs(g)
+        g = g * np.where(modulus > hyper.clipvalue, hyper.clipvalue / np.where(modulus == 0, 1, modulus), 1)
+    rms = variance = rho * rms + (1 - rho) * np.abs(g) ** 2
+    condition = np.ones_like(rms)
+    if mg is not None:
+        mg = rho * mg + (1 - rho) * g
+        variance = np.maximum(rms - np.abs(mg) ** 2, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            condition = np.where(rms > 0, rms / variance, 1)
+    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    step = np.longdouble(hyper.learning_rate) * g / (np.sqrt(variance + inner) + outer)
+    total = step
+    if momentum is not None:
+        total = momentum = np.longdouble(hyper.momentum or 0.0) * momentum + step
+    return Snapshot(variable - total, rms, momentum, mg), step, condition
+
+
+def assert_step(
+    before: Snapshot, after: Snapshot, gradient: Host, hyper: Hyperparameters, dtype: str | None = None
+) -> None:
+    """Assert that a step is within `ULPS` of the oracle, for a variable of a dtype (default: as in `before`).
+
+    The unit for ``rms`` and ``mg`` is that of their value, for the variable that of ``max(|var|, |step|)``. Half
+    precision variables may be half a unit of their own off on top. Clipping the modulus of complex gradients,
+    which rounds a few times more, doubles what is allowed.
+    """
+    expected, step, condition = expected_step(before, gradient, hyper)
+    name = dtype or dtypes.name_of(before.variable.dtype)
+    computing = np.finfo(dtypes.COMPUTE[name]).dtype
+    slack = 2 if hyper.clipvalue is not None and dtypes.is_complex(name) else 1
+    _assert_close("rms", after.rms, expected.rms, slack * _unit(expected.rms, computing))
+    if expected.mg is not None:
+        largest = np.maximum(np.abs(expected.mg), np.abs(_wide(before.mg)))
+        _assert_close("mg", after.mg, expected.mg, _unit(largest, computing))
+    unit = slack * _unit(np.abs(step), computing) * np.maximum(condition, 1)
+    if expected.momentum is not None:
+        unit = unit + _unit(np.abs(_wide(before.momentum)), computing)
+        _assert_close("momentum", after.momentum, expected.momentum, unit)
+    unit = unit + _unit(np.maximum(np.abs(expected.variable), np.abs(_wide(before.variable))), computing)
+    if name in ("float16", "bfloat16"):
+        significant = {"float16": 11, "bfloat16": 8}[name]
+        smallest = {"float16": 2.0**-24, "bfloat16": 0.0}[name]
+        unit = unit + np.maximum(np.abs(expected.variable) * 2.0**-significant, smallest / 2) / ULPS
+    _assert_close("variable", after.variable, expected.variable, unit)
+
+
+def _assert_close(what: str, got: Any, expected: Any, unit: Host) -> None:
+    difference = np.abs(_wide(got) - expected)
+    off = ~(difference <= ULPS * unit) & np.isfinite(unit)
+    assert not off.any(), (
+        f"{what} is off by {np.max(difference[off] / unit[off]):.1f} units in {off.sum()} elements: "
+        f"{np.asarray(got)[off][:3]} instead of {np.asarray(expected)[off][:3]}"
+    )
+
+
+def _unit(size: Any, computing: np.dtype[Any]) -> Host:
+    """Return the spacing of numbers of this size, in the real dtype of the computation."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.spacing(np.abs(size).astype(computing)), np.longdouble)
+
+
+def _wide(x: Any) -> Host:
+    x = np.asarray(x)
+    return x.astype(np.clongdouble if x.dtype.kind == "c" else np.longdouble)
+
+
+def _part_step(before: Snapshot, gradient: Host, hyper: Hyperparameters, part: Any) -> Any:
+    halves = Snapshot(*(None if x is None else part(x) for x in before))  # type: ignore[arg-type]
+    return expected_step(halves, part(gradient), hyper)
+
+
+def _joined(real: Any, imag: Any) -> tuple[Snapshot, Host, Host]:
+    pairs = zip((*real[0], *real[1:]), (*imag[0], *imag[1:]), strict=True)
+    variable, rms, momentum, mg, step, condition = (None if a is None else a + 1j * b for a, b in pairs)
+    assert variable is not None
+    assert condition is not None
+    return Snapshot(variable, rms, momentum, mg), step, np.maximum(condition.real, condition.imag)  # type: ignore[arg-type, return-value]
