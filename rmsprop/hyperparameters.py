@@ -1,6 +1,6 @@
 """The settings of an optimizer: numbers, schedules and callables, read once per step."""
 
-import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -13,6 +13,7 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
 
+LARGEST = sys.float_info.max
 DEFAULT_EPSILON = 1e-7
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
 
@@ -33,8 +34,8 @@ class Settings:
         has_momentum, placement = self._has_momentum, self._epsilon_in_sqrt
         return Hyperparameters(
             self.current_learning_rate,
-            _number("rho", self._rho, 0.0, 1.0),
-            _number("momentum", self._momentum, 0.0, 1.0) if has_momentum else None,
+            _current("rho", self._rho, 0.0, 1.0),
+            _current("momentum", self._momentum, 0.0, 1.0) if has_momentum else None,
             self._epsilon,
             has_momentum if placement is None else placement,
             self.centered,
@@ -47,7 +48,7 @@ class Settings:
     def current_learning_rate(self) -> float:
         """The learning rate that the next step will use, with schedule and `decay`."""
         step = int(self.iterations.array)
-        rate = _number("learning_rate", self._learning_rate, step=step)
+        rate = _current("learning_rate", self._learning_rate, step=step)
         return rate / (1.0 + self._decay * step) if self._decay else rate
 
     @property
@@ -81,7 +82,8 @@ class Settings:
     @momentum.setter
     def momentum(self, value: Setting) -> None:
         self._momentum = _replaced("momentum", getattr(self, "_momentum", None), value, 0.0, 1.0)
-        self._has_momentum = getattr(self, "_has_momentum", False) or self._momentum != 0.0
+        is_zero = isinstance(self._momentum, float) and self._momentum == 0.0
+        self._has_momentum = getattr(self, "_has_momentum", False) or not is_zero
 
     @property
     def epsilon(self) -> float:
@@ -204,29 +206,36 @@ def learning_rate_of(learning_rate: Setting, lr: Setting) -> Setting:
     return lr
 
 
-def _number(name: str, value: Setting, low: float = -math.inf, high: float = math.inf, step: int = 0) -> float:
-    """Return a setting as a float, in range."""
-    if type(value) is float and low <= value <= high:  # NaN is not, and infinity has been refused when it was set
-        return value
-    if isinstance(value, LearningRateSchedule):
-        value = value(step)
-    elif isinstance(value, Variable):
-        value = value.array
-    elif callable(value):
-        value = value()
+def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
+    """Return a number as a float; it must be finite and in range."""
     try:
         if isinstance(value, str | bytes | complex | np.complexfloating):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; given {value!r}.") from None
-    if not (math.isfinite(number) and low <= number <= high):
-        expected = "be finite" if (low, high) == (-math.inf, math.inf) else f"be between [{low:g}, {high:g}]"
+    if not low <= number <= high:  # nor is NaN
+        expected = "be finite" if high == LARGEST == -low else f"be between [{low:g}, {high:g}]"
         raise ValueError(f"`{name}` must {expected}. Received: {name}={value!r} (of type {type(value)}).")
     return number
 
 
-def _replaced(name: str, old: Setting, new: Setting, low: float = -math.inf, high: float = math.inf) -> Setting:
+def _current(
+    name: str, setting: Setting, low: float = -LARGEST, high: float = LARGEST, step: int = 0
+) -> float:
+    """Return the present value of a setting."""
+    if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
+        return setting
+    if isinstance(setting, LearningRateSchedule):
+        setting = setting(step)
+    elif isinstance(setting, Variable):
+        setting = setting.array
+    elif callable(setting):
+        setting = setting()
+    return _number(name, setting, low, high)
+
+
+def _replaced(name: str, old: Setting, new: Setting, low: float = -LARGEST, high: float = LARGEST) -> Setting:
     """Return what a setting becomes when `new` is assigned to it.
 
     As in Keras, a `Variable` stays the setting, and takes the new value. Callables and schedules are read at
@@ -238,7 +247,7 @@ def _replaced(name: str, old: Setting, new: Setting, low: float = -math.inf, hig
         return new
     if callable(new) and not is_array(new):
         return new
-    number = _number(name, new, low, high)
+    number = _current(name, new, low, high)
     if isinstance(new, Variable) or is_array(new):
         return new
     return old.assign(number) if isinstance(old, Variable) else number
@@ -252,4 +261,4 @@ def _shown(setting: Setting) -> Any:
 def _config_of(name: str, setting: Setting) -> Any:
     if isinstance(setting, LearningRateSchedule):
         return schedules.serialize(setting)
-    return _number(name, setting)
+    return _current(name, setting)
