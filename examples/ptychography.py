@@ -182,7 +182,7 @@ def reconstruct(xp: Any, scan: Scan, obj: Array, probe: Array, epochs: int, seed
     return table
 
 
-# The judgement
+# The judgement and the output
 
 
 def illuminated(probe: Array, corners: Corners, size: int) -> Array:
@@ -203,18 +203,13 @@ def align(obj: Array, truth: Array, mask: Array) -> Array:
     """
     y, x = np.mgrid[: len(obj), : len(obj)] / len(obj)
 
-    def transformed(freedoms: Array) -> Array:
+    def moved(freedoms: Array) -> Array:
         shifted = np.fft.ifft2(ndimage.fourier_shift(np.fft.fft2(obj), freedoms[:2]))
-        moved = shifted * np.exp(2j * np.pi * (freedoms[2] * y + freedoms[3] * x))
-        return moved * np.vdot(moved[mask], truth[mask]) / np.vdot(moved[mask], moved[mask])
+        tilted = shifted * np.exp(2j * np.pi * (freedoms[2] * y + freedoms[3] * x))
+        return tilted * np.vdot(tilted[mask], truth[mask]) / np.vdot(tilted[mask], tilted[mask])
 
-    def error(freedoms: Array) -> float:
-        return relative_error(transformed(freedoms), truth, mask)
-
-    return transformed(optimize.minimize(error, np.zeros(4), method="Powell").x)
-
-
-# The output
+    fit = optimize.minimize(lambda f: relative_error(moved(f), truth, mask), np.zeros(4), method="Powell")
+    return moved(fit.x)
 
 
 def write(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float, folder: Path) -> None:
@@ -222,25 +217,19 @@ def write(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "ptychography.csv").open("w", newline="") as file:
         csv.writer(file).writerows([Epoch._fields, *table])
-    figure = Figure(figsize=(13, 9), layout="constrained")
-    grid = figure.add_gridspec(6, 4, width_ratios=(1, 1, 1, 1.2))
-    for i, (name, (obj, probe)) in enumerate(rows.items()):
-        row = [figure.add_subplot(grid[2 * i : 2 * i + 2, j]) for j in range(3)]
-        draw(row[0], np.abs(obj), f"{name}: amplitude", (0.2, 1.1))
-        draw(row[1], np.angle(obj), f"{name}: phase", (-1.1, 1.1))
-        draw(row[2], np.abs(probe), f"{name}: probe", (0, None))
-    plot_convergence(figure.add_subplot(grid[:3, 3]), figure.add_subplot(grid[3:, 3]), table, noise)
-    figure.savefig(folder / "ptychography.png", dpi=120)
-
-
-def plot_convergence(upper: Any, lower: Any, table: list[Epoch], noise: float) -> None:
-    """Plot loss and learning rate."""
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    panels = figure.subplot_mosaic("abcl;defl;ghir", width_ratios=(1, 1, 1, 1.2))
+    for row, (name, (obj, probe)) in zip(("abc", "def", "ghi"), rows.items(), strict=True):
+        draw(panels[row[0]], np.abs(obj), f"{name}: amplitude", (0.2, 1.1))
+        draw(panels[row[1]], np.angle(obj), f"{name}: phase", (-1.1, 1.1))
+        draw(panels[row[2]], np.abs(probe), f"{name}: probe", (0, None))
     _, iterations, losses, learning_rates = zip(*table, strict=True)
-    upper.semilogy(iterations, losses, label="loss")
-    upper.axhline(noise, color="gray", linestyle="--", label="loss of the truth: noise")
-    upper.legend()
-    lower.plot(iterations, learning_rates)
-    lower.set(xlabel="iteration", ylabel="learning rate")
+    panels["l"].semilogy(iterations, losses)
+    panels["l"].axhline(noise, color="gray", linestyle="--")
+    panels["l"].set_title("loss (dashed: noise alone)")
+    panels["r"].plot(iterations, learning_rates)
+    panels["r"].set(title="learning rate", xlabel="iteration")
+    figure.savefig(folder / "ptychography.png", dpi=120)
 
 
 def draw(panel: Any, image: Array, title: str, limits: tuple[float, float | None]) -> None:
@@ -267,8 +256,7 @@ def array_module(backend: str) -> Any:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the settings that the command line asks for."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = argparse.ArgumentParser(description="Blind ptychography with RMSprop.")
     add = parser.add_argument
     add("--backend", choices=["numpy", "cupy"], default="numpy")
     add("--epochs", type=int, default=500, help="passes over all diffraction patterns")

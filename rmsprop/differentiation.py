@@ -23,7 +23,7 @@ def compute_gradients(
     if not callable(loss):
         if tape is None:
             raise ValueError(f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None.")
-        sources = _variables(var_list)
+        sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
     traced = GradientTape()
     try:

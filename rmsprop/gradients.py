@@ -1,7 +1,7 @@
 """Validation of gradients: everything is checked here before a step touches anything."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,6 @@ def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
     if not has_any:
         raise ValueError(f"No gradients provided for any variable: {missing}.")
     logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", missing)
-
-
-def refuse_repetition(parameters: Sequence[Parameter]) -> None:
-    """Raise ``ValueError``, naming the variable that is given twice."""
-    seen: dict[int, int] = {}
-    for position, parameter in enumerate(parameters):
-        first = seen.setdefault(id(parameter.variable.array), position)
-        if first != position:
-            raise ValueError(f"Variable {position} {parameter} is the same as variable {first}.")
 
 
 def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:

@@ -215,7 +215,8 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; given {value!r}.") from None
     if not low <= number <= high:  # nor is NaN
-        expected = "be finite" if high == LARGEST == -low else f"be between [{low:g}, {high:g}]"
+        at_least = "" if low == -LARGEST else f" and at least {low:g}"
+        expected = f"be finite{at_least}" if high == LARGEST else f"be between [{low:g}, {high:g}]"
         raise ValueError(f"`{name}` must {expected}. Received: {name}={value!r} (of type {type(value)}).")
     return number
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from rmsprop import clipping, gradients
 from rmsprop.arrays import Array, is_updated_in_place
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Backend, Gradient, Hyperparameters
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Setting, Settings, learning_rate_of
-from rmsprop.parameters import Parameter, new_parameter
+from rmsprop.parameters import Parameter, refuse_repetition
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
@@ -185,9 +185,8 @@ class RMSprop(Settings, Weights):
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
         """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""
-        functions = list(self.gradient_transformers)
-        if aggregate and self.gradient_aggregator is not None:
-            functions.insert(0, self.gradient_aggregator)
+        aggregator = self.gradient_aggregator if aggregate else None
+        functions = [f for f in (aggregator, *self.gradient_transformers) if f is not None]
         if functions:
             self._checked(pairs)
         for function in functions:
@@ -196,14 +195,10 @@ class RMSprop(Settings, Weights):
 
     def _checked(self, pairs: Pairs) -> tuple[list[Parameter], list[Gradient]]:
         """Return the parameters, which may still lack slots, and the gradients in their final form."""
-        parameters, grads, new = [], [], []
+        parameters, grads = [], []
         for position, (gradient, variable) in enumerate(pairs):
-            parameter = self._parameters.by_id.get(id(variable)) or self._parameters.find(variable)
-            if parameter is None:
-                parameter = new_parameter(variable, position)
-                new.append(parameter)
+            parameter = self._parameters.obtain(variable, position)
             array = parameter.variable.array
-            parameter.backend.check_variable(array)
             if not (  # of what is checked, the cheapest first: this is all that a steady step needs
                 type(gradient) is type(array)
                 and gradient.shape == array.shape == parameter.shape
@@ -213,8 +208,8 @@ class RMSprop(Settings, Weights):
             parameters.append(parameter)
             grads.append(gradient)
         if len(pairs) > 1 and len({id(p.variable.array) for p in parameters}) < len(pairs):
-            gradients.refuse_repetition(parameters)
-        self._parameters.check_disjoint(new)
+            refuse_repetition(parameters)
+        self._parameters.check_disjoint([p for p in parameters if not p.slots])
         return parameters, grads
 
     def _prepare(self, parameters: Sequence[Parameter]) -> None:
@@ -231,15 +226,16 @@ class RMSprop(Settings, Weights):
         self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
     ) -> None:
         """Let each backend update its variables."""
-        groups = [(parameters, grads)]
-        if any([p.backend is not parameters[0].backend for p in parameters]):
+        backend = parameters[0].backend
+        groups = [(backend, parameters, grads)]
+        if any([p.backend is not backend for p in parameters]):
             groups = _by_backend(parameters, grads)
         factors: Sequence[Array | None] = [None] * len(groups)
         if self._clipnorm is not None or self._global_clipnorm is not None:
-            squares = [ps[0].backend.squared_norms(gs, hyper) for ps, gs in groups]
+            squares = [backend.squared_norms(gs, hyper) for backend, _, gs in groups]
             factors = clipping.factors(squares, self._clipnorm, self._global_clipnorm)
-        for (ps, gs), factor in zip(groups, factors, strict=True):
-            ps[0].backend.update(ps, gs, factor, hyper)
+        for (backend, ps, gs), factor in zip(groups, factors, strict=True):
+            backend.update(ps, gs, factor, hyper)
 
     def _update_constrained(
         self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
@@ -341,11 +337,11 @@ _NEEDED = {
 
 def _by_backend(
     parameters: Sequence[Parameter], grads: Sequence[Gradient]
-) -> list[tuple[Sequence[Parameter], Sequence[Gradient]]]:
+) -> list[tuple[Backend, Sequence[Parameter], Sequence[Gradient]]]:
     """Split parameters and gradients by backend, keeping their order."""
-    groups: dict[int, tuple[list[Parameter], list[Gradient]]] = {}
+    groups: dict[int, tuple[Backend, list[Parameter], list[Gradient]]] = {}
     for parameter, gradient in zip(parameters, grads, strict=True):
-        ps, gs = groups.setdefault(id(parameter.backend), ([], []))
+        _, ps, gs = groups.setdefault(id(parameter.backend), (parameter.backend, [], []))
         ps.append(parameter)
         gs.append(gradient)
     return list(groups.values())

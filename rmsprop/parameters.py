@@ -30,8 +30,8 @@ class Parameter:
         self.variable = variable
         self.is_raw = is_raw
         self.slots = {} if slots is None else slots
-        self.shape = variable.shape
         self.backend = backend_of(variable.array)
+        self.shape = variable.shape
 
     def __reduce__(self) -> Any:
         return Parameter, (self.variable, self.is_raw, self.slots)
@@ -54,29 +54,45 @@ class Parameters:
     """
 
     def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
-        self.by_id: dict[int, Parameter] = {}
+        self._by_id: dict[int, Parameter] = {}
         self._by_memory: dict[Any, Parameter] = {}
         for parameter in parameters:
             self.add(parameter)
 
     def __iter__(self) -> Iterator[Parameter]:
-        return iter(self.by_id.values())
+        return iter(self._by_id.values())
 
     def __reduce__(self) -> Any:
         return Parameters, (list(self),)  # identities and addresses mean nothing to a copy
 
     def add(self, parameter: Parameter) -> None:
         """Make a parameter known."""
-        self.by_id[id(parameter.key)] = parameter
+        self._by_id[id(parameter.key)] = parameter
         if parameter.is_raw:
             self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
 
     def find(self, variable: Any) -> Parameter | None:
         """Return the parameter of a variable or array, if it is known."""
-        parameter = self.by_id.get(id(variable))
+        parameter = self._by_id.get(id(variable))
         if parameter is None and self._by_memory and not isinstance(variable, Variable):
             parameter = self._by_memory.get(backend_of(variable).memory(variable))
         return parameter
+
+    def obtain(self, variable: Any, position: int = 0) -> Parameter:
+        """Return the parameter of a variable, known or new; a new one has no slots and is not yet known.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the variable can't be updated, with its position among those given.
+        """
+        try:
+            parameter = self._by_id.get(id(variable)) or self.find(variable) or _new_parameter(variable)
+            parameter.backend.check_variable(parameter.variable.array)
+            return parameter
+        except (TypeError, ValueError) as error:
+            name = f" ({variable.name!r})" if isinstance(variable, Variable) else ""
+            raise type(error)(f"Variable {position}{name}: {error}") from None
 
     def check_disjoint(self, new: Sequence[Parameter]) -> None:
         """Raise ``ValueError`` if new parameters share memory with each other or with known ones."""
@@ -95,30 +111,23 @@ class Parameters:
             )
 
 
-def new_parameter(variable: Any, position: int | None = None) -> Parameter:
-    """Return a parameter without slots for a variable or array.
+def refuse_repetition(parameters: Sequence[Parameter]) -> None:
+    """Raise ``ValueError``, naming the variable that is given twice."""
+    seen: dict[int, int] = {}
+    for position, parameter in enumerate(parameters):
+        first = seen.setdefault(id(parameter.variable.array), position)
+        if first != position:
+            raise ValueError(f"Variable {position} {parameter} is the same as variable {first}.")
 
-    Raises
-    ------
-    TypeError, ValueError
-        If the variable can't be optimised, with its position among those given.
-    """
+
+def _new_parameter(variable: Any) -> Parameter:
     is_raw = not isinstance(variable, Variable)
-    label = "Variable" if position is None else f"Variable {position}"
-    if not is_raw:
-        label += f" ({variable.name!r})"
-    try:
-        parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
-        array = parameter.variable.array
-        if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
-            expected = ", ".join(dtypes.COMPUTE)
-            raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {expected}.")
-        parameter.backend.check_variable(array)
-        if is_raw:
-            parameter.backend.memory(array)
-    except (TypeError, ValueError, AttributeError) as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{label}: {error}") from None
+    parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
+    array = parameter.variable.array
+    if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
+        raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {', '.join(dtypes.COMPUTE)}.")
+    if is_raw:
+        parameter.backend.memory(array)
     return parameter
 
 

@@ -37,8 +37,9 @@ class GradientTape:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        from autograd.tracer import trace_stack
+        from autograd.tracer import box_types, trace_stack
 
+        box_types.add(Variable)  # or else an operator between a box and a variable would lose the latter's part
         self._trace = self._open.enter_context(trace_stack.new_trace())
         self._token = recording.set(self)
         return self
@@ -108,6 +109,7 @@ class GradientTape:
         from autograd.tracer import isbox
 
         outgrads: dict[Any, tuple[Any, bool]] = {}
+        target = self.read(target) if isinstance(target, Variable) else target
         if isbox(target):
             value = target._value
             weights = vspace(value).ones() if output_gradients is None else np.asarray(output_gradients)

@@ -173,6 +173,20 @@ class Variable(ValueOperators):
         kwargs = {key: _unwrapped(item) for key, item in kwargs.items()}
         return (func if tape is None else tape.traced(func))(*args, **kwargs)
 
+    # While a tape records, autograd's functions take a variable for one of their own boxes, by these attributes.
+
+    @property
+    def _trace(self) -> int:
+        return getattr(self.value, "_trace", -2)  # below all traces: a constant
+
+    @property
+    def _node(self) -> Any:
+        return self.value._node
+
+    @property
+    def _value(self) -> Any:
+        return self.value._value
+
     def __repr__(self) -> str:
         return f"Variable({self.name!r}, {self.array!r})"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, namespace, to_numpy
-from rmsprop.parameters import Parameter, Parameters, flatten, new_parameter
+from rmsprop.parameters import Parameter, Parameters, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
 SLOTS = ("rms", "momentum", "mg")
@@ -37,12 +37,6 @@ class Weights:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo | known))
         return twin
-
-    def _known(self, variable: Any) -> Parameter:
-        parameter = self._parameters.find(variable)
-        if parameter is None:
-            raise KeyError(f"this optimizer has no slots for {new_parameter(variable)}; see build().")
-        return parameter
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
@@ -97,9 +91,9 @@ class Weights:
         >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
         (7, array([0.5, 0.5, 0.5]))
         """
-        parameters = [self._parameters.find(v) or new_parameter(v, i) for i, v in enumerate(flatten(var_list))]
-        new = [p for p in parameters if id(p.key) not in self._parameters.by_id]
-        self._parameters.check_disjoint(new)
+        parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
+        refuse_repetition(parameters)
+        self._parameters.check_disjoint([p for p in parameters if not p.slots])
         self._create_slots(parameters)
 
     @property
@@ -187,10 +181,12 @@ class Weights:
         KeyError
             If the variable, or the slot, does not exist.
         """
-        slots = self._known(var).slots
-        if slot_name not in slots:
-            raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(slots)}.")
-        return slots[slot_name]
+        parameter = self._parameters.find(var)
+        if parameter is None:
+            raise KeyError("the optimizer has no slots for this variable; build() creates them.")
+        if slot_name not in parameter.slots:
+            raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(parameter.slots)}.")
+        return parameter.slots[slot_name]
 
     def add_slot(self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None) -> Variable:
         """Create a slot for a variable, or return the one there is.
@@ -213,18 +209,17 @@ class Weights:
         ValueError
             If `initializer` is an unknown name.
         """
-        parameter = self._parameters.find(var)
-        if parameter is not None and slot_name in parameter.slots:
+        parameter = self._parameters.obtain(var)
+        if slot_name in parameter.slots:
             return parameter.slots[slot_name]
-        new = parameter or new_parameter(var)
-        array = new.variable.array
-        if parameter is None:
-            self._parameters.check_disjoint([new])
+        if not parameter.slots:
+            self._parameters.check_disjoint([parameter])
+        array = parameter.variable.array
         dtype = getattr(namespace(array), dtypes.name_of(array.dtype), array.dtype)
-        value = initial_value(initializer, new.shape if shape is None else tuple(shape), dtype, namespace(array))
-        self._parameters.add(new)
-        self._add(new, slot_name, self._slot(new, slot_name, value))
-        return new.slots[slot_name]
+        value = initial_value(initializer, parameter.shape if shape is None else tuple(shape), dtype, namespace(array))
+        self._parameters.add(parameter)
+        self._add(parameter, slot_name, self._slot(parameter, slot_name, value))
+        return parameter.slots[slot_name]
 
     def add_weight(
         self,

@@ -3,7 +3,7 @@
 No array is changed in place: each `rmsprop.Variable` gets a new one, which works for immutable arrays, too.
 """
 
-from rmsprop_array_api.update import (
+from rmsprop_array_api.step import (
     check_variable,
     in_range,
     memory,

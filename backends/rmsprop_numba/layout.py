@@ -22,9 +22,10 @@ def encoded(array: Array | None, complex_as_real: bool) -> Array | None:
 
 def flat(arrays: Sequence[Array | None]) -> list[Array | None] | None:
     """Return views with one axis, if all arrays lie in memory in one order and without gaps."""
-    if all([a is None or a.flags.c_contiguous for a in arrays]):
+    flags = [a.flags for a in arrays if a is not None]
+    if all([f.c_contiguous for f in flags]):
         return [a if a is None or a.ndim == 1 else a.reshape(-1) for a in arrays]
-    if all([a is None or a.flags.f_contiguous for a in arrays]):
+    if all([f.f_contiguous for f in flags]):
         return [a if a is None else a.T.reshape(-1) for a in arrays]
     return None
 

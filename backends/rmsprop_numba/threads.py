@@ -7,8 +7,12 @@ from typing import Any
 
 import numba
 
-PARALLEL_FROM = 65_536
-"""Elements from which on threads gain more time than they cost."""
+PARALLEL_FROM = 262_144
+"""Elements from which on threads are used.
+
+They gain time from 50,000 elements on. But the threads of OpenMP go on spinning for a while after each use, and
+so do those of BLAS: where both take turns, each waits for the other, for milliseconds.
+"""
 
 # Numba's "workqueue" threading layer, its fall-back, aborts the process if two threads use it at once.
 _one_at_a_time = threading.Lock()

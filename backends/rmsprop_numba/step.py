@@ -9,7 +9,7 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
-from rmsprop_numba.memory import disjoint, owner
+from rmsprop_numba.variables import disjoint, owner
 from rmsprop_numba.threads import run
 
 Array = np.ndarray[Any, Any]
@@ -22,19 +22,19 @@ def update(
     hyper: Hyperparameters,
 ) -> None:
     """Update all variables and slots; see `rmsprop.backends.Backend`."""
-    owners = {id(owner(p.variable.array)) for p in parameters}
-    gradients = [_disjoint(gradient, owners) for gradient in gradients]
-    numbers = _numbers(hyper)
-    for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
-        factor = None if factors is None else factors[i]
+    owners = {id(owner(parameter.variable.array)) for parameter in parameters}
+    numbers = (*_numbers(hyper), hyper.clipvalue)
+    separated = [disjoint(gradient, owners) for gradient in gradients]
+    for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
+        scalars = (*numbers, None if factors is None else factors[i])
         slots = parameter.slots
         mom = None if hyper.momentum is None else slots["momentum"].array
         mg = slots["mg"].array if hyper.centered else None
         tables = (parameter.variable.array, slots["rms"].array, mom, mg)
         if isinstance(gradient, IndexedSlices):
-            rows.update_rows(tables, gradient, (*numbers, hyper.clipvalue, factor), hyper)
+            rows.update_rows(tables, gradient, scalars, hyper)
         else:
-            _update_dense(tables, gradient, (*numbers, hyper.clipvalue, factor), hyper.complex_as_real)
+            _update_dense(tables, gradient, scalars, hyper.complex_as_real)
 
 
 def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
@@ -43,17 +43,13 @@ def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
 
 
-def _disjoint(gradient: Gradient, owners: set[int]) -> Gradient:
-    if isinstance(gradient, IndexedSlices):
-        return IndexedSlices(disjoint(gradient.values, owners), disjoint(gradient.indices, owners))
-    return disjoint(gradient, owners)
-
-
 def _update_dense(
     tables: tuple[Array | None, ...], gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool
 ) -> None:
     variable, rms, mom, mg = tables
-    arrays = [layout.encoded(a, complex_as_real) for a in (variable, gradient, rms, mom, mg)]
+    arrays: Sequence[Array | None] = (variable, gradient, rms, mom, mg)
+    if complex_as_real or gradient.dtype.char not in "fdFD":
+        arrays = [layout.encoded(a, complex_as_real) for a in arrays]
     if (flat := layout.flat(arrays)) is not None:
         run(kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars)
         return

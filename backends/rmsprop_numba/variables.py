@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from rmsprop.backends import Gradient
+from rmsprop.indexed_slices import IndexedSlices
+
 Array = np.ndarray[Any, Any]
 
 
@@ -62,8 +65,10 @@ def _overlaps_itself(array: Array) -> bool:
     return False
 
 
-def disjoint(gradient: Array, owners: set[int]) -> Array:
+def disjoint(gradient: Gradient, owners: set[int]) -> Gradient:
     """Return a gradient as it is, or a copy if it lies in the memory of a variable that is being updated."""
+    if isinstance(gradient, IndexedSlices):
+        return IndexedSlices(disjoint(gradient.values, owners), gradient.indices)
     return gradient.copy() if id(owner(gradient)) in owners else gradient
 
 
