@@ -96,6 +96,9 @@ class Custom(LearningRateSchedule):
         """Keep the arguments."""
         self.inner, self.factor = inner, factor
 
+    def __repr__(self):
+        return f"Custom({self.inner!r}, {self.factor!r})"
+
     def __call__(self, step):
         return self.factor * self.inner(step)
 
