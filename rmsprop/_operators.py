@@ -1,5 +1,6 @@
 """Operators that act on an object's ``value``."""
 
+import operator
 from typing import Any
 
 
@@ -107,7 +108,7 @@ class ValueOperators:
         return int(self.value)
 
     def __index__(self) -> int:
-        return self.value.__index__()
+        return operator.index(self.value)
 
     def __float__(self) -> float:
         return float(self.value)

@@ -56,6 +56,7 @@ class Backend(Protocol):
 
     def in_range(self, indices: Array, rows: int) -> bool:
         """Tell whether ``0 <= indices < rows`` for all of them."""
+        ...
 
     def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
         """Return the sum of ``|g|**2`` of each gradient, after clipping by value; shape (n,)."""
@@ -81,13 +82,8 @@ def backend_of(array: Array) -> Backend:
     TypeError
         If `array` is not of a library that follows the Array API standard.
     """
-    return _backend_of_type(type(array)) or _load(namespace(array).__name__)
-
-
-@cache
-def _backend_of_type(kind: type) -> Backend | None:
     # NumPy's own arrays are known without array_api_compat, which takes a while to import.
-    return _load("numpy") if issubclass(kind, np.ndarray) else None
+    return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__)
 
 
 @cache

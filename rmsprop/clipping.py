@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from rmsprop.arrays import Array, namespace
 
 
-def factors(
-    squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None
-) -> list[Array]:
+def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None) -> list[Array]:
     """Return the factors that bring the norms of gradients within their limits.
 
     Each gradient is first shortened to `clipnorm`, then all of them together to `global_clipnorm`, as in Keras.

@@ -22,7 +22,9 @@ def compute_gradients(
     """
     if not callable(loss):
         if tape is None:
-            raise ValueError(f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None.")
+            raise ValueError(
+                f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None."
+            )
         sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
     traced = GradientTape()
@@ -45,9 +47,7 @@ def _given_by_loss(loss: Callable[..., Any], var_list: Any, error: Exception) ->
     raise error
 
 
-def _evaluate(
-    loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]
-) -> tuple[Any, list[Any]]:
+def _evaluate(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
     """Return the value of a loss, and the variables in order."""
     if callable(var_list):
         value = loss()

@@ -27,13 +27,12 @@ class Settings:
     name: str
     centered: bool
     lazy: bool
-    iterations: Any
 
-    def _read(self) -> Hyperparameters:
-        """Return the numbers of the coming step; each schedule and callable is called once."""
+    def _read(self, step: int) -> Hyperparameters:
+        """Return the numbers of a step; each schedule and callable is called once."""
         has_momentum, placement = self._has_momentum, self._epsilon_in_sqrt
         return Hyperparameters(
-            self.current_learning_rate,
+            self._learning_rate_at(step),
             _current("rho", self._rho, 0.0, 1.0),
             _current("momentum", self._momentum, 0.0, 1.0) if has_momentum else None,
             self._epsilon,
@@ -44,10 +43,7 @@ class Settings:
             self._complex_as_real,
         )
 
-    @property
-    def current_learning_rate(self) -> float:
-        """The learning rate that the next step will use, with schedule and `decay`."""
-        step = int(self.iterations.array)
+    def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self._learning_rate, step=step)
         return rate / (1.0 + self._decay * step) if self._decay else rate
 
@@ -94,7 +90,9 @@ class Settings:
     def epsilon(self, value: float | None) -> None:
         number = _number("epsilon", value or DEFAULT_EPSILON, 0.0)
         if number < SMALLEST_EPSILON:
-            raise ValueError(f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}.")
+            raise ValueError(
+                f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}."
+            )
         self._epsilon = number
 
     @property
@@ -136,7 +134,8 @@ class Settings:
     def _limit(self, name: str, value: float | None) -> float | None:
         if value is not None and self.gradient_transformers:
             raise ValueError(
-                f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. Given {name}={value!r}."
+                f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. "
+                f"Given {name}={value!r}."
             )
         return None if value is None else _number(name, value, 0.0)
 
@@ -221,9 +220,7 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
     return number
 
 
-def _current(
-    name: str, setting: Setting, low: float = -LARGEST, high: float = LARGEST, step: int = 0
-) -> float:
+def _current(name: str, setting: Setting, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
     """Return the present value of a setting."""
     if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
         return setting
@@ -255,8 +252,9 @@ def _replaced(name: str, old: Setting, new: Setting, low: float = -LARGEST, high
 
 
 def _shown(setting: Setting) -> Any:
-    plain = isinstance(setting, LearningRateSchedule | Variable) or not callable(setting)
-    return setting if plain else setting()
+    if isinstance(setting, LearningRateSchedule | Variable) or not callable(setting):
+        return setting
+    return setting()
 
 
 def _config_of(name: str, setting: Setting) -> Any:

@@ -14,7 +14,7 @@ class IndexedSlices:
 
     Parameters
     ----------
-    values : array, shape (k, \\*variable.shape[1:])
+    values : array, shape ``(k, *variable.shape[1:])``
         The gradient of each listed row.
     indices : array of integers, shape (k,)
         The row of the variable that each of `values` belongs to, ``0 <= indices < variable.shape[0]``.

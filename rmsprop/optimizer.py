@@ -133,6 +133,11 @@ class RMSprop(Settings, Weights):
         self.centered, self.lazy = bool(centered), bool(lazy)
         self._epsilon_in_sqrt, self._complex_as_real = epsilon_in_sqrt, bool(complex_as_real)
 
+    @property
+    def current_learning_rate(self) -> float:
+        """The learning rate that the next step will use, with schedule and `decay`."""
+        return self._learning_rate_at(int(self._iterations.array))
+
     def apply_gradients(
         self,
         grads_and_vars: Iterable[tuple[Any, Any]],
@@ -173,14 +178,15 @@ class RMSprop(Settings, Weights):
         if not pairs:
             return None
         parameters, grads = self._checked(self._transformed(pairs, experimental_aggregate_gradients))
-        hyper = self._read()
+        count = self._iterations.array
+        step = int(count)
+        hyper = self._read(step)
         self._prepare(parameters)
         if any([p.variable.constraint for p in parameters]):
             self._update_constrained(parameters, grads, hyper)
         else:
             self._update(parameters, grads, hyper)
-        count = self._iterations.array
-        count[()] = int(count) + 1
+        count[()] = step + 1
         return self._iterations
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
@@ -222,9 +228,7 @@ class RMSprop(Settings, Weights):
     def _needed_slots(self) -> frozenset[str]:
         return _NEEDED[self._has_momentum, self.centered]
 
-    def _update(
-        self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
-    ) -> None:
+    def _update(self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters) -> None:
         """Let each backend update its variables."""
         backend = parameters[0].backend
         groups = [(backend, parameters, grads)]

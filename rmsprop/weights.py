@@ -216,7 +216,9 @@ class Weights:
             self._parameters.check_disjoint([parameter])
         array = parameter.variable.array
         dtype = getattr(namespace(array), dtypes.name_of(array.dtype), array.dtype)
-        value = initial_value(initializer, parameter.shape if shape is None else tuple(shape), dtype, namespace(array))
+        value = initial_value(
+            initializer, parameter.shape if shape is None else tuple(shape), dtype, namespace(array)
+        )
         self._parameters.add(parameter)
         self._add(parameter, slot_name, self._slot(parameter, slot_name, value))
         return parameter.slots[slot_name]

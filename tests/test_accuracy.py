@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rmsprop import IndexedSlices, RMSprop
-from rmsprop.testing import assert_step, snapshot
+from rmsprop.testing import assert_step, hyper_of, snapshot
 
 REALS = {"float16": (2.0**-14, 1e2), "float32": (1e-12, 1e12), "float64": (1e-100, 1e100)}
 """For each dtype, the range in which neither squares nor sums leave the normal numbers."""
@@ -57,7 +58,7 @@ def test_every_step_is_within_4_ulp_of_the_oracle(dtype, data, settings, size):
     optimizer.build([variable])
     for _ in range(2):
         gradient = data.draw(arrays(dtype, size))
-        before, hyper = snapshot(optimizer, variable), optimizer._read()
+        before, hyper = snapshot(optimizer, variable), hyper_of(optimizer)
         optimizer.apply_gradients([(gradient, variable)])
         assert_step(before, snapshot(optimizer, variable), gradient, hyper)
 

@@ -8,6 +8,7 @@ import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+
 from rmsprop.backends import backend_of
 from rmsprop.testing import BackendTests
 

@@ -3,6 +3,7 @@
 import array_api_strict
 import numpy as np
 import pytest
+
 from rmsprop import IndexedSlices, RMSprop, Variable, schedules
 
 
@@ -195,9 +196,7 @@ def test_interleaved_variables_that_share_no_element_are_fine():
 def test_a_variable_made_read_only_later_is_refused():
     scene = Scene()
     scene.table.flags.writeable = False
-    scene.refuses(
-        [(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only"
-    )
+    scene.refuses([(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only")
 
 
 def test_a_variable_reshaped_in_place_is_refused():

@@ -4,6 +4,7 @@ import ml_dtypes
 import numba
 import numpy as np
 import pytest
+
 from rmsprop_numba.scalars import load, store
 
 HALVES = {"float16": (np.float16, np.uint16), "bfloat16": (ml_dtypes.bfloat16, np.int16)}

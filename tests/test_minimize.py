@@ -4,6 +4,7 @@ import array_api_strict
 import autograd.numpy as anp
 import numpy as np
 import pytest
+
 from rmsprop import GradientTape, IndexedSlices, RMSprop, Variable
 
 

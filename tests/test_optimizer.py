@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from rmsprop import IndexedSlices, RMSprop, Variable, schedules
 
 
@@ -104,7 +105,14 @@ def test_current_learning_rate_is_what_the_next_step_uses():
 
 def test_hyperparameters_can_be_read_and_assigned_between_steps():
     opt = RMSprop(0.1)
-    assert (opt.learning_rate, opt.lr, opt.rho, opt.momentum, opt.epsilon, opt.decay) == (0.1, 0.1, 0.9, 0.0, 1e-7, 0.0)
+    assert (opt.learning_rate, opt.lr, opt.rho, opt.momentum, opt.epsilon, opt.decay) == (
+        0.1,
+        0.1,
+        0.9,
+        0.0,
+        1e-7,
+        0.0,
+    )
     opt.lr = 0.2
     assert opt.learning_rate == opt.current_learning_rate == 0.2
     assert step(opt) == step(RMSprop(0.2))
@@ -178,7 +186,11 @@ BAD_ARGUMENTS = [
     ({"clipnorm": -1.0}, ValueError, "clipnorm"),
     ({"clipvalue": float("nan")}, ValueError, "clipvalue"),
     ({"global_clipnorm": "1"}, TypeError, "global_clipnorm"),
-    ({"clipnorm": 1.0, "global_clipnorm": 1.0}, ValueError, "Cannot accept both `clipnorm` and `global_clipnorm`"),
+    (
+        {"clipnorm": 1.0, "global_clipnorm": 1.0},
+        ValueError,
+        "Cannot accept both `clipnorm` and `global_clipnorm`",
+    ),
     ({"clipnorm": 1.0, "gradient_transformers": [list]}, ValueError, "gradient_transformers"),
     ({"decay": None}, TypeError, "decay"),
     ({"decay": -1.0}, ValueError, "decay"),

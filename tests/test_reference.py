@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rmsprop import IndexedSlices, RMSprop
 
 DATA = Path(__file__).parent / "data" / "keras_reference"
@@ -64,7 +65,9 @@ def test_trajectory_is_that_of_keras_within_4_ulp_per_step(arrays, name, caplog)
         assert_within_ulps(got, expected, largest[i], ULPS_PER_STEP * t)
     recorded = [arrays[f"{name}/weights/{k}"] for k in range(case["n_weights"])]
     assert optimizer.iterations == recorded[0] == case["steps"]
-    for k, (slot, got, expected) in enumerate(zip(slots_of(case), optimizer.get_weights()[1:], recorded[1:], strict=True)):
+    for k, (slot, got, expected) in enumerate(
+        zip(slots_of(case), optimizer.get_weights()[1:], recorded[1:], strict=True)
+    ):
         size = np.maximum(np.abs(expected), smallest_term(case, slot, expected, recorded[1 + k % case["n_vars"]]))
         assert_within_ulps(got, expected, size, ULPS_PER_STEP * case["steps"])
 
@@ -127,7 +130,10 @@ def test_configuration_of_keras_loads_and_comes_back_unchanged(name):
 # Recorded in float64, with hyperparameters rounded to float32; the slots in the order of the weights.
 GOLDEN = {
     (0.0, False): ([0.6974772833852853, 1.771397997609449], [[0.008910001866817414, 0.029140006752014117]]),
-    (0.0, True): ([0.6766121674687422, 1.7547411164367888], [None, [0.03510000722408268, 0.05720001301765428]]),
+    (0.0, True): (
+        [0.6766121674687422, 1.7547411164367888],
+        [None, [0.03510000722408268, 0.05720001301765428]],
+    ),
     (0.9, False): ([0.4240323473845117, 1.5996953038858048], [None, [0.2198672773895557, 0.198419449756363]]),
     (0.9, True): (
         [0.39485776368223724, 1.575595148168838],
@@ -139,9 +145,7 @@ GOLDEN = {
 @pytest.mark.parametrize(("momentum", "centered"), GOLDEN)
 def test_golden_values_of_the_reference(momentum, centered):
     rounded = {"learning_rate": 0.05, "rho": 0.9, "momentum": momentum}
-    optimizer = RMSprop(
-        **{k: float(np.float32(v)) for k, v in rounded.items()}, epsilon=1e-3, centered=centered
-    )
+    optimizer = RMSprop(**{k: float(np.float32(v)) for k, v in rounded.items()}, epsilon=1e-3, centered=centered)
     v = np.array([1.0, 2.0])
     for g in [[0.1, 0.2], [0.3, -0.1], [0.0, 0.5]]:
         optimizer.apply_gradients([(np.array(g), v)])

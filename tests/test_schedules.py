@@ -56,12 +56,8 @@ KERAS_SIGNATURES = {
         "initial_learning_rate, decay_steps, end_learning_rate=0.0001, power=1.0, cycle=False, name=None"
     ),
     InverseTimeDecay: "initial_learning_rate, decay_steps, decay_rate, staircase=False, name=None",
-    CosineDecay: (
-        "initial_learning_rate, decay_steps, alpha=0.0, name=None, warmup_target=None, warmup_steps=0"
-    ),
-    CosineDecayRestarts: (
-        "initial_learning_rate, first_decay_steps, t_mul=2.0, m_mul=1.0, alpha=0.0, name=None"
-    ),
+    CosineDecay: ("initial_learning_rate, decay_steps, alpha=0.0, name=None, warmup_target=None, warmup_steps=0"),
+    CosineDecayRestarts: ("initial_learning_rate, first_decay_steps, t_mul=2.0, m_mul=1.0, alpha=0.0, name=None"),
 }
 
 GROWING = ["1", "1.001", "1.01", "1.1", "1.25", "1.3", "1.5", "1.7", "2", "2.5", "3", "7", "10"]

@@ -4,6 +4,7 @@ import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+
 from rmsprop import GradientTape, Variable
 
 
@@ -67,7 +68,12 @@ def test_arithmetic_is_that_of_the_array():
         np.testing.assert_array_equal(result, expected)
     assert len(v) == 2
     assert list(v) == [1, 2]
-    assert (float(Variable(2.5)), int(Variable(2.5)), bool(Variable(0.0)), complex(Variable(1j))) == (2.5, 2, False, 1j)
+    assert (float(Variable(2.5)), int(Variable(2.5)), bool(Variable(0.0)), complex(Variable(1j))) == (
+        2.5,
+        2,
+        False,
+        1j,
+    )
     assert [10, 20][Variable(1)] == 20
 
 

@@ -4,22 +4,20 @@ import statistics
 import time
 
 import numba
+import numpy as np
 
 
 @numba.njit(parallel=True, error_model="numpy")
 def stream(g, r, v):
-    """Read three arrays and write two, as a step without momentum does."""
+    """Read three arrays and write two, as a step without momentum does, but leave their values."""
     for i in numba.prange(v.size):
-        x = g[i]
-        y = r[i]
-        z = v[i]
-        r[i] = y + x
-        v[i] = z - x
+        nothing = g[i] * np.float32(0)
+        r[i] += nothing
+        v[i] += nothing
 
 
 def ratio_to_limit(step, g, r, v, rounds):
     """Return the median time of a step over that of the limit, each timed in turn on the same arrays."""
-    keep_r, keep_v = r.copy(), v.copy()
     stream(g, r, v)
     times = {step: [], stream: []}
     for _ in range(rounds):
@@ -27,5 +25,4 @@ def ratio_to_limit(step, g, r, v, rounds):
             begin = time.perf_counter()
             function(*arguments)
             times[function].append(time.perf_counter() - begin)
-        r[:], v[:] = keep_r, keep_v
     return statistics.median(times[step]) / statistics.median(times[stream])

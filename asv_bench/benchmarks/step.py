@@ -1,9 +1,9 @@
 """Time of one `apply_gradients`, and its ratio to what memory allows."""
 
 import numpy as np
-from rmsprop import IndexedSlices, RMSprop, schedules
 
 from benchmarks.limit import ratio_to_limit
+from rmsprop import IndexedSlices, RMSprop, schedules
 
 
 def problem(size, dtype="float32", **settings):

@@ -129,9 +129,7 @@ def _computing(xp: Any, array: Array) -> Any:
     return getattr(xp, dtypes.COMPUTE[dtypes.name_of(array.dtype)])
 
 
-def _updated_rows(
-    state: State, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters
-) -> State:
+def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters) -> State:
     """Update the listed rows, each by the sum of its gradients in their order.
 
     The standard has no scatter, so that whole tables are written: the cost grows with their height.

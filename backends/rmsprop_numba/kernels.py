@@ -5,7 +5,6 @@ An argument that is None, such as the slot `mom` without momentum, is removed wh
 """
 
 import os
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,9 +13,9 @@ from rmsprop_numba.scalars import clip, load, over, square, store, times
 
 # `error_model="numpy"` is needed for speed, and since a division by zero must not stop a loop half way.
 # Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
-_OPTIONS = {"error_model": "numpy", "cache": os.environ.get("RMSPROP_CACHE") == "1"}
-kernel = numba.njit(nogil=True, **_OPTIONS)
-parallel_kernel = numba.njit(nogil=True, parallel=True, **_OPTIONS)
+_CACHE = os.environ.get("RMSPROP_CACHE") == "1"
+kernel = numba.njit(nogil=True, error_model="numpy", cache=_CACHE)
+parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=_CACHE)
 
 CHUNK = 16_384
 """Elements that one thread takes at a time."""

@@ -9,8 +9,8 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
-from rmsprop_numba.variables import disjoint, owner
 from rmsprop_numba.threads import run
+from rmsprop_numba.variables import disjoint, owner
 
 Array = np.ndarray[Any, Any]
 

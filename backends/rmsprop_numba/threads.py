@@ -5,8 +5,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
 PARALLEL_FROM = 262_144
 """Elements from which on threads are used.
 
@@ -21,11 +19,11 @@ _is_forked = False
 
 def run(serial: Callable[..., Any], parallel: Callable[..., Any], size: int, *arguments: Any) -> None:
     """Run a kernel over `size` elements, in several threads if that is faster and safe."""
-    if size < PARALLEL_FROM or _is_forked or numba.get_num_threads() == 1:
+    if size < PARALLEL_FROM or _is_forked:
         serial(*arguments)
-        return
-    with _one_at_a_time:
-        parallel(*arguments)
+    else:
+        with _one_at_a_time:
+            parallel(*arguments)
 
 
 def _after_fork() -> None:

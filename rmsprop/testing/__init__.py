@@ -15,6 +15,6 @@ The whole test file of a backend for the arrays of ``mylib``::
 """
 
 from rmsprop.testing.backend_tests import BackendTests
-from rmsprop.testing.oracle import Snapshot, assert_step, expected_step, snapshot
+from rmsprop.testing.oracle import Snapshot, assert_step, expected_step, hyper_of, snapshot
 
-__all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "snapshot"]
+__all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "hyper_of", "snapshot"]

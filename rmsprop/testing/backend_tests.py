@@ -8,7 +8,7 @@ import pytest
 
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
-from rmsprop.testing.oracle import assert_step, snapshot
+from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
 from rmsprop.variable import Variable
 
 Host = np.ndarray[Any, Any]
@@ -56,9 +56,7 @@ class BackendTests:
             _assert_steps(asarray, dtype, shape, RMSprop(0.05, **settings))
 
     @pytest.mark.parametrize("settings", VARIANTS[:4], ids=str)
-    def test_complex_numbers_can_count_as_two_reals(
-        self, asarray: AsArray, settings: dict[str, Any]
-    ) -> None:
+    def test_complex_numbers_can_count_as_two_reals(self, asarray: AsArray, settings: dict[str, Any]) -> None:
         if "complex64" not in self.dtypes:
             pytest.skip("the backend has no complex numbers")
         optimizer = RMSprop(0.05, complex_as_real=True, clipvalue=0.5, **settings)
@@ -69,14 +67,12 @@ class BackendTests:
 
     @pytest.mark.parametrize("settings", CLIPPING, ids=str)
     def test_clipping_is_as_if_the_gradients_had_been_clipped_before(
-        self, asarray: AsArray, dtype: str, settings: dict[str, float]
+        self, asarray: AsArray, dtype: str, settings: dict[str, Any]
     ) -> None:
         starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
         gradients = [_draw(dtype, start.shape, seed) for seed, start in enumerate(starts, 7)]
         one, two = ([Variable(asarray(start)) for start in starts] for _ in range(2))
-        RMSprop(0.05, epsilon=0.1, **settings).apply_gradients(
-            zip(map(asarray, gradients), one, strict=True)
-        )
+        RMSprop(0.05, epsilon=0.1, **settings).apply_gradients(zip(map(asarray, gradients), one, strict=True))
         clipped = [g.astype(dtype) for g in _clipped(gradients, **settings)]
         RMSprop(0.05, epsilon=0.1).apply_gradients(zip(map(asarray, clipped), two, strict=True))
         for a, b in zip(one, two, strict=True):
@@ -107,7 +103,7 @@ class BackendTests:
         optimizer.build([table])
         for seed, rows in enumerate([[1, 4], [4, 0, 4, 4], [], [5]]):
             values = _draw(dtype, (len(rows), 3), seed)
-            before, hyper = snapshot(optimizer, table), optimizer._read()
+            before, hyper = snapshot(optimizer, table), hyper_of(optimizer)
             optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows, int))), table)])
             after = snapshot(optimizer, table)
             used = sorted(set(rows))
@@ -164,7 +160,7 @@ def _assert_steps(asarray: AsArray, dtype: str, shape: tuple[int, ...], optimize
     optimizer.build([variable])
     for seed in range(4):
         gradient = _draw(dtype, shape, seed)
-        before, hyper = snapshot(optimizer, variable), optimizer._read()
+        before, hyper = snapshot(optimizer, variable), hyper_of(optimizer)
         optimizer.apply_gradients([(asarray(gradient), variable)])
         assert_step(before, snapshot(optimizer, variable), gradient, hyper, dtype)
 

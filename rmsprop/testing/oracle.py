@@ -9,7 +9,8 @@ from rmsprop.arrays import to_numpy
 from rmsprop.backends import Hyperparameters
 from rmsprop.variable import Variable
 
-Host = np.ndarray[Any, Any]
+Host = Any
+"""A NumPy array, or None for a slot that does not exist."""
 
 ULPS = 4
 """Errors allowed in a step, in units of the last place of the dtype that it is computed in."""
@@ -24,8 +25,8 @@ class Snapshot(NamedTuple):
 
     variable: Host
     rms: Host
-    momentum: Host | None
-    mg: Host | None
+    momentum: Host
+    mg: Host
 
 
 def snapshot(optimizer: Any, variable: Any) -> Snapshot:
@@ -38,6 +39,11 @@ def snapshot(optimizer: Any, variable: Any) -> Snapshot:
     return Snapshot(to_numpy(array), *slots)
 
 
+def hyper_of(optimizer: Any) -> Hyperparameters:
+    """Return the hyperparameters that the next step of an optimizer will use."""
+    return optimizer._read(int(optimizer.iterations))  # type: ignore[no-any-return]
+
+
 def expected_step(before: Snapshot, gradient: Host, hyper: Hyperparameters) -> tuple[Snapshot, Host, Host]:
     """Return the state after a step, the step without momentum, and how much that magnifies rounding.
 
@@ -46,7 +52,7 @@ def expected_step(before: Snapshot, gradient: Host, hyper: Hyperparameters) -> t
     """
     if hyper.complex_as_real and np.iscomplexobj(before.variable):
         return _joined(*(_part_step(before, gradient, hyper, part) for part in (np.real, np.imag)))
-    variable, rms, momentum, mg = (None if x is None else _wide(x) for x in before)
+    variable, rms, momentum, mg = map(_wide, before)
     g, rho = _wide(gradient), np.longdouble(hyper.rho)
     if hyper.clipvalue is not None:
         modulus = np.abs(g)
@@ -112,13 +118,15 @@ def _unit(size: Any, computing: np.dtype[Any]) -> Host:
         return np.asarray(np.spacing(np.abs(size).astype(computing)), np.longdouble)
 
 
-def _wide(x: Any) -> Host:
+def _wide(x: Host) -> Host:
+    if x is None:
+        return None
     x = np.asarray(x)
     return x.astype(np.clongdouble if x.dtype.kind == "c" else np.longdouble)
 
 
 def _part_step(before: Snapshot, gradient: Host, hyper: Hyperparameters, part: Any) -> Any:
-    halves = Snapshot(*(None if x is None else part(x) for x in before))  # type: ignore[arg-type]
+    halves = Snapshot(*(None if x is None else part(x) for x in before))
     return expected_step(halves, part(gradient), hyper)
 
 
