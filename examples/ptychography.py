@@ -178,7 +178,7 @@ def reconstruct(xp: Any, scan: Scan, obj: Array, probe: Array, epochs: int, seed
                 bar.update()
             # Only here does a GPU have to be waited for: a loss is not needed earlier than it is shown.
             table.append(Epoch(epoch, int(opt.iterations), float(sum(losses)) / count, learning_rate))
-            bar.set_postfix(loss=f"{table[-1].loss:.4g}", lr=f"{learning_rate:.1e}")
+            bar.set_postfix(loss=f"{table[-1].loss:.4g}", lr=f"{learning_rate:.1e}", refresh=False)
     return table
 
 

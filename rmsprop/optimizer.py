@@ -151,7 +151,7 @@ class RMSprop(Settings, Weights):
         grads_and_vars : iterable of (gradient, variable) pairs
             A variable is a NumPy or CuPy array, updated in place, or a `Variable`. A gradient is an array of
             the same library and shape, an `IndexedSlices`, or None for a variable to leave as it is. Gradients
-            are not modified. Of a complex variable it is the direction of descent, ``dL/dRe + i dL/dIm``.
+            are not modified. That of a complex variable is ``dL/dRe + i dL/dIm``, whose negative leads downhill.
         name : str, optional
             Not used.
         experimental_aggregate_gradients : bool, default True

@@ -98,7 +98,7 @@ class GradientTape:
         -------
         array or None, or list of these
             In the shape of `sources`; None where `target` does not depend on the source. Gradients by
-            complex sources are descent directions, ``dL/dRe + i dL/dIm``.
+            complex sources are ``dL/dRe + i dL/dIm``, as `RMSprop.apply_gradients` takes them.
 
         Raises
         ------
