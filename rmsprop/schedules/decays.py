@@ -1,23 +1,11 @@
-"""Learning rates as functions of the step: the schedules of ``tf.keras.optimizers.schedules``."""
+"""The schedules of ``tf.keras.optimizers.schedules``."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rmsprop._schedule_base import BuiltInSchedule, LearningRateSchedule, built_in, deserialize, serialize
-
-__all__ = [
-    "CosineDecay",
-    "CosineDecayRestarts",
-    "ExponentialDecay",
-    "InverseTimeDecay",
-    "LearningRateSchedule",
-    "PiecewiseConstantDecay",
-    "PolynomialDecay",
-    "deserialize",
-    "serialize",
-]
+from rmsprop.schedules.base import BuiltInSchedule, built_in
 
 
 @built_in
