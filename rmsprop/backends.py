@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -88,6 +87,8 @@ def backend_of(array: Array) -> Backend:
 
 @cache
 def _load(name: str) -> Backend:
+    from importlib.metadata import entry_points  # takes as long as all of `import rmsprop`
+
     found = entry_points(group="rmsprop.backends")
     names = {entry.name: entry.value for entry in found}
     return cast("Backend", import_module(names.get(name.removeprefix("array_api_compat."), names["array_api"])))
