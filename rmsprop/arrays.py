@@ -25,6 +25,11 @@ def is_array(x: object) -> bool:
     return isinstance(x, np.ndarray) or bool(_compat().is_array_api_obj(x))
 
 
+def is_plain_array(x: object) -> bool:
+    """Tell whether `x` is an array, but not one of NumPy's scalars, which only look like arrays."""
+    return isinstance(x, np.ndarray) or (not isinstance(x, np.generic) and bool(_compat().is_array_api_obj(x)))
+
+
 def is_updated_in_place(array: Array) -> bool:
     """Tell whether an array keeps its memory when its values change (NumPy, CuPy), or is replaced."""
     return isinstance(array, np.ndarray) or bool(_compat().is_cupy_array(array))

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rmsprop.arrays import Array
+import numpy as np
+
+from rmsprop.arrays import Array, namespace
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import flatten
 from rmsprop.tape import GradientTape
@@ -13,49 +15,47 @@ from rmsprop.variable import Variable
 
 
 def compute_gradients(
-    loss: Any, var_list: Any, grad_loss: Array | None = None, tape: Any = None
+    loss: Any, var_list: Any, grad_loss: Array | None = None, tape: Any = None, jac: bool = False
 ) -> list[tuple[Any, Any]]:
-    """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`.
-
-    A loss is called once, on traced values. Only if that fails, it is called on plain values, which serves
-    code that can't be traced but returns its own gradients.
-    """
+    """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`."""
     if not callable(loss):
         if tape is None:
-            raise ValueError(
-                f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None."
-            )
+            raise ValueError(f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None.")
         sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
+    if jac or not _can_be_traced(var_list):
+        return _paired(*_evaluated(loss, var_list, _plain))
     traced = GradientTape()
     try:
         with traced:
-            value, sources = _evaluate(loss, var_list, traced.watch)
+            value, sources = _evaluated(loss, var_list, traced.watch)
     except Exception as error:
-        return _given_by_loss(loss, var_list, error)
+        error.add_note("The loss ran on traced values. If it returns (value, gradients) itself, pass jac=True.")
+        raise
     if isinstance(value, tuple):
         return _paired(value, sources)
     return list(zip(traced.gradient(value, sources, grad_loss), sources, strict=True))
 
 
-def _given_by_loss(loss: Callable[..., Any], var_list: Any, error: Exception) -> list[tuple[Any, Any]]:
-    """Call a loss that can't be traced, for the gradients that it returns itself."""
-    value, sources = _evaluate(loss, var_list, _plain)
-    if isinstance(value, tuple):
-        return _paired(value, sources)
-    error.add_note("A loss that can't be differentiated by autograd may return (value, gradients) instead.")
-    raise error
+def _can_be_traced(var_list: Any) -> bool:
+    return callable(var_list) or all(isinstance(_plain(source), np.ndarray) for source in flatten(var_list))
 
 
-def _evaluate(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
+def _evaluated(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
     """Return the value of a loss, and the variables in order."""
     if callable(var_list):
         value = loss()
         return value, flatten(var_list())
     sources = flatten(var_list)
     arguments = [argument(source) for source in sources]
-    takes_none = all(isinstance(source, Variable) for source in sources) or not _accepts(loss, len(sources))
-    return (loss() if takes_none else loss(*arguments)), sources
+    if all(isinstance(source, Variable) for source in sources):
+        return loss(), sources
+    if _accepts(loss, len(sources)):
+        return loss(*arguments), sources
+    value = loss()
+    if not isinstance(value, tuple):
+        raise TypeError("A loss of plain arrays must take them as arguments, or return (value, gradients).")
+    return value, sources
 
 
 def _accepts(function: Callable[..., Any], count: int) -> bool:
@@ -72,13 +72,18 @@ def _plain(source: Any) -> Any:
     return source.array if isinstance(source, Variable) else source
 
 
-def _paired(result: tuple[Any, ...], sources: list[Any]) -> list[tuple[Any, Any]]:
+def _paired(result: Any, sources: list[Any]) -> list[tuple[Any, Any]]:
     """Pair the gradients that a loss returned with its variables."""
+    if not isinstance(result, tuple):
+        raise TypeError(
+            f"Only NumPy arrays are differentiated: the loss must return (value, gradients) for these variables "
+            f"of {namespace(_plain(sources[0])).__name__}; it returned a {type(result).__name__}."
+        )
     gradients = flatten(result[1]) if len(result) == 2 else None
     if gradients is None or len(gradients) != len(sources):
         raise ValueError(
-            f"A loss must return its value, or (value, gradients) with {len(sources)} gradients in the order of "
-            f"the variables; it returned a tuple of {len(result)}."
+            f"A loss must return its value, or (value, gradients) with {len(sources)} gradients in the order "
+            f"of the variables; it returned a tuple of {len(result)}."
         )
     return [(_untraced(gradient), source) for gradient, source in zip(gradients, sources, strict=True)]
 
@@ -87,5 +92,7 @@ def _untraced(gradient: Any) -> Any:
     from autograd.tracer import getval
 
     if isinstance(gradient, IndexedSlices):
-        return replace(gradient, values=getval(gradient.values))
+        return replace(gradient, values=_untraced(gradient.values))
+    if isinstance(gradient, np.ndarray) and gradient.dtype == object:
+        raise TypeError("the loss returned a gradient of traced values in a plain array; pass jac=True.")
     return getval(gradient)

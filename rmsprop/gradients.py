@@ -10,7 +10,7 @@ from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
+from rmsprop.parameters import Parameter, described
 from rmsprop.variable import Variable
 
 logger = logging.getLogger("rmsprop")
@@ -26,12 +26,11 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     ValueError
         If there are variables, but no gradient for any.
     """
-    try:
-        given = list(grads_and_vars)
-    except TypeError:
+    if not isinstance(grads_and_vars, Iterable):
         raise TypeError(
             f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {_short(grads_and_vars)}."
-        ) from None
+        )
+    given = list(grads_and_vars)
     for position, pair in enumerate(given):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(
@@ -44,7 +43,7 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 
 def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
-    missing = ", ".join(f"{i} ({_name(v)})" for i, (gradient, v) in enumerate(given) if gradient is None)
+    missing = ", ".join(f"{i} {described(v)}" for i, (gradient, v) in enumerate(given) if gradient is None)
     if not has_any:
         raise ValueError(f"No gradients provided for any variable: {missing}.")
     logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", missing)
@@ -116,8 +115,8 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter) -> IndexedSli
         raise RuntimeError(f"Variable {parameter} has a constraint, which can't be used with a sparse gradient.")
     if not shape:
         raise ValueError("a variable without axes can't have a sparse gradient.")
-    if gradient.dense_shape is not None and tuple(map(int, gradient.dense_shape)) != shape:
-        raise ValueError(f"dense_shape is {tuple(gradient.dense_shape)}; expected {shape}.")
+    if gradient.dense_shape is not None and np.ravel(gradient.dense_shape).tolist() != list(shape):
+        raise ValueError(f"dense_shape is {gradient.dense_shape}; expected {shape}.")
     values = _checked_array(gradient.values, array, "values")
     indices = _checked_indices(gradient.indices, array)
     expected = (*indices.shape, *shape[1:])
@@ -133,7 +132,7 @@ def _checked_indices(indices: Any, like: Array) -> Array:
     if isinstance(indices, list | tuple):
         indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)
     if not is_array(indices) or namespace(indices) is not xp:
-        raise TypeError(f"indices must be an array of {_library(like)}; given {_short(indices)}.")
+        raise TypeError(f"indices must be an array of integers of {_library(like)}; given {_short(indices)}.")
     if isinstance(like, np.ndarray):
         _refuse_subclass(indices, "indices")
     if not xp.isdtype(indices.dtype, "integral"):
@@ -145,10 +144,6 @@ def _checked_indices(indices: Any, like: Array) -> Array:
 
 def _library(array: Array) -> str:
     return namespace(array).__name__.removeprefix("array_api_compat.")
-
-
-def _name(variable: Any) -> str:
-    return repr(variable.name) if isinstance(variable, Variable) else type(variable).__name__
 
 
 def _short(x: Any) -> str:

@@ -2,13 +2,13 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from rmsprop import schedules
-from rmsprop.arrays import is_array
+from rmsprop.arrays import is_plain_array
 from rmsprop.backends import Hyperparameters
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
@@ -17,136 +17,153 @@ LARGEST = sys.float_info.max
 DEFAULT_EPSILON = 1e-7
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
 
-Setting = Any
+Value = Any
 """A number, 0-d array, `Variable` or callable without arguments; for the learning rate also a schedule."""
 
 
+class Setting:
+    """An attribute that is checked when it is set, and kept under its name with an underscore.
+
+    Parameters
+    ----------
+    checked : callable
+        Maps the settings' owner, the attribute's name and the value given to the value to keep.
+    doc : str
+        What the attribute is.
+    """
+
+    def __init__(self, checked: Callable[["Settings", str, Any], Any], doc: str) -> None:
+        self._checked = checked
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = getattr(self, "_name", name)  # the first of several: `lr` is an alias
+
+    def __get__(self, settings: Any, owner: type | None = None) -> Any:
+        if settings is None:
+            return self
+        value = settings.__dict__[f"_{self._name}"]
+        return value() if _is_read_by_call(value) else value
+
+    def __set__(self, settings: Any, value: Any) -> None:
+        settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
+
+
+def _any(settings: "Settings", name: str, value: Value) -> Value:
+    """Check a value that is read at each step, and may be any finite number."""
+    return _replaced(name, settings.__dict__.get(f"_{name}"), value)
+
+
+def _fraction(settings: "Settings", name: str, value: Value) -> Value:
+    """Check a value that is read at each step, and lies in [0, 1]."""
+    return _replaced(name, settings.__dict__.get(f"_{name}"), value, 0.0, 1.0)
+
+
+def _momentum(settings: "Settings", name: str, value: Value) -> Value:
+    kept = _fraction(settings, name, value)
+    is_zero = isinstance(kept, float) and kept == 0.0
+    settings._has_momentum = settings._has_momentum or not is_zero
+    return kept
+
+
+def _not_negative(settings: "Settings", name: str, value: float) -> float:
+    return _number(name, value, 0.0)
+
+
+def _epsilon(settings: "Settings", name: str, value: float | None) -> float:
+    number = _number(name, 0.0 if value is None else value, 0.0)
+    if 0.0 < number < SMALLEST_EPSILON:
+        raise ValueError(f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}.")
+    return number or DEFAULT_EPSILON
+
+
+def _limit(settings: "Settings", name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if settings._gradient_transformers:
+        raise ValueError(
+            f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. Given {name}={value!r}."
+        )
+    return _number(name, value, 0.0)
+
+
+def _transformers(settings: "Settings", name: str, value: Any) -> tuple[Any, ...]:
+    functions = () if value is None else tuple(value)
+    for limit in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if functions and settings.__dict__.get(f"_{limit}") is not None:
+            raise ValueError(f"`gradient_transformers` cannot be set when `{limit}` is set; let them clip.")
+    return functions
+
+
+def _flag(settings: "Settings", name: str, value: bool) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; given {value!r}.")
+    return bool(value)
+
+
+def _optional_flag(settings: "Settings", name: str, value: bool | None) -> bool | None:
+    return None if value is None else _flag(settings, name, value)
+
+
+def _before_slots(settings: "Settings", name: str, value: bool) -> bool:
+    if getattr(settings, "_slots", None) and value != getattr(settings, f"_{name}"):
+        raise ValueError(f"{name} determines the dtype of slots, and can't be changed once there are any.")
+    return _flag(settings, name, value)
+
+
 class Settings:
-    """What an optimizer is told; the base of `rmsprop.RMSprop`, which documents each setting."""
+    """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
     name: str
-    centered: bool
-    lazy: bool
+    _has_momentum = False
+    _gradient_transformers: tuple[Any, ...]
 
-    def _read(self, step: int) -> Hyperparameters:
-        """Return the numbers of a step; each schedule and callable is called once."""
-        has_momentum, placement = self._has_momentum, self._epsilon_in_sqrt
-        return Hyperparameters(
-            self._learning_rate_at(step),
-            _current("rho", self._rho, 0.0, 1.0),
-            _current("momentum", self._momentum, 0.0, 1.0) if has_momentum else None,
-            self._epsilon,
-            has_momentum if placement is None else placement,
-            self.centered,
-            self._clipvalue,
-            self.lazy,
-            self._complex_as_real,
-        )
-
-    def _learning_rate_at(self, step: int) -> float:
-        rate = _current("learning_rate", self._learning_rate, step=step)
-        return rate / (1.0 + self._decay * step) if self._decay else rate
-
-    @property
-    def learning_rate(self) -> Any:
-        """The learning rate as it was given; of a callable, its present value."""
-        return _shown(self._learning_rate)
-
-    @learning_rate.setter
-    def learning_rate(self, value: Setting) -> None:
-        self._learning_rate = _replaced("learning_rate", getattr(self, "_learning_rate", None), value)
-
-    lr = learning_rate
-
-    @property
-    def rho(self) -> Any:
-        """The decay factor of the moving averages; of a callable, its present value."""
-        return _shown(self._rho)
-
-    @rho.setter
-    def rho(self, value: Setting) -> None:
-        self._rho = _replaced("rho", getattr(self, "_rho", None), value, 0.0, 1.0)
-
-    @property
-    def momentum(self) -> Any:
+    learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
+    rho = Setting(_fraction, "The decay factor of the averages; of a callable, its present value.")
+    momentum = Setting(
+        _momentum,
         """The momentum; of a callable, its present value.
 
         Once it has been anything but the number 0, the formula with momentum is used, with slots of its own.
-        """
-        return _shown(self._momentum)
+        """,
+    )
+    epsilon = Setting(_epsilon, "The constant that keeps the denominator from zero.")
+    decay = Setting(_not_negative, "The learning rate is divided by ``1 + decay * iterations``.")
+    clipnorm = Setting(_limit, "The largest norm of the gradient of one variable, or None.")
+    clipvalue = Setting(_limit, "The largest absolute value of an element of a gradient, or None.")
+    global_clipnorm = Setting(_limit, "The largest norm of all gradients together, or None.")
+    gradient_transformers = Setting(_transformers, "Functions that map pairs to pairs, applied in turn.")
+    centered = Setting(_flag, "Whether to divide by the standard deviation.")
+    lazy = Setting(_flag, "Whether a sparse gradient leaves the averages of rows that it does not list.")
+    epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
+    complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
 
-    @momentum.setter
-    def momentum(self, value: Setting) -> None:
-        self._momentum = _replaced("momentum", getattr(self, "_momentum", None), value, 0.0, 1.0)
-        is_zero = isinstance(self._momentum, float) and self._momentum == 0.0
-        self._has_momentum = getattr(self, "_has_momentum", False) or not is_zero
+    def _read(self, step: int) -> Hyperparameters:
+        """Return the numbers of a step; each schedule and callable is called once."""
+        state = self.__dict__
+        has_momentum, placement = self._has_momentum, state["_epsilon_in_sqrt"]
+        return Hyperparameters(
+            self._learning_rate_at(step),
+            _current("rho", state["_rho"], 0.0, 1.0),
+            _current("momentum", state["_momentum"], 0.0, 1.0) if has_momentum else None,
+            state["_epsilon"],
+            has_momentum if placement is None else placement,
+            state["_centered"],
+            state["_clipvalue"],
+            state["_lazy"],
+            state["_complex_as_real"],
+        )
 
-    @property
-    def epsilon(self) -> float:
-        """The constant that keeps the denominator from zero."""
-        return self._epsilon
-
-    @epsilon.setter
-    def epsilon(self, value: float | None) -> None:
-        number = _number("epsilon", value or DEFAULT_EPSILON, 0.0)
-        if number < SMALLEST_EPSILON:
-            raise ValueError(
-                f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}."
-            )
-        self._epsilon = number
-
-    @property
-    def decay(self) -> float:
-        """The rate at which the learning rate falls: it is divided by ``1 + decay * iterations``."""
-        return self._decay
-
-    @decay.setter
-    def decay(self, value: float) -> None:
-        self._decay = _number("decay", value, 0.0)
-
-    @property
-    def clipnorm(self) -> float | None:
-        """The largest norm of the gradient of one variable."""
-        return self._clipnorm
-
-    @clipnorm.setter
-    def clipnorm(self, value: float | None) -> None:
-        self._clipnorm = self._limit("clipnorm", value)
-
-    @property
-    def clipvalue(self) -> float | None:
-        """The largest absolute value of an element of a gradient."""
-        return self._clipvalue
-
-    @clipvalue.setter
-    def clipvalue(self, value: float | None) -> None:
-        self._clipvalue = self._limit("clipvalue", value)
-
-    @property
-    def global_clipnorm(self) -> float | None:
-        """The largest norm of the gradients of all variables together."""
-        return self._global_clipnorm
-
-    @global_clipnorm.setter
-    def global_clipnorm(self, value: float | None) -> None:
-        self._global_clipnorm = self._limit("global_clipnorm", value)
-
-    def _limit(self, name: str, value: float | None) -> float | None:
-        if value is not None and self.gradient_transformers:
-            raise ValueError(
-                f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. "
-                f"Given {name}={value!r}."
-            )
-        return None if value is None else _number(name, value, 0.0)
-
-    gradient_transformers: Sequence[Callable[..., Any]]
-    _complex_as_real: bool
-    _epsilon_in_sqrt: bool | None
+    def _learning_rate_at(self, step: int) -> float:
+        rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
+        decay: float = self.__dict__["_decay"]
+        return rate / (1.0 + decay * step) if decay else rate
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings, in the form of Keras: JSON-serialisable, without the state.
 
-        A callable is stored as its present value. `gradient_aggregator` and `gradient_transformers` are left
+        A callable is stored as its present value; if that is a momentum of 0, the copy is one without momentum.
+        `gradient_aggregator` and `gradient_transformers` are left
         out, as in Keras; settings that Keras does not know, as long as they have their default.
 
         Examples
@@ -157,18 +174,17 @@ class Settings:
          'epsilon': 1e-07, 'centered': False}
         """
         limits = {name: getattr(self, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")}
-        own = {"lazy": (self.lazy, True), "epsilon_in_sqrt": (self._epsilon_in_sqrt, None)}
-        own["complex_as_real"] = (self._complex_as_real, False)
+        own = {"lazy": True, "epsilon_in_sqrt": None, "complex_as_real": False}
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},
-            "learning_rate": _config_of("learning_rate", self._learning_rate),
-            "decay": self._decay,
-            "rho": _config_of("rho", self._rho),
-            "momentum": _config_of("momentum", self._momentum),
-            "epsilon": self._epsilon,
+            "learning_rate": _config_of("learning_rate", self.__dict__["_learning_rate"]),
+            "decay": self.decay,
+            "rho": _config_of("rho", self.__dict__["_rho"]),
+            "momentum": _config_of("momentum", self.__dict__["_momentum"]),
+            "epsilon": self.epsilon,
             "centered": self.centered,
-            **{name: value for name, (value, default) in own.items() if value != default},
+            **{name: getattr(self, name) for name, default in own.items() if getattr(self, name) != default},
         }
 
     @classmethod
@@ -195,7 +211,7 @@ class Settings:
         return cls(**config)
 
 
-def learning_rate_of(learning_rate: Setting, lr: Setting) -> Setting:
+def learning_rate_of(learning_rate: Value, lr: Value) -> Value:
     """Return `lr` where it is given, with the warning of Keras."""
     if lr is None:
         return learning_rate
@@ -220,7 +236,7 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
     return number
 
 
-def _current(name: str, setting: Setting, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
+def _current(name: str, setting: Value, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
     """Return the present value of a setting."""
     if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
         return setting
@@ -233,7 +249,7 @@ def _current(name: str, setting: Setting, low: float = -LARGEST, high: float = L
     return _number(name, setting, low, high)
 
 
-def _replaced(name: str, old: Setting, new: Setting, low: float = -LARGEST, high: float = LARGEST) -> Setting:
+def _replaced(name: str, old: Value, new: Value, low: float = -LARGEST, high: float = LARGEST) -> Value:
     """Return what a setting becomes when `new` is assigned to it.
 
     As in Keras, a `Variable` stays the setting, and takes the new value. Callables and schedules are read at
@@ -243,21 +259,19 @@ def _replaced(name: str, old: Setting, new: Setting, low: float = -LARGEST, high
         if name != "learning_rate":
             raise ValueError(f"{name} can't be a schedule, only learning_rate can; given {new!r}.")
         return new
-    if callable(new) and not is_array(new):
+    if callable(new) and not is_plain_array(new):
         return new
     number = _current(name, new, low, high)
-    if isinstance(new, Variable) or is_array(new):
+    if isinstance(new, Variable) or is_plain_array(new):
         return new
     return old.assign(number) if isinstance(old, Variable) else number
 
 
-def _shown(setting: Setting) -> Any:
-    if isinstance(setting, LearningRateSchedule | Variable) or not callable(setting):
-        return setting
-    return setting()
+def _is_read_by_call(value: Value) -> bool:
+    return callable(value) and not isinstance(value, LearningRateSchedule | Variable)
 
 
-def _config_of(name: str, setting: Setting) -> Any:
+def _config_of(name: str, setting: Value) -> Any:
     if isinstance(setting, LearningRateSchedule):
         return schedules.serialize(setting)
     return _current(name, setting)

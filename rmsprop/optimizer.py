@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rmsprop import clipping, gradients
-from rmsprop.arrays import Array, is_updated_in_place
-from rmsprop.backends import Backend, Gradient, Hyperparameters
+from rmsprop import gradients
+from rmsprop.arrays import Array
+from rmsprop.backends import Gradient
 from rmsprop.differentiation import compute_gradients
-from rmsprop.hyperparameters import Setting, Settings, learning_rate_of
-from rmsprop.parameters import Parameter, refuse_repetition
+from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.parameters import Parameter, described, refuse_repetition
+from rmsprop.step import grouped, update
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
@@ -100,9 +101,9 @@ class RMSprop(Settings, Weights):
 
     def __init__(
         self,
-        learning_rate: Setting = 0.001,
-        rho: Setting = 0.9,
-        momentum: Setting = 0.0,
+        learning_rate: Value = 0.001,
+        rho: Value = 0.9,
+        momentum: Value = 0.0,
         epsilon: float | None = 1e-7,
         centered: bool = False,
         name: str | None = "RMSprop",
@@ -111,7 +112,7 @@ class RMSprop(Settings, Weights):
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
         decay: float = 0.0,
-        lr: Setting = None,
+        lr: Value = None,
         gradient_aggregator: Callable[[Pairs], Pairs] | None = None,
         gradient_transformers: Sequence[Callable[[Pairs], Pairs]] | None = None,
         lazy: bool = True,
@@ -126,12 +127,12 @@ class RMSprop(Settings, Weights):
         Weights.__init__(self)
         self.name = name or "RMSprop"
         self.gradient_aggregator = gradient_aggregator
-        self.gradient_transformers = list(gradient_transformers or ())
+        self.gradient_transformers = gradient_transformers
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.learning_rate, self.decay = learning_rate_of(learning_rate, lr), decay
         self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
-        self.centered, self.lazy = bool(centered), bool(lazy)
-        self._epsilon_in_sqrt, self._complex_as_real = epsilon_in_sqrt, bool(complex_as_real)
+        self.centered, self.lazy = centered, lazy
+        self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
 
     @property
     def current_learning_rate(self) -> float:
@@ -177,22 +178,23 @@ class RMSprop(Settings, Weights):
         pairs = gradients.pairs(grads_and_vars)
         if not pairs:
             return None
-        parameters, grads = self._checked(self._transformed(pairs, experimental_aggregate_gradients))
+        pairs = self._transformed(pairs, experimental_aggregate_gradients)
+        if not pairs:
+            return None
+        parameters, grads = self._checked(pairs)
         count = self._iterations.array
         step = int(count)
         hyper = self._read(step)
+        groups = grouped(parameters, grads, hyper, self.clipnorm, self.global_clipnorm)
         self._prepare(parameters)
-        if any([p.variable.constraint for p in parameters]):
-            self._update_constrained(parameters, grads, hyper)
-        else:
-            self._update(parameters, grads, hyper)
+        update(groups, hyper)
         count[()] = step + 1
         return self._iterations
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
         """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""
         aggregator = self.gradient_aggregator if aggregate else None
-        functions = [f for f in (aggregator, *self.gradient_transformers) if f is not None]
+        functions = [f for f in (aggregator, *self._gradient_transformers) if f is not None]
         if functions:
             self._checked(pairs)
         for function in functions:
@@ -205,15 +207,15 @@ class RMSprop(Settings, Weights):
         for position, (gradient, variable) in enumerate(pairs):
             parameter = self._parameters.obtain(variable, position)
             array = parameter.variable.array
-            if not (  # of what is checked, the cheapest first: this is all that a steady step needs
+            if not (  # in a steady step, this is all that a gradient is checked for
                 type(gradient) is type(array)
-                and gradient.shape == array.shape == parameter.shape
+                and gradient.shape == parameter.shape
                 and gradient.dtype == array.dtype
             ):
                 gradient = gradients.checked(gradient, parameter, position)
             parameters.append(parameter)
             grads.append(gradient)
-        if len(pairs) > 1 and len({id(p.variable.array) for p in parameters}) < len(pairs):
+        if len(pairs) > 1 and len({id(p.key) for p in parameters}) < len(pairs):
             refuse_repetition(parameters)
         self._parameters.check_disjoint([p for p in parameters if not p.slots])
         return parameters, grads
@@ -228,35 +230,6 @@ class RMSprop(Settings, Weights):
     def _needed_slots(self) -> frozenset[str]:
         return _NEEDED[self._has_momentum, self.centered]
 
-    def _update(self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters) -> None:
-        """Let each backend update its variables."""
-        backend = parameters[0].backend
-        groups = [(backend, parameters, grads)]
-        if any([p.backend is not backend for p in parameters]):
-            groups = _by_backend(parameters, grads)
-        factors: Sequence[Array | None] = [None] * len(groups)
-        if self._clipnorm is not None or self._global_clipnorm is not None:
-            squares = [backend.squared_norms(gs, hyper) for backend, _, gs in groups]
-            factors = clipping.factors(squares, self._clipnorm, self._global_clipnorm)
-        for (backend, ps, gs), factor in zip(groups, factors, strict=True):
-            backend.update(ps, gs, factor, hyper)
-
-    def _update_constrained(
-        self, parameters: Sequence[Parameter], grads: Sequence[Gradient], hyper: Hyperparameters
-    ) -> None:
-        """Update, then apply the constraints; undo all of it if one of these raises."""
-        touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
-        before = [v.array.copy() if is_updated_in_place(v.array) else v.array for v in touched]
-        try:
-            self._update(parameters, grads, hyper)
-            for variable in [p.variable for p in parameters]:
-                if variable.constraint is not None:
-                    variable.assign(variable.constraint(variable.array))
-        except BaseException:
-            for variable, array in zip(touched, before, strict=True):
-                variable.assign(array)
-            raise
-
     def minimize(
         self,
         loss: Any,
@@ -264,6 +237,8 @@ class RMSprop(Settings, Weights):
         grad_loss: Array | None = None,
         name: str | None = None,
         tape: Any = None,
+        *,
+        jac: bool = False,
     ) -> Variable | None:
         """Differentiate a loss and take one step.
 
@@ -279,6 +254,9 @@ class RMSprop(Settings, Weights):
             Not used.
         tape : GradientTape, optional
             The tape that has recorded `loss`; anything with ``gradient(target, sources, output_gradients)``.
+        jac : bool, default False
+            Whether the loss returns ``(loss, gradients)``, as in SciPy: then it gets plain values, and nothing is
+            traced. It is not needed for arrays of other libraries than NumPy, which can't be differentiated.
 
         Returns
         -------
@@ -288,7 +266,7 @@ class RMSprop(Settings, Weights):
         Raises
         ------
         TypeError
-            If the loss can't be differentiated because of the arrays' library.
+            If the loss can't be differentiated because of the arrays' library, and returns no gradients.
         ValueError
             If `loss` is a value and `tape` is missing, or no gradient exists; as `apply_gradients`.
 
@@ -300,7 +278,7 @@ class RMSprop(Settings, Weights):
         >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
         array(1)
         """
-        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape), name=name)
+        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape, jac), name=name)
 
     def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
         """Return the gradients of a loss, without a step.
@@ -327,8 +305,9 @@ class RMSprop(Settings, Weights):
         pairs = compute_gradients(loss, params)
         for position, (gradient, variable) in enumerate(pairs):
             if gradient is None:
-                label = f" ({variable.name!r})" if isinstance(variable, Variable) else ""
-                raise ValueError(f"Variable {position}{label} has `None` for gradient: the loss ignores it.")
+                raise ValueError(
+                    f"Variable {position} {described(variable)} has `None` for gradient: the loss ignores it."
+                )
         return pairs
 
 
@@ -337,15 +316,3 @@ _NEEDED = {
     for has_momentum in (False, True)
     for centered in (False, True)
 }
-
-
-def _by_backend(
-    parameters: Sequence[Parameter], grads: Sequence[Gradient]
-) -> list[tuple[Backend, Sequence[Parameter], Sequence[Gradient]]]:
-    """Split parameters and gradients by backend, keeping their order."""
-    groups: dict[int, tuple[Backend, list[Parameter], list[Gradient]]] = {}
-    for parameter, gradient in zip(parameters, grads, strict=True):
-        _, ps, gs = groups.setdefault(id(parameter.backend), (parameter.backend, [], []))
-        ps.append(parameter)
-        gs.append(gradient)
-    return list(groups.values())

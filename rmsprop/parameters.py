@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rmsprop import dtypes
+from rmsprop.arrays import is_plain_array, is_updated_in_place
 from rmsprop.backends import Backend, backend_of
 from rmsprop.variable import Variable
 
@@ -22,9 +23,13 @@ class Parameter:
     shape : tuple of int
         Shape of the variable when it was first seen; that of its slots.
     backend : Backend
+    dtype : dtype
+        Likewise its dtype, in the terms of its library.
+    plan : object
+        What the backend keeps from one step to the next.
     """
 
-    __slots__ = ("backend", "is_raw", "shape", "slots", "variable")
+    __slots__ = ("_seen", "backend", "dtype", "is_raw", "plan", "shape", "slots", "variable")
 
     def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
         self.variable = variable
@@ -32,6 +37,9 @@ class Parameter:
         self.slots = {} if slots is None else slots
         self.backend = backend_of(variable.array)
         self.shape = variable.shape
+        self.dtype = variable.dtype
+        self.plan: Any = None
+        self._seen = variable.array if is_updated_in_place(variable.array) else None
 
     def __reduce__(self) -> Any:
         return Parameter, (self.variable, self.is_raw, self.slots)
@@ -41,9 +49,17 @@ class Parameter:
         """The object that the caller passes for this parameter."""
         return self.variable.array if self.is_raw else self.variable
 
+    def check(self) -> None:
+        """Raise ``TypeError`` or ``ValueError`` if the variable can't be updated, or is not what it was."""
+        array = self.variable.array
+        self.backend.check_variable(array)
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
+        if self._seen is not None and self._seen is not array:
+            raise ValueError("its array was replaced by another one; expected its values to be changed by assign().")
+
     def __str__(self) -> str:
-        name = "" if self.is_raw else f"{self.variable.name!r}, "
-        return f"({name}{dtypes.name_of(self.variable.dtype)}, shape {self.variable.shape})"
+        return described(self.variable.array if self.is_raw else self.variable)
 
 
 class Parameters:
@@ -73,10 +89,13 @@ class Parameters:
 
     def find(self, variable: Any) -> Parameter | None:
         """Return the parameter of a variable or array, if it is known."""
-        parameter = self._by_id.get(id(variable))
-        if parameter is None and self._by_memory and not isinstance(variable, Variable):
-            parameter = self._by_memory.get(backend_of(variable).memory(variable))
-        return parameter
+        return self._by_id.get(id(variable)) or self._recognised(variable)
+
+    def _recognised(self, variable: Any) -> Parameter | None:
+        """Return the parameter of an array that stands for the same memory as a known one."""
+        if not self._by_memory or not is_plain_array(variable):
+            return None
+        return self._by_memory.get(backend_of(variable).memory(variable))
 
     def obtain(self, variable: Any, position: int = 0) -> Parameter:
         """Return the parameter of a variable, known or new; a new one has no slots and is not yet known.
@@ -87,12 +106,11 @@ class Parameters:
             If the variable can't be updated, with its position among those given.
         """
         try:
-            parameter = self._by_id.get(id(variable)) or self.find(variable) or _new_parameter(variable)
-            parameter.backend.check_variable(parameter.variable.array)
+            parameter = self._by_id.get(id(variable)) or self._recognised(variable) or _new_parameter(variable)
+            parameter.check()
             return parameter
         except (TypeError, ValueError) as error:
-            name = f" ({variable.name!r})" if isinstance(variable, Variable) else ""
-            raise type(error)(f"Variable {position}{name}: {error}") from None
+            raise type(error)(f"Variable {position} {described(variable)}: {error}") from None
 
     def check_disjoint(self, new: Sequence[Parameter]) -> None:
         """Raise ``ValueError`` if new parameters share memory with each other or with known ones."""
@@ -115,13 +133,15 @@ def refuse_repetition(parameters: Sequence[Parameter]) -> None:
     """Raise ``ValueError``, naming the variable that is given twice."""
     seen: dict[int, int] = {}
     for position, parameter in enumerate(parameters):
-        first = seen.setdefault(id(parameter.variable.array), position)
+        first = seen.setdefault(id(parameter.key), position)
         if first != position:
             raise ValueError(f"Variable {position} {parameter} is the same as variable {first}.")
 
 
 def _new_parameter(variable: Any) -> Parameter:
     is_raw = not isinstance(variable, Variable)
+    if is_raw and not is_plain_array(variable):
+        raise TypeError("expected an array or a rmsprop.Variable.")
     parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
     array = parameter.variable.array
     if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
@@ -131,10 +151,18 @@ def _new_parameter(variable: Any) -> Parameter:
     return parameter
 
 
+def described(variable: Any) -> str:
+    """Return how messages call a variable: by its name, dtype and shape, or what was given instead of one."""
+    if not isinstance(variable, Variable) and not is_plain_array(variable):
+        return f"({type(variable).__name__} {str(variable)[:40]!r})"
+    name = f"{variable.name!r}, " if isinstance(variable, Variable) else ""
+    return f"({name}{dtypes.name_of(variable.dtype)}, shape {tuple(variable.shape)})"
+
+
 def flatten(nested: Any) -> list[Any]:
-    """Return the leaves of nested lists, tuples and dicts, those by their sorted keys, as in Keras."""
+    """Return the leaves of nested iterables, of dicts by their sorted keys, as in Keras."""
     if isinstance(nested, dict):
         nested = [nested[key] for key in sorted(nested)]
-    if not isinstance(nested, list | tuple):
+    if isinstance(nested, Variable | str) or is_plain_array(nested) or not isinstance(nested, Iterable):
         return [nested]
     return [leaf for item in nested for leaf in flatten(item)]

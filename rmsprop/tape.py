@@ -7,6 +7,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array
+from rmsprop.parameters import flatten
 from rmsprop.variable import Variable, recording
 
 
@@ -14,7 +15,8 @@ class GradientTape:
     """Record what is computed from variables, then give the gradients.
 
     Inside the ``with`` block, trainable `Variable`s are followed through their operators, NumPy ufuncs and
-    the functions of ``autograd.numpy``. Only NumPy arrays can be differentiated.
+    the functions of ``autograd.numpy``. Only NumPy arrays can be differentiated, and only once: tapes can't be
+    nested. Values inside are traced ones, of which ``autograd.tracer.getval`` gives the number.
 
     Parameters
     ----------
@@ -33,12 +35,16 @@ class GradientTape:
 
     def __init__(self, watch_accessed_variables: bool = True) -> None:
         self._watch_accessed = watch_accessed_variables
-        self._watched: dict[int, tuple[Any, Any]] = {}  # id -> (the watched object, its box)
+        self._watched: dict[int, tuple[Any, list[Any]]] = {}  # id -> (the watched object, its boxes)
+        self._assigned: set[int] = set()
         self._open = ExitStack()
+        self._trace: int | None = None
 
     def __enter__(self) -> Self:
         from autograd.tracer import box_types, trace_stack
 
+        if recording.get() is not None:
+            raise RuntimeError("a GradientTape is recording already; tapes can't be nested.")
         box_types.add(Variable)  # or else an operator between a box and a variable would lose the latter's part
         self._trace = self._open.enter_context(trace_stack.new_trace())
         self._token = recording.set(self)
@@ -65,16 +71,24 @@ class GradientTape:
         TypeError
             If `source` is of another array library, or not of a floating-point or complex dtype.
         """
-        if id(source) not in self._watched:
-            self._watched[id(source)] = source, self._box(source)
-        return self._watched[id(source)][1]
+        if self._trace is None:
+            raise RuntimeError("watch() belongs inside of the tape's `with` block.")
+        known = self._watched.get(id(source))
+        if known is None or id(source) in self._assigned:
+            known = source, [*(known[1] if known else []), self._box(source)]
+            self._watched[id(source)] = known
+            self._assigned.discard(id(source))
+        return known[1][-1]
 
     def read(self, variable: Variable) -> Any:
         """Return the traced value of a variable that is watched, the plain one of any other."""
-        if id(variable) in self._watched:
-            return self._watched[id(variable)][1]
-        follow = self._watch_accessed and variable.trainable and _is_differentiable(variable.array)
-        return self.watch(variable) if follow else variable.array
+        is_watched = id(variable) in self._watched
+        accessed = self._watch_accessed and variable.trainable and _is_differentiable(variable.array)
+        return self.watch(variable) if is_watched or accessed else variable.array
+
+    def forget(self, variable: Variable) -> None:
+        """Take note that a variable got a new value, of which what was computed before knows nothing."""
+        self._assigned.add(id(variable))
 
     @staticmethod
     def traced(function: Any) -> Any:
@@ -89,8 +103,8 @@ class GradientTape:
         Parameters
         ----------
         target : traced value
-            What was computed inside the ``with`` block. If it is no scalar, its elements are summed.
-        sources : Variable, array, or list or tuple of these
+            What was computed inside the ``with`` block, or a list of such. Elements and targets are summed.
+        sources : Variable or array, or nested lists, tuples and dicts of these
         output_gradients : array_like, shape of `target`, optional
             Weights of the elements of `target` instead of ones.
 
@@ -104,21 +118,38 @@ class GradientTape:
         ------
         ValueError
             If `output_gradients` has another shape than `target`.
+        TypeError
+            If `target` is an array of objects, which plain NumPy makes of traced values.
         """
-        from autograd.core import vspace
+        arrivals: dict[Any, Any] = {}
+        for each in flatten(target):
+            self._collect(each, output_gradients, arrivals)
+        return self._gradients(sources, arrivals)
+
+    def _collect(self, target: Any, weights: Array | None, arrivals: dict[Any, Any]) -> None:
+        """Add what arrives at every root, coming from one target."""
+        from autograd.core import add_outgrads, vspace
         from autograd.tracer import isbox
 
-        outgrads: dict[Any, tuple[Any, bool]] = {}
-        target = self.read(target) if isinstance(target, Variable) else target
-        if isbox(target):
-            value = target._value
-            weights = vspace(value).ones() if output_gradients is None else np.asarray(output_gradients)
-            if np.shape(weights) != np.shape(value):
-                raise ValueError(f"output_gradients has shape {np.shape(weights)}, not {np.shape(value)}.")
-            outgrads = _backward(weights, target._node)
+        target = self.read(target) if isinstance(target, Variable) and self._trace is not None else target
+        if isinstance(target, np.ndarray) and target.dtype == object:
+            raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
+        if not isbox(target):
+            return
+        value = target._value
+        weights = vspace(value).ones() if weights is None else np.asarray(weights)
+        if np.shape(weights) != np.shape(value):
+            raise ValueError(f"output_gradients has shape {np.shape(weights)}, not {np.shape(value)}.")
+        for root, outgrad in _backward(weights, target._node).items():
+            arrivals[root] = add_outgrads(arrivals.get(root), outgrad[0])
+
+    def _gradients(self, sources: Any, arrivals: dict[Any, Any]) -> Any:
+        """Return the gradients in the structure of the sources."""
+        if isinstance(sources, dict):
+            return {key: self._gradients(source, arrivals) for key, source in sources.items()}
         if isinstance(sources, list | tuple):
-            return [self._gradient_of(source, outgrads) for source in sources]
-        return self._gradient_of(sources, outgrads)
+            return [self._gradients(source, arrivals) for source in sources]
+        return self._gradient_of(sources, arrivals)
 
     def _box(self, source: Any) -> Any:
         from autograd.core import VJPNode
@@ -130,14 +161,15 @@ class GradientTape:
                 f"GradientTape differentiates NumPy arrays of real or complex numbers; given {_described(source)}."
                 f" For other libraries, let the loss return (value, gradients)."
             )
-        return new_box(array, self._trace, VJPNode.new_root())
+        # A copy, since steps and assignments change the array itself before the gradients are asked for.
+        return new_box(array.copy(), self._trace, VJPNode.new_root())
 
-    def _gradient_of(self, source: Any, outgrads: dict[Any, tuple[Any, bool]]) -> Array | None:
-        watched = self._watched.get(id(source))
-        found = watched and outgrads.get(watched[1]._node)
-        if not found:
+    def _gradient_of(self, source: Any, arrivals: dict[Any, Any]) -> Array | None:
+        boxes = self._watched.get(id(source), (source, []))[1]
+        parts = [arrivals[box._node][0] for box in boxes if box._node in arrivals]
+        if not parts:
             return None
-        gradient = np.asarray(found[0], dtype=source.dtype)
+        gradient = np.asarray(sum(parts[1:], parts[0]), dtype=source.dtype)
         return np.conj(gradient) if np.iscomplexobj(gradient) else gradient
 
 

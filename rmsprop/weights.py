@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, namespace, to_numpy
-from rmsprop.parameters import Parameter, Parameters, flatten, refuse_repetition
+from rmsprop.arrays import Array, is_plain_array, namespace, to_numpy
+from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
 SLOTS = ("rms", "momentum", "mg")
@@ -32,10 +32,10 @@ class Weights:
         self._parameters = Parameters()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy the state; the copy updates the same variables, or their copies if those were made before."""
-        known = {id(p.key): memo.get(id(p.key), p.key) for p in self._parameters}
+        """Copy the state. Copied alone, the copy is for the same variables; as a part of something, for its own."""
+        known = {} if memo else {id(p.key): p.key for p in self._parameters}
         twin = type(self).__new__(type(self))
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo | known))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, known or memo))
         return twin
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
@@ -50,7 +50,7 @@ class Weights:
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
-        dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self._complex_as_real)
+        dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self.complex_as_real)
         return self._slot(parameter, name, parameter.backend.zeros(array, dtype))
 
     def _slot(self, parameter: Parameter, name: str, array: Array) -> Variable:
@@ -62,7 +62,7 @@ class Weights:
         if name not in self._slot_names:
             self._slot_names.append(name)
 
-    _complex_as_real: bool
+    complex_as_real: Any
 
     def _needed_slots(self) -> frozenset[str]:
         """Return the names of the slots that each variable needs."""
@@ -113,7 +113,7 @@ class Weights:
             )
         if not isinstance(value, Variable):
             value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
-        if value.shape or value.dtype != np.int64:
+        if value.shape or value.dtype != np.int64 or not value.array.flags.writeable:
             raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
         self._iterations = value
 
@@ -183,7 +183,7 @@ class Weights:
         """
         parameter = self._parameters.find(var)
         if parameter is None:
-            raise KeyError("the optimizer has no slots for this variable; build() creates them.")
+            raise KeyError(f"the optimizer has no slots for the variable {described(var)}; build() creates them.")
         if slot_name not in parameter.slots:
             raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(parameter.slots)}.")
         return parameter.slots[slot_name]
@@ -198,7 +198,8 @@ class Weights:
         initializer : {"zeros", "ones"}, callable or array_like, default "zeros"
             A callable gets ``shape`` and ``dtype``. An array is the initial value itself.
         shape : tuple of int, optional
-            Defaults to the variable's; not used with an array as `initializer`.
+            Defaults to the variable's, as it must be for the slots that steps use; not used with an array as
+            `initializer`.
 
         Returns
         -------
@@ -207,18 +208,19 @@ class Weights:
         Raises
         ------
         ValueError
-            If `initializer` is an unknown name.
+            If `initializer` is an unknown name, or the shape can't be that of the slot.
         """
         parameter = self._parameters.obtain(var)
         if slot_name in parameter.slots:
             return parameter.slots[slot_name]
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
-        array = parameter.variable.array
-        dtype = getattr(namespace(array), dtypes.name_of(array.dtype), array.dtype)
-        value = initial_value(
-            initializer, parameter.shape if shape is None else tuple(shape), dtype, namespace(array)
-        )
+        xp, dtype = namespace(parameter.variable.array), parameter.dtype
+        if slot_name in SLOTS:
+            dtype = getattr(xp, dtypes.slot_dtype(slot_name, dtypes.name_of(dtype), self.complex_as_real))
+        value = initial_value(initializer, parameter.shape if shape is None else tuple(shape), dtype, xp)
+        if slot_name in SLOTS and tuple(value.shape) != parameter.shape:
+            raise ValueError(f"Slot {slot_name!r} must have the shape {parameter.shape}; given {tuple(value.shape)}.")
         self._parameters.add(parameter)
         self._add(parameter, slot_name, self._slot(parameter, slot_name, value))
         return parameter.slots[slot_name]
@@ -268,6 +270,8 @@ def initial_value(
             raise ValueError(f"Unknown initializer: {initializer!r}; expected one of {sorted(INITIALIZERS)}.")
         return xp.full(shape, INITIALIZERS[initializer], dtype=dtype)
     value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
+    if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufc":
+        raise TypeError(f"initializer must give an array or numbers; given {value!r}.")
     return xp.asarray(value, dtype=dtype, copy=True)
 
 
@@ -278,6 +282,8 @@ def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any
     wanted = dtypes.name_of(weight.dtype)
     if new.dtype.kind not in "biufcV" or (new.dtype.kind == "c" and not dtypes.is_complex(wanted)):
         raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
-    if wanted == "int64" and new != np.floor(new):
-        raise ValueError(f"Weight {weight.name!r} is a whole number; given {new}.")
+    if wanted == "int64" and not (new == np.floor(new) and 0 <= new < 2**63):
+        raise ValueError(f"Weight {weight.name!r} is a whole number that is not negative; given {new}.")
+    if weight.name.endswith("/rms") and (new.real < 0).any():
+        raise ValueError(f"Weight {weight.name!r} is an average of squares; given negative numbers.")
     return new

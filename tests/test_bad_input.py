@@ -206,6 +206,41 @@ def test_a_variable_reshaped_in_place_is_refused():
     scene.refuses([(np.ones(4), w)], ValueError, r"shape")
 
 
+def test_a_variable_whose_array_was_replaced_is_refused():
+    scene = Scene()
+    old, scene.vector.array = scene.vector.array, np.ones(3_000_000)
+    with pytest.raises(ValueError, match="Variable 0.*'vector'.*shape"):
+        scene.opt.apply_gradients([(np.ones(3), scene.vector)])
+    scene.vector.array = np.ones(3)
+    with pytest.raises(ValueError, match="replaced"):
+        scene.opt.apply_gradients([(np.ones(3), scene.vector)])
+    scene.vector.array = old
+    scene.opt.apply_gradients([(np.ones(3), scene.vector)])
+
+
+def test_a_backend_that_fails_leaves_the_variables_of_the_others_alone(monkeypatch):
+    mixed = np.ones(2), Variable(array_api_strict.ones(2))
+    opt = RMSprop()
+    pairs = [(np.ones(2), mixed[0]), (array_api_strict.ones(2), mixed[1])]
+    opt.apply_gradients(pairs)
+    before = mixed[0].tobytes(), mixed[1].numpy().tobytes(), [w.tobytes() for w in opt.get_weights()]
+    for module in ("rmsprop_numba.step._jobs", "rmsprop_array_api.step._updated"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, lambda *arguments: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                opt.apply_gradients(pairs)
+        after = mixed[0].tobytes(), mixed[1].numpy().tobytes(), [w.tobytes() for w in opt.get_weights()]
+        assert after == before
+
+
+@pytest.mark.parametrize("value", [None, "3", "x", {}])
+def test_what_is_no_number_is_not_assigned(value):
+    v = Variable(1.0)
+    with pytest.raises(TypeError):
+        v.assign(value)
+    assert v == 1
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "rho", "momentum"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "x", None, 1j, np.ones(2)], ids=str)
 def test_a_bad_hyperparameter_is_named_and_nothing_changes(name, value):

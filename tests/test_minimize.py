@@ -172,17 +172,63 @@ def scaled_in_place(w):
 
 def test_a_loss_may_return_its_own_gradients():
     v, w = Variable(np.ones(2)), np.ones(2)
-    for loss, variables in [
-        (lambda: (v @ v, [2 * v]), [v]),
-        (lambda: scaled_in_place(v.numpy()), [v]),
-        (lambda: scaled_in_place(v.value), [v]),
-        (scaled_in_place, [w]),
-        (lambda: scaled_in_place(w), [w]),
-        (lambda w: (w @ w, 2 * w), [w]),
+    for loss, variables, jac in [
+        (lambda: (v @ v, [2 * v]), [v], False),
+        (lambda: scaled_in_place(v.numpy()), [v], False),
+        (lambda: scaled_in_place(w), [w], False),
+        (lambda w: (w @ w, 2 * w), [w], False),
+        (lambda: scaled_in_place(v.value), [v], True),
+        (scaled_in_place, [w], True),
     ]:
         v.assign(np.ones(2))
         w[:] = 1
-        np.testing.assert_array_equal(gradients(loss, variables)[0], [2, 2])
+        np.testing.assert_array_equal(gradients(loss, variables, jac=jac)[0], [2, 2])
+    with pytest.raises(TypeError) as caught:
+        RMSprop().minimize(scaled_in_place, [w])
+    assert "jac=True" in caught.value.__notes__[0]
+
+
+def test_with_jac_the_loss_gets_plain_values():
+    w = np.ones(2)
+    RMSprop().minimize(lambda w: (type(w) is np.ndarray or 1 / 0, 2 * w), [w], jac=True)
+
+
+def test_one_tape_gives_two_losses_their_gradients_with_a_step_in_between():
+    d, g = Variable([2.0]), Variable([3.0])
+    with GradientTape() as tape:
+        loss = d * g
+    RMSprop(1.0).apply_gradients([(tape.gradient(loss, d), d)])
+    np.testing.assert_array_equal(tape.gradient(loss, g), [2])
+
+
+def test_assignment_inside_of_a_tape_counts_from_there_on():
+    v = Variable([2.0])
+    with GradientTape() as tape:
+        before = v**2
+        v.assign_add([1.0])
+        after = v**2
+    np.testing.assert_array_equal(tape.gradient(before, v), [4])
+    np.testing.assert_array_equal(tape.gradient(after, v), [6])
+    np.testing.assert_array_equal(tape.gradient([before, after], v), [10])
+
+
+def test_what_a_tape_cannot_follow_is_refused():
+    v = Variable([2.0])
+    with GradientTape() as tape:
+        stacked = np.array([v[0] * 2, v[0]])
+        with pytest.raises(RuntimeError, match="nested"), GradientTape():
+            pass
+    with pytest.raises(TypeError, match="autograd.numpy"):
+        tape.gradient(stacked, v)
+    with pytest.raises(RuntimeError, match="with"):
+        GradientTape().watch(v)
+
+
+def test_sources_may_be_nested():
+    a, b = Variable([2.0]), Variable([3.0])
+    with GradientTape() as tape:
+        loss = a * b
+    assert tape.gradient(loss, {"x": a, "y": [b]}) == {"x": [3], "y": [[2]]}
 
 
 def test_own_gradients_may_be_sparse():

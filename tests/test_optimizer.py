@@ -157,6 +157,48 @@ def test_centered_assigned_later_adds_its_slot():
     assert opt.get_slot_names() == ["rms", "mg"]
 
 
+def test_a_config_of_keras_with_numpy_numbers_gives_the_same_formula():
+    # After its first step, Keras puts NumPy's float32 into its configuration.
+    numbers = {"learning_rate": np.float32(0.1), "rho": np.float32(0.9), "momentum": np.float32(0)}
+    opt, v = RMSprop.from_config({"name": "RMSprop", "decay": 0.0, "epsilon": 0.5, "centered": False} | numbers), np.ones(1)
+    opt.apply_gradients([(np.ones(1), v)])
+    assert opt.get_slot_names() == ["rms"]
+    assert v[0] == pytest.approx(0.87748516, rel=1e-6)
+
+
+def test_own_settings_can_be_assigned_too():
+    opt, v = RMSprop(0.1, epsilon=0.5), np.ones(1)
+    opt.epsilon_in_sqrt = True
+    opt.apply_gradients([(np.ones(1), v)])
+    assert v[0] == pytest.approx(0.8709006, rel=1e-7)
+    opt.lazy = np.bool_(False)
+    assert json.dumps(opt.get_config())
+    with pytest.raises(ValueError, match="complex_as_real"):
+        opt.complex_as_real = True
+    for name in ("centered", "lazy", "epsilon_in_sqrt", "complex_as_real"):
+        with pytest.raises(TypeError, match=name):
+            RMSprop(**{name: "no"})
+    opt.clipnorm = 1.0
+    with pytest.raises(ValueError, match="clipnorm"):
+        opt.gradient_transformers = [list]
+
+
+def test_a_container_of_optimizer_and_variables_can_be_copied_in_any_order():
+    class Model:
+        pass
+
+    model = Model()
+    model.opt, model.w, model.rate = RMSprop(), np.ones(2), Variable(0.5)
+    model.opt.learning_rate = model.rate
+    model.opt.apply_gradients([(np.ones(2), model.w)])
+    twin = copy.deepcopy(model)
+    twin.opt.apply_gradients([(np.ones(2), twin.w)])
+    assert len(twin.opt.weights) == 2
+    twin.rate.assign(0.25)
+    assert twin.opt.current_learning_rate == 0.25
+    assert model.opt.current_learning_rate == 0.5
+
+
 @pytest.mark.parametrize("nothing", [0, 0.0, None])
 def test_no_epsilon_means_the_default(nothing):
     assert RMSprop(epsilon=nothing).epsilon == 1e-7

@@ -108,6 +108,9 @@ BAD_WEIGHTS = [
     ([0, np.ones(3)], r"shape \(2,\); given one of shape \(3,\)"),
     ([0, np.ones(2, complex)], "dtype float64; given one of dtype complex128"),
     ([0.5, np.ones(2)], "whole number"),
+    ([-1, np.ones(2)], "not negative"),
+    ([1e30, np.ones(2)], "whole number"),
+    ([0, -np.ones(2)], "average of squares"),
     ([0, np.array(["a", "b"])], "dtype"),
 ]
 
@@ -166,6 +169,19 @@ def test_add_slot_takes_shapes_values_and_callables():
     with pytest.raises(ValueError, match="Unknown initializer: 'nope'"):
         opt.add_slot(v, "d", "nope")
     assert opt.get_slot_names() == ["a", "b", "c"]
+
+
+def test_slots_that_steps_use_have_the_shape_and_dtype_that_they_need():
+    opt, v = RMSprop(), np.ones(2, np.complex64)
+    for bad in ({"shape": (1,)}, {"initializer": np.ones(3)}):
+        with pytest.raises(ValueError, match="must have the shape"):
+            opt.add_slot(v, "rms", **bad)
+    with pytest.raises(TypeError, match="initializer"):
+        opt.add_slot(v, "mine", None)
+    assert opt.get_slot_names() == []
+    assert opt.add_slot(v, "rms", "ones").dtype == np.float32
+    opt.apply_gradients([(v, v)])
+    np.testing.assert_allclose(opt.get_weights()[1], [1, 1])
 
 
 def test_add_weight_is_not_among_the_weights():

@@ -115,6 +115,8 @@ def _split(state: State, gradient: Array, hyper: Hyperparameters) -> State:
 def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> Array:
     """Return a gradient in the dtype of the computation, clipped by value and times its factor."""
     xp = namespace(gradient)
+    if getattr(gradient, "requires_grad", False):  # PyTorch would record the update for its own differentiation
+        gradient = gradient.detach()
     gradient = xp.astype(gradient, _computing(xp, gradient))
     is_complex = xp.isdtype(gradient.dtype, "complex floating")
     if is_complex and hyper.complex_as_real:
@@ -142,7 +144,7 @@ def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, h
     if len(rows) == 0:
         return tables
     total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
-    old = State(*(x if x is None else xp.take(x, _like(x, rows), axis=0) for x in state))
+    old = State(*(x if x is None else _take(xp, x, rows) for x in state))
     new = _split(old, total, hyper)
     return State(*(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True)))
 
@@ -150,11 +152,11 @@ def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, h
 def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:
     """Return the sum of the values of each row: first the first of all rows, then the second, and so on."""
     counts = np.diff(starts)
-    total = xp.take(values, _like(values, order[starts[:-1]]), axis=0)
+    total = _take(xp, values, order[starts[:-1]])
     for k in range(1, int(counts.max())):
         positions = order[starts[:-1] + np.minimum(k, counts - 1)]
         has_more = _column(_like(values, counts > k), values)
-        total = xp.where(has_more, total + xp.take(values, _like(values, positions), axis=0), total)
+        total = xp.where(has_more, total + _take(xp, values, positions), total)
     return total
 
 
@@ -165,6 +167,13 @@ def _with_rows(xp: Any, table: Array, rows: Host, new: Array) -> Array:
     is_new = np.zeros(table.shape[0], np.bool_)
     is_new[rows] = True
     return xp.where(_column(_like(table, is_new), table), xp.take(new, _like(table, source), axis=0), table)
+
+
+def _take(xp: Any, array: Array, rows: Host) -> Array:
+    """Return rows of an array."""
+    if xp.__name__ == "array_api_compat.dask.array":  # whose `take` errs in the shape if there is one index
+        return array[rows]
+    return xp.take(array, _like(array, rows), axis=0)
 
 
 def _like(array: Array, numbers: Host) -> Array:

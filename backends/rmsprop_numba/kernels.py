@@ -65,12 +65,14 @@ def sweep_matrix(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, 
 
 
 @kernel
-def sweep_rows(tables, gradients, total, lr, rho, new, momentum, inner, outer, limit, factor):
+def sweep_rows(tables, gradients, totals, lr, rho, new, momentum, inner, outer, limit, factor):
     """Update the listed rows of two-dimensional tables, each by the sum of its gradients in their order.
 
-    `gradients` are the values, their order by row, the start of each row in this order, and the rows.
+    `gradients` are the values, their order by row, the start of each row in this order, and the rows; `totals`
+    is memory to work in.
     """
     v, r, mom, mg = tables
+    total = totals[0]
     values, order, starts, rows = gradients
     for k in range(len(rows)):
         total[:] = 0
@@ -105,7 +107,7 @@ def sweep_rows_parallel(tables, gradients, totals, lr, rho, new, momentum, inner
     for task in numba.prange(len(totals)):
         a, b = task * len(rows) // len(totals), (task + 1) * len(rows) // len(totals)
         own = values, order, starts[a : b + 1], rows[a:b]
-        sweep_rows(tables, own, totals[task], lr, rho, new, momentum, inner, outer, limit, factor)
+        sweep_rows(tables, own, totals[task : task + 1], lr, rho, new, momentum, inner, outer, limit, factor)
 
 
 @kernel

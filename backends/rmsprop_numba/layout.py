@@ -30,7 +30,7 @@ def flat(arrays: Sequence[Array | None]) -> list[Array | None] | None:
     return None
 
 
-def matrices(arrays: Sequence[Array | None]) -> Iterator[list[Array | None]]:
+def matrices(arrays: Sequence[Array | None]) -> Iterator[list[Any]]:
     """Yield views with one or two axes that together are the arrays, of any strides.
 
     Axes are merged where all arrays allow it, and the last ones are those that lie close in memory.

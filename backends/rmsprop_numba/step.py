@@ -1,6 +1,6 @@
 """One step over a list of NumPy arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
 from rmsprop_numba.threads import run
-from rmsprop_numba.variables import disjoint, owner
+from rmsprop_numba.variables import disjoint
 
 Array = np.ndarray[Any, Any]
+Job = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments."""
 
 
 def update(
@@ -21,20 +23,29 @@ def update(
     factors: Array | None,
     hyper: Hyperparameters,
 ) -> None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`."""
-    owners = {id(owner(parameter.variable.array)) for parameter in parameters}
+    """Update all variables and slots; see `rmsprop.backends.Backend`.
+
+    All that may fail, for lack of memory, is done before the first variable changes.
+    """
     numbers = (*_numbers(hyper), hyper.clipvalue)
-    separated = [disjoint(gradient, owners) for gradient in gradients]
-    for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
-        scalars = (*numbers, None if factors is None else factors[i])
-        slots = parameter.slots
-        mom = None if hyper.momentum is None else slots["momentum"].array
-        mg = slots["mg"].array if hyper.centered else None
-        tables = (parameter.variable.array, slots["rms"].array, mom, mg)
-        if isinstance(gradient, IndexedSlices):
-            rows.update_rows(tables, gradient, scalars, hyper)
-        else:
-            _update_dense(tables, gradient, scalars, hyper.complex_as_real)
+    jobs: list[Job] = []
+    for i, (parameter, gradient) in enumerate(zip(parameters, disjoint(parameters, gradients), strict=True)):
+        jobs += _jobs(parameter, gradient, (*numbers, None if factors is None else factors[i]), hyper)
+    for function, arguments in jobs:
+        function(*arguments)
+
+
+def _jobs(
+    parameter: Parameter, gradient: Gradient, scalars: tuple[Any, ...], hyper: Hyperparameters
+) -> Iterable[Job]:
+    """Return the calls that update one variable."""
+    slots = parameter.slots
+    mom = None if hyper.momentum is None else slots["momentum"].array
+    mg = slots["mg"].array if hyper.centered else None
+    tables = (parameter.variable.array, slots["rms"].array, mom, mg)
+    if isinstance(gradient, IndexedSlices):
+        return rows.jobs(tables, gradient, scalars, hyper)
+    return _dense_jobs(tables, gradient, scalars, hyper.complex_as_real)
 
 
 def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
@@ -43,22 +54,22 @@ def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
 
 
-def _update_dense(
+def _dense_jobs(
     tables: tuple[Array | None, ...], gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool
-) -> None:
+) -> list[Job]:
     variable, rms, mom, mg = tables
     arrays: Sequence[Array | None] = (variable, gradient, rms, mom, mg)
     if complex_as_real or gradient.dtype.char not in "fdFD":
         arrays = [layout.encoded(a, complex_as_real) for a in arrays]
     if (flat := layout.flat(arrays)) is not None:
-        run(kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars)
-        return
-    for views in layout.matrices(arrays):
-        assert views[0] is not None
-        if views[0].ndim == 1:
-            run(kernels.sweep, kernels.sweep_parallel, gradient.size, *views, *scalars)
-        else:
-            run(kernels.sweep_matrix, kernels.sweep_matrix_parallel, gradient.size, *views, *scalars)
+        return [(run, (kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars))]
+    by_axes = {
+        1: (kernels.sweep, kernels.sweep_parallel),
+        2: (kernels.sweep_matrix, kernels.sweep_matrix_parallel),
+    }
+    return [
+        (run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)
+    ]
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:

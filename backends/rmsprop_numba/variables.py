@@ -1,12 +1,15 @@
 """Where NumPy arrays lie in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.memory import owner
+from rmsprop.parameters import Parameter
 
 Array = np.ndarray[Any, Any]
 
@@ -40,40 +43,45 @@ def in_range(indices: Array, rows: int) -> bool:
     return indices.size == 0 or bool(indices.min() >= 0 and indices.max() < rows)
 
 
-def overlapping(arrays: Sequence[Array]) -> tuple[int, int] | None:
-    """Return the positions of two arrays that share memory, or of one twice whose own elements do."""
-    bounds = [(*np.lib.array_utils.byte_bounds(array), i) for i, array in enumerate(arrays) if array.size]
-    open_ones: list[tuple[int, int]] = []  # (end, position) of arrays that reach beyond the present start
-    for start, stop, i in sorted(bounds):
-        if _overlaps_itself(arrays[i]):
-            return i, i
-        open_ones = [(end, j) for end, j in open_ones if end > start]
-        for _, j in open_ones:
-            if np.shares_memory(arrays[i], arrays[j]):
-                return j, i
-        open_ones.append((stop, i))
-    return None
+class Roots(NamedTuple):
+    """Whose memory a variable and its slots lie in."""
+
+    count: int
+    """How many slots there were."""
+    ids: tuple[int, ...]
+    """Identities of the arrays that own the memory."""
+    are_arrays: bool
+    """Whether all memory is owned by arrays of NumPy, and not by a buffer that others may share unseen."""
 
 
-def _overlaps_itself(array: Array) -> bool:
-    """Tell whether elements may share memory, which only strides made by hand lead to."""
-    reach = 0
-    for stride, n in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
-        if stride < reach + array.itemsize:
-            return True
-        reach += stride * (n - 1)
-    return False
+def disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
+    """Return the gradients, as copies where they lie in memory that is being updated."""
+    roots = [_roots(parameter) for parameter in parameters]
+    owners = roots[0].ids if len(roots) == 1 else {i for root in roots for i in root.ids}
+    are_arrays = all([root.are_arrays for root in roots])
+
+    def apart(array: Array) -> Array:
+        root = array if array.base is None else owner(array)
+        if are_arrays and _owns_memory(root) and id(root) not in owners:
+            return array
+        start, stop = byte_bounds(array)
+        tables = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
+        is_apart = all(stop <= low or high <= start for low, high in map(byte_bounds, tables))
+        return array if is_apart else array.copy()
+
+    return [
+        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
+    ]
 
 
-def disjoint(gradient: Gradient, owners: set[int]) -> Gradient:
-    """Return a gradient as it is, or a copy if it lies in the memory of a variable that is being updated."""
-    if isinstance(gradient, IndexedSlices):
-        return IndexedSlices(disjoint(gradient.values, owners), gradient.indices)
-    return gradient.copy() if id(owner(gradient)) in owners else gradient
+def _roots(parameter: Parameter) -> Roots:
+    roots: Roots | None = parameter.plan
+    if roots is None or roots.count != len(parameter.slots):
+        owners = [owner(v.array) for v in (parameter.variable, *parameter.slots.values())]
+        roots = Roots(len(parameter.slots), tuple(map(id, owners)), all(map(_owns_memory, owners)))
+        parameter.plan = roots
+    return roots
 
 
-def owner(array: Any) -> Any:
-    """Return the object that a view was, in the end, taken from."""
-    while (base := getattr(array, "base", None)) is not None:
-        array = base
-    return array
+def _owns_memory(root: object) -> bool:
+    return isinstance(root, np.ndarray) and root.flags.owndata
