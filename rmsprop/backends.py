@@ -27,6 +27,8 @@ class Hyperparameters(NamedTuple):
     epsilon_in_sqrt: bool
     centered: bool
     clipvalue: float | None
+    clipnorm: float | None
+    global_clipnorm: float | None
     lazy: bool
     complex_as_real: bool
 

@@ -20,7 +20,9 @@ def compute_gradients(
     """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`."""
     if not callable(loss):
         if tape is None:
-            raise ValueError(f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None.")
+            raise ValueError(
+                f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None."
+            )
         sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
     if jac or not _can_be_traced(var_list):

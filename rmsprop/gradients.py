@@ -26,13 +26,13 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     ValueError
         If there are variables, but no gradient for any.
     """
-    if not isinstance(grads_and_vars, Iterable):
+    if not hasattr(grads_and_vars, "__iter__"):
         raise TypeError(
             f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {_short(grads_and_vars)}."
         )
     given = list(grads_and_vars)
     for position, pair in enumerate(given):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(
                 f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
             )

@@ -73,7 +73,9 @@ def _not_negative(settings: "Settings", name: str, value: float) -> float:
 def _epsilon(settings: "Settings", name: str, value: float | None) -> float:
     number = _number(name, 0.0 if value is None else value, 0.0)
     if 0.0 < number < SMALLEST_EPSILON:
-        raise ValueError(f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}.")
+        raise ValueError(
+            f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}."
+        )
     return number or DEFAULT_EPSILON
 
 
@@ -150,6 +152,8 @@ class Settings:
             has_momentum if placement is None else placement,
             state["_centered"],
             state["_clipvalue"],
+            state["_clipnorm"],
+            state["_global_clipnorm"],
             state["_lazy"],
             state["_complex_as_real"],
         )

@@ -185,7 +185,7 @@ class RMSprop(Settings, Weights):
         count = self._iterations.array
         step = int(count)
         hyper = self._read(step)
-        groups = grouped(parameters, grads, hyper, self.clipnorm, self.global_clipnorm)
+        groups = grouped(parameters, grads, hyper)
         self._prepare(parameters)
         update(groups, hyper)
         count[()] = step + 1
@@ -193,8 +193,9 @@ class RMSprop(Settings, Weights):
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
         """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""
-        aggregator = self.gradient_aggregator if aggregate else None
-        functions = [f for f in (aggregator, *self._gradient_transformers) if f is not None]
+        functions = self._gradient_transformers
+        if aggregate and self.gradient_aggregator is not None:
+            functions = (self.gradient_aggregator, *functions)
         if functions:
             self._checked(pairs)
         for function in functions:
@@ -228,7 +229,7 @@ class RMSprop(Settings, Weights):
             self._create_slots(missing)
 
     def _needed_slots(self) -> frozenset[str]:
-        return _NEEDED[self._has_momentum, self.centered]
+        return _NEEDED[self._has_momentum, self.__dict__["_centered"]]
 
     def minimize(
         self,

@@ -56,7 +56,9 @@ class Parameter:
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
         if self._seen is not None and self._seen is not array:
-            raise ValueError("its array was replaced by another one; expected its values to be changed by assign().")
+            raise ValueError(
+                "its array was replaced by another one; expected its values to be changed by assign()."
+            )
 
     def __str__(self) -> str:
         return described(self.variable.array if self.is_raw else self.variable)

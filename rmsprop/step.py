@@ -19,19 +19,13 @@ class Group(NamedTuple):
     factors: Array | None
 
 
-def grouped(
-    parameters: Sequence[Parameter],
-    gradients: Sequence[Gradient],
-    hyper: Hyperparameters,
-    clipnorm: float | None,
-    global_clipnorm: float | None,
-) -> list[Group]:
+def grouped(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> list[Group]:
     """Split parameters and gradients by backend, and determine the factors; nothing is changed yet."""
     groups = _by_backend(parameters, gradients)
-    if clipnorm is None and global_clipnorm is None:
+    if hyper.clipnorm is None and hyper.global_clipnorm is None:
         return groups
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
-    factors = clipping.factors(squares, clipnorm, global_clipnorm)
+    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
     return [group._replace(factors=factor) for group, factor in zip(groups, factors, strict=True)]
 
 
@@ -41,16 +35,16 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> None:
     If that fails, for instance in a constraint, all is undone. Arrays that are updated in place are copied for
     this only if there is a constraint: their backends check before they begin, and come last.
     """
-    parameters = [p for group in groups for p in group.parameters]
-    has_constraint = any([p.variable.constraint for p in parameters])
+    has_constraint = any([p.variable.constraint for group in groups for p in group.parameters])
     if len(groups) == 1 and not has_constraint:
-        groups[0].backend.update(*groups[0][1:], hyper)
+        _run(groups[0], hyper)
         return
+    parameters = [p for group in groups for p in group.parameters]
     touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
     before = [(v, _kept(v, has_constraint)) for v in touched]
     try:
         for group in sorted(groups, key=lambda group: is_updated_in_place(group.parameters[0].variable.array)):
-            group.backend.update(*group[1:], hyper)
+            _run(group, hyper)
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
                 variable.assign(variable.constraint(variable.array))
@@ -59,6 +53,10 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> None:
             if array is not None:
                 variable.assign(array)
         raise
+
+
+def _run(group: Group, hyper: Hyperparameters) -> None:
+    group.backend.update(group.parameters, group.gradients, group.factors, hyper)
 
 
 def _kept(variable: Variable, has_constraint: bool) -> Array | None:
@@ -70,7 +68,7 @@ def _kept(variable: Variable, has_constraint: bool) -> Array | None:
 
 def _by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
     backend = parameters[0].backend
-    if all([p.backend is backend for p in parameters]):
+    if len(parameters) == 1 or all([p.backend is backend for p in parameters]):
         return [Group(backend, parameters, gradients, None)]
     groups: dict[int, Group] = {}
     for parameter, gradient in zip(parameters, gradients, strict=True):

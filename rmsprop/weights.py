@@ -32,7 +32,7 @@ class Weights:
         self._parameters = Parameters()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy the state. Copied alone, the copy is for the same variables; as a part of something, for its own."""
+        """Copy the state: alone, for the same variables; as a part of something, for the copies of these."""
         known = {} if memo else {id(p.key): p.key for p in self._parameters}
         twin = type(self).__new__(type(self))
         twin.__dict__.update(copy.deepcopy(self.__dict__, known or memo))
@@ -220,7 +220,9 @@ class Weights:
             dtype = getattr(xp, dtypes.slot_dtype(slot_name, dtypes.name_of(dtype), self.complex_as_real))
         value = initial_value(initializer, parameter.shape if shape is None else tuple(shape), dtype, xp)
         if slot_name in SLOTS and tuple(value.shape) != parameter.shape:
-            raise ValueError(f"Slot {slot_name!r} must have the shape {parameter.shape}; given {tuple(value.shape)}.")
+            raise ValueError(
+                f"Slot {slot_name!r} must have the shape {parameter.shape}; given {tuple(value.shape)}."
+            )
         self._parameters.add(parameter)
         self._add(parameter, slot_name, self._slot(parameter, slot_name, value))
         return parameter.slots[slot_name]

@@ -235,12 +235,27 @@ def test_a_gradient_in_the_memory_of_a_variable_counts_as_it_was_before_the_step
     RMSprop(0.1, epsilon=1.0).apply_gradients([(y, x), (x, y)])
     RMSprop(0.1, epsilon=1.0).apply_gradients([(b.copy(), a), (a.copy(), b)])
     assert (x.tobytes(), y.tobytes()) == (a.tobytes(), b.tobytes())
-    w = np.arange(1.0, 100.0)
+    buffer = bytearray(8 * 99)
+    w = np.frombuffer(buffer, float)
+    w[:] = np.arange(1.0, 100.0)
     shifted = w[1:].copy()
     expected = w[:-1].copy()
     RMSprop(0.1, epsilon=1.0).apply_gradients([(shifted, expected)])
-    RMSprop(0.1, epsilon=1.0).apply_gradients([(w[1:], w[:-1])])
-    assert w[:-1].tobytes() == expected.tobytes()
+    start = w.copy()
+    for gradient in (w[1:], np.frombuffer(buffer, float)[1:], np.from_dlpack(w)[1:]):
+        w[:] = start
+        RMSprop(0.1, epsilon=1.0).apply_gradients([(gradient, w[:-1])])
+        assert w[:-1].tobytes() == expected.tobytes()
+
+
+def test_a_gradient_in_the_memory_of_a_slot_counts_as_it_was_before_the_step():
+    def second_step(taken):
+        opt, w = RMSprop(0.1, epsilon=1.0), np.arange(1.0, 100.0)
+        opt.apply_gradients([(w.copy(), w)])
+        opt.apply_gradients([(taken(opt.get_slot(w, "rms").array[::-1]), w)])
+        return w.tobytes()
+
+    assert second_step(np.copy) == second_step(lambda view: view)
 
 
 def test_two_optimizers_on_parts_of_a_complex_array_do_not_disturb_each_other():

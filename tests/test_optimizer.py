@@ -160,7 +160,10 @@ def test_centered_assigned_later_adds_its_slot():
 def test_a_config_of_keras_with_numpy_numbers_gives_the_same_formula():
     # After its first step, Keras puts NumPy's float32 into its configuration.
     numbers = {"learning_rate": np.float32(0.1), "rho": np.float32(0.9), "momentum": np.float32(0)}
-    opt, v = RMSprop.from_config({"name": "RMSprop", "decay": 0.0, "epsilon": 0.5, "centered": False} | numbers), np.ones(1)
+    opt, v = (
+        RMSprop.from_config({"name": "RMSprop", "decay": 0.0, "epsilon": 0.5, "centered": False} | numbers),
+        np.ones(1),
+    )
     opt.apply_gradients([(np.ones(1), v)])
     assert opt.get_slot_names() == ["rms"]
     assert v[0] == pytest.approx(0.87748516, rel=1e-6)

@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 Array = np.ndarray[Any, Any]
 
 
-def encoded(array: Array | None, complex_as_real: bool) -> Array | None:
+def encoded(array: Any, complex_as_real: bool) -> Any:
     """Return a view with elements that Numba knows: halves as integers, complex as pairs if wanted."""
     if array is None or array.dtype.char in "fd":
         return array

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
+from rmsprop_numba.plans import Plan, owns_memory, plan_of
 from rmsprop_numba.threads import run
-from rmsprop_numba.variables import disjoint
 
 Array = np.ndarray[Any, Any]
 Job = tuple[Callable[..., object], tuple[Any, ...]]
@@ -27,25 +29,26 @@ def update(
 
     All that may fail, for lack of memory, is done before the first variable changes.
     """
+    plans = [plan_of(parameter, hyper) for parameter in parameters]
     numbers = (*_numbers(hyper), hyper.clipvalue)
     jobs: list[Job] = []
-    for i, (parameter, gradient) in enumerate(zip(parameters, disjoint(parameters, gradients), strict=True)):
-        jobs += _jobs(parameter, gradient, (*numbers, None if factors is None else factors[i]), hyper)
+    for i, (plan, gradient) in enumerate(zip(plans, disjoint(gradients, plans), strict=True)):
+        jobs += _jobs(plan, gradient, (*numbers, None if factors is None else factors[i]), hyper)
     for function, arguments in jobs:
         function(*arguments)
 
 
-def _jobs(
-    parameter: Parameter, gradient: Gradient, scalars: tuple[Any, ...], hyper: Hyperparameters
-) -> Iterable[Job]:
+def _jobs(plan: Plan, gradient: Gradient, scalars: tuple[Any, ...], hyper: Hyperparameters) -> Iterable[Job]:
     """Return the calls that update one variable."""
-    slots = parameter.slots
-    mom = None if hyper.momentum is None else slots["momentum"].array
-    mg = slots["mg"].array if hyper.centered else None
-    tables = (parameter.variable.array, slots["rms"].array, mom, mg)
     if isinstance(gradient, IndexedSlices):
-        return rows.jobs(tables, gradient, scalars, hyper)
-    return _dense_jobs(tables, gradient, scalars, hyper.complex_as_real)
+        return rows.jobs(plan.tables, gradient, scalars, hyper)
+    encoded = layout.encoded(gradient, hyper.complex_as_real)
+    if plan.flat is not None and encoded.flags.c_contiguous:
+        variable, rms, mom, mg = plan.flat
+        flat = encoded if encoded.ndim == 1 else encoded.reshape(-1)
+        arguments = (variable, flat, rms, mom, mg, *scalars)
+        return ((run, (kernels.sweep, kernels.sweep_parallel, gradient.size, *arguments)),)
+    return _strided_jobs(plan, encoded, scalars, hyper.complex_as_real)
 
 
 def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
@@ -54,22 +57,45 @@ def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
 
 
-def _dense_jobs(
-    tables: tuple[Array | None, ...], gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool
-) -> list[Job]:
-    variable, rms, mom, mg = tables
-    arrays: Sequence[Array | None] = (variable, gradient, rms, mom, mg)
-    if complex_as_real or gradient.dtype.char not in "fdFD":
-        arrays = [layout.encoded(a, complex_as_real) for a in arrays]
+def _strided_jobs(plan: Plan, gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool) -> list[Job]:
+    variable, *slots = (layout.encoded(a, complex_as_real) for a in plan.tables)
+    arrays = (variable, gradient, *slots)
     if (flat := layout.flat(arrays)) is not None:
         return [(run, (kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars))]
     by_axes = {
         1: (kernels.sweep, kernels.sweep_parallel),
         2: (kernels.sweep_matrix, kernels.sweep_matrix_parallel),
     }
+    return [(run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)]
+
+
+def disjoint(gradients: Sequence[Gradient], plans: Sequence[Plan]) -> list[Gradient]:
+    """Return the gradients, as copies where they lie in memory that is being updated."""
+    owners: set[int] = set()
+    are_known = True
+    for plan in plans:
+        owners |= plan.owners
+        are_known = are_known and bool(plan.owners)
+
+    def apart(array: Array) -> Array:
+        if are_known and id(array) not in owners and array.flags.owndata:
+            return array
+        return _copy_if_shared(array, owners if are_known else None, plans)
+
     return [
-        (run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)
+        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
     ]
+
+
+def _copy_if_shared(array: Array, owners: set[int] | None, plans: Sequence[Plan]) -> Array:
+    """Return a view, or an array of a variable, copied if it lies in the memory of the variables or slots."""
+    root = owner(array)
+    if owners is not None and id(root) not in owners and owns_memory(root):
+        return array
+    start, stop = byte_bounds(array)
+    tables = [table for plan in plans for table in plan.tables if table is not None]
+    is_apart = all(stop <= low or high <= start for low, high in map(byte_bounds, tables))
+    return array if is_apart else array.copy()
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:

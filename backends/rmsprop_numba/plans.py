@@ -1,0 +1,58 @@
+"""What is found out about a variable once, and used in every step."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmsprop.backends import Hyperparameters
+from rmsprop.memory import owner
+from rmsprop.parameters import Parameter
+from rmsprop_numba import layout
+
+Array = np.ndarray[Any, Any]
+
+
+class Plan(NamedTuple):
+    """A variable and its slots, as the kernels take them."""
+
+    slots: int
+    """How many slots there were; with `variant`, what the plan depends on."""
+    variant: tuple[bool, bool]
+    tables: tuple[Array, Array, Array | None, Array | None]
+    """The variable, ``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
+    flat: list[Any] | None
+    """Views of the tables with one axis, if they lie in memory in C order and without gaps."""
+    owners: frozenset[int]
+    """Identities of the arrays that own the memory; none if others may share it unseen, as with buffers."""
+
+
+def plan_of(parameter: Parameter, hyper: Hyperparameters) -> Plan:
+    """Return the plan of a parameter, made anew if slots have been added or another formula is used."""
+    plan: Plan | None = parameter.plan
+    variant = hyper.momentum is None, hyper.centered
+    if plan is None or plan.slots != len(parameter.slots) or plan.variant != variant:
+        plan = parameter.plan = _plan(parameter, hyper, variant)
+    return plan
+
+
+def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, bool]) -> Plan:
+    slots = parameter.slots
+    mom = None if hyper.momentum is None else slots["momentum"].array
+    mg = slots["mg"].array if hyper.centered else None
+    tables = (parameter.variable.array, slots["rms"].array, mom, mg)
+    encoded = [layout.encoded(a, hyper.complex_as_real) for a in tables]
+    is_c = all(a is None or a.flags.c_contiguous for a in encoded)
+    owners = [owner(v.array) for v in (parameter.variable, *slots.values())]
+    are_arrays = all(map(owns_memory, owners))
+    return Plan(
+        len(slots),
+        variant,
+        tables,
+        layout.flat(encoded) if is_c else None,
+        frozenset(map(id, owners)) if are_arrays else frozenset(),
+    )
+
+
+def owns_memory(root: object) -> bool:
+    """Tell whether something is an array that owns its memory."""
+    return isinstance(root, np.ndarray) and root.flags.owndata
