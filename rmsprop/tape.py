@@ -131,16 +131,18 @@ class GradientTape:
         from autograd.core import add_outgrads, vspace
         from autograd.tracer import isbox
 
-        target = self.read(target) if isinstance(target, Variable) and self._trace is not None else target
+        if isinstance(target, Variable) and self._trace is not None:
+            target = self.read(target)
         if isinstance(target, np.ndarray) and target.dtype == object:
             raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
         if not isbox(target):
             return
-        value = target._value
+        box: Any = target
+        value = box._value
         weights = vspace(value).ones() if weights is None else np.asarray(weights)
         if np.shape(weights) != np.shape(value):
             raise ValueError(f"output_gradients has shape {np.shape(weights)}, not {np.shape(value)}.")
-        for root, outgrad in _backward(weights, target._node).items():
+        for root, outgrad in _backward(weights, box._node).items():
             arrivals[root] = add_outgrads(arrivals.get(root), outgrad[0])
 
     def _gradients(self, sources: Any, arrivals: dict[Any, Any]) -> Any:

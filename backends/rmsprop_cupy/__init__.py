@@ -1,0 +1,6 @@
+"""CuPy arrays, updated in one asynchronous launch by fused kernels."""
+
+from rmsprop_cupy.step import squared_norms, update
+from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
+
+__all__ = ["check_variable", "in_range", "memory", "overlapping", "squared_norms", "update", "zeros"]

@@ -1,0 +1,40 @@
+"""What the kernels are given: arrays in order, scalars in order, and the variant to compile."""
+
+from typing import Any
+
+import cupy
+
+from rmsprop import dtypes
+from rmsprop.backends import Hyperparameters
+from rmsprop.parameters import Parameter
+from rmsprop_cupy.source import Variant
+
+Array = Any
+
+
+def slots(parameter: Parameter, hyper: Hyperparameters) -> list[Array]:
+    """Return a variable and those of its slots that a kernel updates, in the kernel's order."""
+    names = ["rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered]
+    return [parameter.variable.array, *(parameter.slots[name].array for name in names)]
+
+
+def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None) -> Variant:
+    """Return what the kernel for an array is to be compiled for."""
+    name = dtypes.name_of(array.dtype)
+    has_momentum, has_limit = hyper.momentum is not None, hyper.clipvalue is not None
+    return Variant(name, has_momentum, hyper.centered, has_limit, factors is not None)
+
+
+def numbers(hyper: Hyperparameters) -> tuple[float, ...]:
+    """Return the scalars of the kernels, in the order of `source.SCALARS`."""
+    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    limit = hyper.clipvalue or 0.0
+    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer, limit
+
+
+def paired(array: Array, hyper: Hyperparameters) -> Array:
+    """Return a complex array as pairs of reals, if they count as such; any other as it is."""
+    if not hyper.complex_as_real or array.dtype.kind != "c":
+        return array
+    half = array.itemsize // 2
+    return cupy.lib.stride_tricks.as_strided(array.real, (*array.shape, 2), (*array.strides, half))

@@ -1,0 +1,98 @@
+"""Many arrays in one launch, through a table of their addresses.
+
+A row of the table stands for up to `kernels.CHUNK` elements of one array. It holds their number, the index of the
+first in the array, the array's position in the list, and the addresses of the first in variable and slots. The
+table is made once. Where the gradients are is written for each step, if it has changed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+
+from rmsprop.backends import Hyperparameters
+from rmsprop.parameters import Parameter
+from rmsprop_cupy import kernels
+from rmsprop_cupy.arguments import numbers, paired, slots, variant_of
+
+Array = Any
+
+
+class Plan:
+    """The table of a list, and the addresses of the last gradients.
+
+    Attributes
+    ----------
+    parameters : list of Parameter
+    slot_count : int
+        Columns of the table that are addresses.
+    table : cupy.ndarray of uint64
+    gradients : cupy.ndarray of uint64
+        For each array the address of its gradient, and the position of its clipping factor.
+    """
+
+    def __init__(self, parameters: list[Parameter], hyper: Hyperparameters) -> None:
+        self.parameters = parameters
+        tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
+        self.slot_count = len(tables[0])
+        self.table = cupy.asarray(np.concatenate([_rows(k, arrays) for k, arrays in enumerate(tables)]))
+        self.gradients = cupy.zeros(2 * len(parameters), cupy.uint64)
+        self._last = np.zeros(2 * len(parameters), np.uint64)
+        self._buffers: list[tuple[Any, Any]] = []  # pinned memory, and the event after which it is free
+
+    def refresh(self, gradients: Sequence[Array], positions: Sequence[int]) -> None:
+        """Tell the device where the gradients are, by an asynchronous copy if that has changed."""
+        now = np.empty_like(self._last)
+        now[::2] = [gradient.data.ptr for gradient in gradients]
+        now[1::2] = positions
+        if np.array_equal(now, self._last):
+            return
+        buffer, event = self._free_buffer()
+        buffer[:] = self._last = now
+        self.gradients.data.copy_from_host_async(buffer.ctypes.data, buffer.nbytes)
+        event.record()
+
+    def _free_buffer(self) -> tuple[Any, Any]:
+        """Return pinned memory that no copy still reads, without waiting for one."""
+        for buffer, event in self._buffers:
+            if event.done:
+                return buffer, event
+        self._buffers.append(
+            (cupyx.empty_pinned(self._last.shape, np.uint64), cupy.cuda.Event(disable_timing=True))
+        )
+        return self._buffers[-1]
+
+
+def update(
+    parameters: list[Parameter],
+    gradients: Sequence[Array],
+    positions: Sequence[int],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> None:
+    """Update contiguous variables of one device and dtype; `positions` are those of their factors."""
+    first = parameters[0].variable.array
+    with first.device:
+        plan = parameters[0].plan
+        count = 2 + (hyper.momentum is not None) + hyper.centered
+        if plan is None or plan.slot_count != count or plan.parameters != parameters:
+            plan = parameters[0].plan = Plan(parameters, hyper)
+        if plan.table.size == 0:
+            return
+        plan.refresh(gradients, positions)
+        sample = paired(first, hyper)
+        kernel = kernels.list_kernel(variant_of(sample, hyper, factors), kernels.OPTIONS)
+        factor = () if factors is None else (factors,)
+        size = plan.table.shape[0] * kernels.CHUNK
+        kernel(sample, plan.gradients, *factor, *numbers(hyper), plan.table, size=size)
+
+
+def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:
+    """Return the rows of the table for one variable and its slots."""
+    size = arrays[0].size
+    starts = np.arange(0, size, kernels.CHUNK, dtype=np.uint64)
+    counts = np.minimum(np.uint64(kernels.CHUNK), np.uint64(size) - starts)
+    addresses = [np.uint64(a.data.ptr) + starts * np.uint64(a.itemsize) for a in arrays]
+    return np.stack([counts, starts, np.full_like(starts, position), *addresses], axis=1)

@@ -1,0 +1,103 @@
+"""The text of the CUDA kernels: the formula of RMSprop, once, for all of them."""
+
+from typing import NamedTuple
+
+COMPUTE = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
+CUPY_TYPE = {"float": "float32", "double": "float64"}
+
+
+class Variant(NamedTuple):
+    """What a kernel is compiled for."""
+
+    dtype: str
+    """Dtype of the variable, by its NumPy name."""
+    momentum: bool
+    centered: bool
+    clipvalue: bool
+    factor: bool
+
+
+def is_complex(variant: Variant) -> bool:
+    """Tell whether the variable is complex."""
+    return variant.dtype.startswith("complex")
+
+
+def real_type(dtype: str) -> str:
+    """Return the C type of the computation's real numbers."""
+    return {"complex64": "float", "complex128": "double"}.get(dtype) or COMPUTE[dtype]
+
+
+def number_type(dtype: str) -> str:
+    """Return the C type of gradients, ``mg`` and ``momentum`` in the computation."""
+    real = real_type(dtype)
+    return f"complex<{real}>" if dtype.startswith("complex") else real
+
+
+def storage_type(dtype: str) -> str:
+    """Return the C type of stored elements."""
+    return {"float32": "float", "float64": "double"}.get(dtype) or {
+        "complex64": "complex<float>",
+        "complex128": "complex<double>",
+    }.get(dtype, dtype)
+
+
+PREAMBLE = """
+template <typename R> __device__ inline R square(const R x) { return x * x; }
+template <typename R> __device__ inline R square(const complex<R> x) {
+    return x.real() * x.real() + x.imag() * x.imag();
+}
+template <typename R> __device__ inline R times(const R x, const R factor) { return x * factor; }
+template <typename R> __device__ inline complex<R> times(const complex<R> x, const R factor) {
+    return complex<R>(x.real() * factor, x.imag() * factor);
+}
+template <typename R> __device__ inline R over(const R x, const R divisor) { return x / divisor; }
+template <typename R> __device__ inline complex<R> over(const complex<R> x, const R divisor) {
+    return complex<R>(x.real() / divisor, x.imag() / divisor);
+}
+template <typename R> __device__ inline R clipped(const R x, const R limit) {
+    return x > limit ? limit : (x < -limit ? -limit : x);  // NaN stays
+}
+template <typename R> __device__ inline complex<R> clipped(const complex<R> x, const R limit) {
+    const R modulus = hypot(x.real(), x.imag());
+    return modulus > limit ? times(x, limit / modulus) : x;
+}
+"""
+
+SCALARS = ("lr", "rho", "fresh", "beta", "inner", "outer", "limit")
+"""Arguments of every kernel; `fresh` is 1 - rho, `beta` the momentum, `limit` that of clipping by value.
+
+Of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
+"""
+
+
+def limited(variant: Variant, gradient: str) -> str:
+    """Return the expression of a gradient that is clipped by value and scaled by `factor`."""
+    expression = f"({number_type(variant.dtype)})({gradient})"
+    if variant.clipvalue:
+        expression = f"clipped({expression}, limit)"
+    return f"times({expression}, factor)" if variant.factor else expression
+
+
+def formula(variant: Variant) -> str:
+    """Return the statements that update the references v, r, mom and mg by a `gradient`.
+
+    Each is read once, into a local: after a store, the compiler would have to read it again.
+    """
+    real, number = real_type(variant.dtype), number_type(variant.dtype)
+    lines = [
+        f"const {real} rms = rho * r + fresh * square(gradient);",
+        "r = rms;",
+        f"{real} variance = rms;",
+    ]
+    if variant.centered:
+        lines += [
+            f"const {number} mean = times(({number})mg, rho) + times(gradient, fresh);",
+            "mg = mean;",
+            "variance = rms - square(mean);",
+            "if (variance < 0) variance = 0;  // by rounding",
+        ]
+    lines.append(f"{number} step = over(times(gradient, lr), sqrt(variance + inner) + outer);")
+    if variant.momentum:
+        lines += [f"step = times(({number})mom, beta) + step;", "mom = step;"]
+    lines.append(f"v = ({number})v - step;")
+    return "\n".join(lines)

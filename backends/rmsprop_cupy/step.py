@@ -1,0 +1,85 @@
+"""One step over a list of CuPy arrays."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+
+from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
+from rmsprop_cupy import kernels, lists, rows
+from rmsprop_cupy.arguments import numbers, paired, slots, variant_of
+
+Array = Any
+
+FEW = 3
+"""Arrays up to which each gets a launch of its own, which needs no table."""
+
+
+def update(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> None:
+    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+    separated = _disjoint(parameters, gradients)
+    alike: dict[Any, list[int]] = {}
+    for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
+        array = parameter.variable.array
+        is_dense = not isinstance(gradient, IndexedSlices)
+        is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
+        alike.setdefault((array.device.id, array.dtype) if is_listed else i, []).append(i)
+    for kind, members in alike.items():
+        if isinstance(kind, tuple) and len(members) > FEW:
+            group = [parameters[i] for i in members], [separated[i] for i in members]
+            lists.update(*group, members, factors, hyper)
+            continue
+        for i in members:
+            _update_one(parameters[i], separated[i], i, factors, hyper)
+
+
+def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
+    """Return the gradients, those in the memory of a variable as copies."""
+    owners = {id(parameter.variable.array.data.mem) for parameter in parameters}
+
+    def apart(array: Array) -> Array:
+        return array.copy() if id(array.data.mem) in owners else array
+
+    return [
+        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
+    ]
+
+
+def _update_one(
+    parameter: Parameter, gradient: Gradient, which: int, factors: Array | None, hyper: Hyperparameters
+) -> None:
+    array = parameter.variable.array
+    tables = [paired(a, hyper) for a in slots(parameter, hyper)]
+    variant = variant_of(tables[0], hyper, factors)
+    factor = () if factors is None else (factors, which)
+    with array.device:
+        if isinstance(gradient, IndexedSlices):
+            rows.update(variant, tables, gradient, factor, hyper)
+        else:
+            kernel = kernels.array_kernel(variant, kernels.OPTIONS)
+            kernel(paired(gradient, hyper), *factor, *numbers(hyper), *tables)
+
+
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
+    """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
+    return cupy.stack([_squared_norm(_values(g), hyper) for g in gradients])
+
+
+def _values(gradient: Gradient) -> Array:
+    return gradient.values if isinstance(gradient, IndexedSlices) else gradient
+
+
+def _squared_norm(values: Array, hyper: Hyperparameters) -> Array:
+    values = paired(values, hyper)
+    with values.device:
+        kernel = kernels.norm_kernel(
+            variant_of(values, hyper, None)[0], hyper.clipvalue is not None, kernels.OPTIONS
+        )
+        return kernel(cupy.ascontiguousarray(values), hyper.clipvalue or 0.0)
