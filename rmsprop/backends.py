@@ -38,6 +38,9 @@ class Backend(Protocol):
 
     Everything it receives has been validated by the shared code: gradients have the shape and dtype of their
     variable, and a variable occurs once. Nothing here may fail for reasons that a check could have found.
+
+    A backend may have one more function, ``factors(gradients, hyper)``, to do in fewer calls what
+    `squared_norms` and `rmsprop.clipping.factors` do together.
     """
 
     def memory(self, array: Array) -> Hashable:

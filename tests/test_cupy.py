@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
-from rmsprop import RMSprop
-from rmsprop.testing import BackendTests
+from rmsprop import RMSprop, clipping
+from rmsprop.testing import BackendTests, hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not cupy.cuda.is_available(), reason="no CUDA device"),
@@ -86,3 +87,29 @@ def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(gpusim,
     gpusim.reset_counters()
     opt.apply_gradients(zip(gradients, variables, strict=True))
     assert gpusim.counters()["memcpy_async_h2d"] == 0
+
+
+@pytest.mark.parametrize("dtypes", [[np.float32], [np.float32, np.complex64]], ids=str)
+def test_a_steady_step_with_clipping_is_at_most_3_launches_for_each_dtype(gpusim, dtypes):
+    variables = [cupy.asarray(a) for dtype in dtypes for a in many(300 // len(dtypes), dtype)]
+    opt = RMSprop(global_clipnorm=1.0)
+    for _ in range(2):
+        gradients = [cupy.ones_like(v) for v in variables]
+        opt.apply_gradients(zip(gradients, variables, strict=True))
+    gpusim.reset_counters()
+    opt.apply_gradients(zip(gradients, variables, strict=True))
+    counted = gpusim.counters()
+    assert counted["kernel_launches"] <= 3 * len(dtypes)
+    assert counted["synchronisations"] == counted["mallocs"] == counted["memcpy_async_h2d"] == 0
+
+
+@pytest.mark.parametrize("settings", [{"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"clipnorm": 0.0}], ids=str)
+@pytest.mark.parametrize("value", [1.0, np.inf, np.nan, 0.0])
+def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
+    host = [np.full(3, value), np.ones(5000, np.float32), np.ones((), np.float16), np.ones(0)]
+    squares = np.array([float((g.astype(float) ** 2).sum()) for g in host])
+    hyper = hyper_of(RMSprop(**settings))
+    (expected,) = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)
+    gradients = [cupy.asarray(g) for g in host]
+    np.testing.assert_allclose(rmsprop_cupy.factors(gradients, hyper).get(), expected, rtol=1e-12)
+    np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)

@@ -4,12 +4,16 @@ from functools import cache
 from typing import Any
 
 import cupy
+import numpy as np
 
 from rmsprop_cupy import source
 from rmsprop_cupy.source import Variant
 
 OPTIONS: tuple[str, ...] = ()
 """Options of the compiler; the tests switch the fusing of multiplications and additions off."""
+
+REAL = {name: np.dtype(source.CUPY_TYPE[source.real_type(name)]).type for name in source.DTYPES}
+"""For each dtype of a variable, the scalar type of its arithmetic."""
 
 CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
@@ -47,21 +51,73 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
 
 @cache
 def norm_kernel(dtype: str, clipvalue: bool, options: tuple[str, ...]) -> Any:
-    """Return the kernel for the sum of ``|g|**2`` of a contiguous array, in double precision."""
+    """Return the kernel for sums of ``|g|**2`` in double precision, by one block of threads each."""
     variant = Variant(dtype, False, False, clipvalue, False)
+    stored, number, real = source.storage_type(dtype), source.number_type(dtype), source.real_type(dtype)
     wide = "complex<double>" if source.is_complex(variant) else "double"
-    real = source.CUPY_TYPE[source.real_type(dtype)]
-    return cupy.ReductionKernel(
-        f"{dtype} g, {real} limit",
-        "float64 total",
-        f"square(({wide})({source.limited(variant, 'g')}))",
-        "a + b",
-        "total = a",
-        "0",
-        "rmsprop_norm",
-        preamble=source.PREAMBLE,
-        options=options,
-    )
+    code = f"""
+#include <cupy/complex.cuh>
+#include <cupy/float16.cuh>
+#include <cupy/bfloat16.cuh>
+{source.PREAMBLE}
+extern "C" __global__ void rmsprop_norm(
+    const unsigned long long* table, const unsigned long long* gradients, double* sums, const {real} limit) {{
+    __shared__ double shared[256];
+    const unsigned long long* row = table + 3 * (long long)blockIdx.x;
+    const {stored}* g = (const {stored}*)gradients[row[2]] + row[1];
+    double total = 0;
+    for (int lane = threadIdx.x; lane < row[0]; lane += blockDim.x) {{
+        const {number} gradient = {source.limited(variant, "g[lane]")};
+        total += square(({wide})gradient);
+    }}
+    shared[threadIdx.x] = total;
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {{
+        __syncthreads();
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    }}
+    if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];
+}}
+"""
+    return cupy.RawKernel(code, "rmsprop_norm", options=options)
+
+
+@cache
+def factor_kernel() -> Any:
+    """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
+
+    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none.
+    """
+    code = """
+__device__ double shrunk(const double norm, const double limit) {
+    if (limit <= 0) return limit < 0;
+    return norm <= limit ? 1.0 : limit / norm;  // NaN stays
+}
+extern "C" __global__ void rmsprop_factor(
+    const double* sums, const long long* starts, const long long* order, const int count,
+    const double clipnorm, const double global_clipnorm, double* squares, double* factors) {
+    __shared__ double shared[256];
+    double total = 0;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        double square = 0;
+        for (long long k = starts[i]; k < starts[i + 1]; ++k) square += sums[k];
+        const double factor = shrunk(sqrt(square), clipnorm);
+        squares[order[i]] = square;
+        factors[order[i]] = factor;
+        total += factor * factor * square;
+    }
+    if (global_clipnorm < 0) return;
+    shared[threadIdx.x] = total;
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    }
+    __syncthreads();
+    const double norm = sqrt(shared[0]);
+    const double factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : norm - norm;  // infinity becomes NaN
+    for (int i = threadIdx.x; i < count; i += blockDim.x) factors[order[i]] *= factor;
+}
+"""
+    return cupy.RawKernel(code, "rmsprop_factor")
 
 
 @cache

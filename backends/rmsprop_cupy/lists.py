@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import cupy
-import cupyx
 import numpy as np
 
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired, slots, variant_of
+from rmsprop_cupy.columns import Column
 
 Array = Any
 
@@ -29,7 +29,7 @@ class Plan:
     slot_count : int
         Columns of the table that are addresses.
     table : cupy.ndarray of uint64
-    gradients : cupy.ndarray of uint64
+    gradients : Column
         For each array the address of its gradient, and the position of its clipping factor.
     """
 
@@ -38,31 +38,7 @@ class Plan:
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         self.slot_count = len(tables[0])
         self.table = cupy.asarray(np.concatenate([_rows(k, arrays) for k, arrays in enumerate(tables)]))
-        self.gradients = cupy.zeros(2 * len(parameters), cupy.uint64)
-        self._last = np.zeros(2 * len(parameters), np.uint64)
-        self._buffers: list[tuple[Any, Any]] = []  # pinned memory, and the event after which it is free
-
-    def refresh(self, gradients: Sequence[Array], positions: Sequence[int]) -> None:
-        """Tell the device where the gradients are, by an asynchronous copy if that has changed."""
-        now = np.empty_like(self._last)
-        now[::2] = [gradient.data.ptr for gradient in gradients]
-        now[1::2] = positions
-        if np.array_equal(now, self._last):
-            return
-        buffer, event = self._free_buffer()
-        buffer[:] = self._last = now
-        self.gradients.data.copy_from_host_async(buffer.ctypes.data, buffer.nbytes)
-        event.record()
-
-    def _free_buffer(self) -> tuple[Any, Any]:
-        """Return pinned memory that no copy still reads, without waiting for one."""
-        for buffer, event in self._buffers:
-            if event.done:
-                return buffer, event
-        self._buffers.append(
-            (cupyx.empty_pinned(self._last.shape, np.uint64), cupy.cuda.Event(disable_timing=True))
-        )
-        return self._buffers[-1]
+        self.gradients = Column(2 * len(parameters))
 
 
 def update(
@@ -81,12 +57,15 @@ def update(
             plan = parameters[0].plan = Plan(parameters, hyper)
         if plan.table.size == 0:
             return
-        plan.refresh(gradients, positions)
+        written = np.empty(2 * len(gradients), np.uint64)
+        written[::2] = [gradient.data.ptr for gradient in gradients]
+        written[1::2] = positions
+        columns = plan.gradients.write(written)
         sample = paired(first, hyper)
         kernel = kernels.list_kernel(variant_of(sample, hyper, factors), kernels.OPTIONS)
         factor = () if factors is None else (factors,)
         size = plan.table.shape[0] * kernels.CHUNK
-        kernel(sample, plan.gradients, *factor, *numbers(hyper), plan.table, size=size)
+        kernel(sample, columns, *factor, *numbers(hyper), plan.table, size=size)
 
 
 def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:

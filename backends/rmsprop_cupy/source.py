@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 COMPUTE = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
+DTYPES = (*COMPUTE, "complex64", "complex128")
 CUPY_TYPE = {"float": "float32", "double": "float64"}
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cupy
-
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
@@ -65,21 +63,3 @@ def _update_one(
         else:
             kernel = kernels.array_kernel(variant, kernels.OPTIONS)
             kernel(paired(gradient, hyper), *factor, *numbers(hyper), *tables)
-
-
-def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
-    return cupy.stack([_squared_norm(_values(g), hyper) for g in gradients])
-
-
-def _values(gradient: Gradient) -> Array:
-    return gradient.values if isinstance(gradient, IndexedSlices) else gradient
-
-
-def _squared_norm(values: Array, hyper: Hyperparameters) -> Array:
-    values = paired(values, hyper)
-    with values.device:
-        kernel = kernels.norm_kernel(
-            variant_of(values, hyper, None)[0], hyper.clipvalue is not None, kernels.OPTIONS
-        )
-        return kernel(cupy.ascontiguousarray(values), hyper.clipvalue or 0.0)
