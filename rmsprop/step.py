@@ -24,8 +24,9 @@ def grouped(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hype
     groups = _by_backend(parameters, gradients)
     if hyper.clipnorm is None and hyper.global_clipnorm is None:
         return groups
-    if len(groups) == 1 and hasattr(groups[0].backend, "factors"):
-        return [groups[0]._replace(factors=groups[0].backend.factors(gradients, hyper))]
+    own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
+    if own is not None:
+        return [groups[0]._replace(factors=own(gradients, hyper))]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
     factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
     return [group._replace(factors=factor) for group, factor in zip(groups, factors, strict=True)]

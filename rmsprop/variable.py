@@ -145,7 +145,7 @@ class Variable(ValueOperators):
         """Return `value` as an array of the variable's library, shape and dtype."""
         value, xp = value_of(value), namespace(self.array)
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
-            value = np.ascontiguousarray(value)
+            value = np.asarray(value, order="C")
         if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufcV":
             raise TypeError(f"{self.name} takes an array or numbers; given {value!r}.")
         new = value if type(value) is type(self.array) else xp.asarray(value)

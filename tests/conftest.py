@@ -1,7 +1,20 @@
-"""Profiles of Hypothesis: few examples by default, many with ``--hypothesis-profile=thorough``."""
+"""Fixtures for all tests, and profiles of Hypothesis (``--hypothesis-profile=thorough`` for many examples)."""
 
+import numpy
+import pytest
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("thorough", deadline=None, max_examples=20_000)
 settings.load_profile("default")
+
+
+@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request):
+    """Return the array library that a test is to use."""
+    if request.param == "numpy":
+        return numpy
+    cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return cupy

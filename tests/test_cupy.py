@@ -1,11 +1,15 @@
 """CuPy arrays, on a device or in a simulator of one."""
 
+import copy
+import importlib.util
+import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rmsprop import RMSprop, clipping
+from rmsprop import IndexedSlices, RMSprop, clipping
 from rmsprop.testing import BackendTests, hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
@@ -113,3 +117,122 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     gradients = [cupy.asarray(g) for g in host]
     np.testing.assert_allclose(rmsprop_cupy.factors(gradients, hyper).get(), expected, rtol=1e-12)
     np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
+
+
+def test_the_demonstration_converges_as_on_the_host(tmp_path):
+    example = ptychography()
+    settings = ["--small", "--epochs", "2", "--output", str(tmp_path)]
+    host = example.main([*settings, "--backend", "numpy"])
+    device = example.main([*settings, "--backend", "cupy"])
+    assert device.loss == pytest.approx(host.loss, rel=1e-4)
+
+
+def ptychography():
+    """Return the example as a module."""
+    for package in ("matplotlib", "skimage", "threadpoolctl", "tqdm"):
+        pytest.importorskip(package, reason="the example needs the extra 'demo'")
+    path = Path(__file__).parents[1] / "examples" / "ptychography.py"
+    spec = importlib.util.spec_from_file_location("ptychography", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_state_moves_between_host_and_device():
+    w, v = np.ones((3, 4), np.float32), cupy.ones((3, 4), cupy.float32)
+    host, device = RMSprop(momentum=0.5), RMSprop(momentum=0.5)
+    host.apply_gradients([(w, w)])
+    device.build([v])
+    device.set_weights(host.get_weights())
+    v[...] = cupy.asarray(w)
+    assert isinstance(device.get_slot(v, "rms").array, cupy.ndarray)
+    host.apply_gradients([(w, w)])
+    device.apply_gradients([(v, v)])
+    np.testing.assert_allclose(v.get(), w, rtol=1e-6)
+    for a, b in zip(host.get_weights(), device.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    host.set_weights([cupy.asarray(a) for a in device.get_weights()])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_go_on_alike(copied):
+    variables = [cupy.asarray(a) for a in many(10)]
+    opt = RMSprop(0.1, momentum=0.9)
+    opt.apply_gradients([(v.copy(), v) for v in variables])
+    others, twin = copied((variables, opt))
+    for optimizer, arrays in ((opt, variables), (twin, others)):
+        optimizer.apply_gradients([(a.copy(), a) for a in arrays])
+    for a, b in zip(variables, others, strict=True):
+        np.testing.assert_array_equal(a.get(), b.get())
+
+
+def test_views_are_recognised_and_overlap_is_refused():
+    w = cupy.ones((3, 2))
+    opt = RMSprop()
+    for _ in range(2):
+        opt.apply_gradients([(cupy.ones(2), w[0])])
+    assert len(opt.weights) == 2
+    with pytest.raises(ValueError, match="share memory"):
+        opt.apply_gradients([(cupy.ones((3, 2)), w)])
+    RMSprop().apply_gradients([(cupy.ones(3), w[:, 0]), (cupy.ones(3), w[:, 1])])
+
+
+def test_bad_gradients_change_nothing():
+    good, bad = cupy.ones(3), cupy.ones(3)
+    opt = RMSprop()
+    opt.apply_gradients([(cupy.ones(3), good), (cupy.ones(3), bad)])
+    before = [a.get().tobytes() for a in (good, bad)] + [w.tobytes() for w in opt.get_weights()]
+    for gradient, error in [(cupy.ones(4), ValueError), (np.ones(3), TypeError), (cupy.ones(3, int), TypeError)]:
+        with pytest.raises(error, match="Gradient of variable 1"):
+            opt.apply_gradients([(cupy.ones(3), good), (gradient, bad)])
+    assert [a.get().tobytes() for a in (good, bad)] + [w.tobytes() for w in opt.get_weights()] == before
+
+
+LAYOUTS = {
+    "fortran": cupy.asfortranarray,
+    "reversed": lambda a: a[::-1],
+    "with gaps": lambda a: a.repeat(2, 2)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_gives_the_same_numbers(layout):
+    start = cupy.asarray(np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32))
+    variables = start.copy(), LAYOUTS[layout](start.copy())
+    variables[1][...] = start
+    for v in variables:
+        gradient = cupy.empty_like(v)
+        gradient[...] = start
+        opt = RMSprop(0.1, momentum=0.5, centered=True, global_clipnorm=3.0)
+        opt.apply_gradients([(gradient, v)])
+        opt.apply_gradients([(IndexedSlices(gradient[:3], cupy.asarray([5, 0, 5])), v)])
+    np.testing.assert_array_equal(variables[0].get(), variables[1].get())
+
+
+def test_a_gradient_in_the_memory_of_a_variable_counts_as_it_was_before_the_step():
+    x, y = cupy.asarray([1.0, 2.0]), cupy.asarray([3.0, 4.0])
+    a, b = x.copy(), y.copy()
+    RMSprop(0.1, epsilon=1.0).apply_gradients([(y, x), (x, y)])
+    RMSprop(0.1, epsilon=1.0).apply_gradients([(b.copy(), a), (a.copy(), b)])
+    np.testing.assert_array_equal(x.get(), a.get())
+    np.testing.assert_array_equal(y.get(), b.get())
+
+
+def test_minimize_takes_the_gradients_of_the_loss():
+    v = cupy.ones(3)
+    RMSprop(0.1).minimize(lambda v: (float((v * v).sum()), [2 * v]), [v])
+    assert (v.get() < 1).all()
+    with pytest.raises(TypeError, match="cupy"):
+        RMSprop().minimize(lambda v: (v * v).sum(), [v])
+
+
+def test_the_memory_traffic_is_the_least_there_can_be(gpusim):
+    for settings, accesses in [({}, 5), ({"momentum": 0.9}, 7), ({"momentum": 0.9, "centered": True}, 9)]:
+        v = cupy.ones(2048, cupy.float32)
+        RMSprop(**settings).apply_gradients([(cupy.ones(2048, cupy.float32), v)])
+        counts = {
+            sum(k.loads.values()) + sum(k.stores.values())
+            for k in gpusim.report("rmsprop")
+            if k.name == "rmsprop" and not k.f64 and not k.approx and k.launches
+        }
+        assert accesses in counts

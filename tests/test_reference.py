@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop
+from rmsprop.arrays import to_numpy
 
 DATA = Path(__file__).parent / "data" / "keras_reference"
 RECORD = json.loads((DATA / "cases.json").read_text())
@@ -29,21 +30,22 @@ def through_float32(config):
     return config | rounded
 
 
-def gradient_of(arrays, case, i, t):
+def gradient_of(arrays, case, i, t, xp=np):
     if f"{case}/idx{i}/{t}" in arrays:
-        return IndexedSlices(arrays[f"{case}/val{i}/{t}"], arrays[f"{case}/idx{i}/{t}"])
-    return arrays.get(f"{case}/grad{i}/{t}")
+        return IndexedSlices(*(xp.asarray(arrays[f"{case}/{part}{i}/{t}"]) for part in ("val", "idx")))
+    dense = arrays.get(f"{case}/grad{i}/{t}")
+    return None if dense is None else xp.asarray(dense)
 
 
-def follow(arrays, case, optimizer):
+def follow(arrays, case, optimizer, xp):
     """Yield step, variable index, and the variable before, after and as recorded."""
     name = case["name"]
-    variables = [arrays[f"{name}/var{i}/0"].copy() for i in range(case["n_vars"])]
+    variables = [xp.array(arrays[f"{name}/var{i}/0"]) for i in range(case["n_vars"])]
     for t in range(1, case["steps"] + 1):
-        before = [v.copy() for v in variables]
-        optimizer.apply_gradients([(gradient_of(arrays, name, i, t), v) for i, v in enumerate(variables)])
+        before = [to_numpy(v) for v in variables]
+        optimizer.apply_gradients([(gradient_of(arrays, name, i, t, xp), v) for i, v in enumerate(variables)])
         for i, v in enumerate(variables):
-            yield t, i, before[i], v, arrays[f"{name}/var{i}/{t}"]
+            yield t, i, before[i], to_numpy(v), arrays[f"{name}/var{i}/{t}"]
 
 
 def assert_within_ulps(got, expected, size, ulps):
@@ -53,13 +55,13 @@ def assert_within_ulps(got, expected, size, ulps):
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["dtype"] != "float16"])
-def test_trajectory_is_that_of_keras_within_4_ulp_per_step(arrays, name, caplog):
+def test_trajectory_is_that_of_keras_within_4_ulp_per_step(arrays, name, xp):
     case = CASES[name]
     # These came from TensorFlow's own handling of sparse gradients, which decays the rows not listed.
     lazy = not case["keras_decays_untouched_rows"]
     optimizer = RMSprop.from_config(through_float32(case["config"]) | {"lazy": lazy})
     largest = {}  # so far: what was lost when a variable was large stays lost when it crosses zero
-    for t, i, before, got, expected in follow(arrays, case, optimizer):
+    for t, i, before, got, expected in follow(arrays, case, optimizer, xp):
         size = np.maximum(np.abs(expected), np.abs(expected - before))
         largest[i] = np.maximum(size, largest.get(i, np.abs(before)))
         assert_within_ulps(got, expected, largest[i], ULPS_PER_STEP * t)
@@ -86,10 +88,10 @@ def smallest_term(case, slot, expected, rms):
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["dtype"] == "float16"])
-def test_float16_trajectory_is_near_that_of_keras(arrays, name):
+def test_float16_trajectory_is_near_that_of_keras(arrays, name, xp):
     case = CASES[name]
     optimizer = RMSprop.from_config(through_float32(case["config"]))
-    for t, _, _, got, expected in follow(arrays, case, optimizer):
+    for t, _, _, got, expected in follow(arrays, case, optimizer, xp):
         np.testing.assert_allclose(got.astype(float), expected.astype(float), rtol=0, atol=HALF_TOLERANCE * t)
 
 
@@ -108,10 +110,10 @@ def test_rows_that_are_not_listed_keep_every_bit_by_default(arrays, name):
 
 
 @pytest.mark.parametrize("name", ["dense_m0.9_c1_float32", "sparse_m0.9_c0_float32", "sched_cosine_warmup"])
-def test_weights_of_keras_load_and_come_back_unchanged(arrays, name):
+def test_weights_of_keras_load_and_come_back_unchanged(arrays, name, xp):
     case = CASES[name]
     optimizer = RMSprop.from_config(case["config"])
-    optimizer.build([arrays[f"{name}/var{i}/{case['steps']}"] for i in range(case["n_vars"])])
+    optimizer.build([xp.array(arrays[f"{name}/var{i}/{case['steps']}"]) for i in range(case["n_vars"])])
     weights = [arrays[f"{name}/weights/{k}"] for k in range(case["n_weights"])]
     optimizer.set_weights(weights)
     for ours, theirs in zip(optimizer.get_weights(), weights, strict=True):
