@@ -14,7 +14,7 @@ The whole test file of a backend for the arrays of ``mylib``::
             return mylib.asarray    # from NumPy arrays
 """
 
+from rmsprop.oracle import Snapshot, assert_step, expected_step, hyper_of, snapshot
 from rmsprop.testing.backend_tests import BackendTests
-from rmsprop.testing.oracle import Snapshot, assert_step, expected_step, hyper_of, snapshot
 
 __all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "hyper_of", "snapshot"]

@@ -8,7 +8,7 @@ import pytest
 
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
-from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
+from rmsprop.oracle import assert_step, hyper_of, snapshot
 from rmsprop.variable import Variable
 
 Host = np.ndarray[Any, Any]

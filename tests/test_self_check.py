@@ -1,0 +1,35 @@
+"""``python -m rmsprop``."""
+
+import json
+
+import pytest
+
+from rmsprop import __main__ as self_check
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(self_check, "_dtypes", lambda: ["float32"])
+    monkeypatch.setattr(self_check, "ELEMENTS", 10_000)
+    monkeypatch.setattr(self_check, "LIBRARIES", ("numpy",))
+
+
+def test_a_sound_installation_passes_and_is_described(capsys):
+    assert self_check.main([]) == 0
+    text = capsys.readouterr().out
+    assert "16 kernels, 0 wrong" in text
+    assert "GB/s" in text
+
+
+def test_the_report_can_be_read_by_programs(capsys):
+    assert self_check.main(["--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["backends"]["numpy"] == "rmsprop_numba"
+    assert report["libraries"]["numpy"]["wrong"] == []
+
+
+def test_a_wrong_result_is_told_and_makes_it_fail(monkeypatch, capsys):
+    real = self_check.hyper_of
+    monkeypatch.setattr(self_check, "hyper_of", lambda opt: real(opt)._replace(epsilon=0.1))
+    assert self_check.main([]) == 1
+    assert "variable is off by" in capsys.readouterr().out
