@@ -100,7 +100,7 @@ class Scene:
         arrays = [self.good, self.table, self.vector.numpy(), *self.opt.get_weights()]
         return [a.tobytes() for a in arrays], [w.name for w in self.opt.weights], self.opt.get_slot_names()
 
-    def refuses(self, pairs, error, message):
+    def check_refused(self, pairs, error, message):
         before = self.bits()
         with pytest.raises(error, match=message):
             self.opt.apply_gradients(pairs)
@@ -112,8 +112,8 @@ class Scene:
 def test_a_bad_variable_is_named_and_nothing_changes(case):
     gradient, variable, error, message = VARIABLES[case]
     scene = Scene()
-    scene.refuses([(np.ones(4), scene.good), (gradient, variable)], error, message)
-    scene.refuses([(np.ones(4), scene.good), (gradient, variable)], error, "Variable|Gradient of variable 1")
+    scene.check_refused([(np.ones(4), scene.good), (gradient, variable)], error, message)
+    scene.check_refused([(np.ones(4), scene.good), (gradient, variable)], error, "Variable|Gradient of variable 1")
 
 
 @pytest.mark.parametrize("case", VARIABLES)
@@ -132,8 +132,8 @@ def test_a_bad_variable_is_not_built(case):
 def test_a_bad_gradient_is_named_and_nothing_changes(case):
     gradient, error, message = GRADIENTS[case]
     scene = Scene()
-    scene.refuses([(np.ones(4), scene.good), (gradient, scene.vector)], error, message)
-    scene.refuses([(np.ones(4), scene.good), (gradient, scene.vector)], error, "variable 1.*'vector'")
+    scene.check_refused([(np.ones(4), scene.good), (gradient, scene.vector)], error, message)
+    scene.check_refused([(np.ones(4), scene.good), (gradient, scene.vector)], error, "variable 1.*'vector'")
 
 
 @pytest.mark.parametrize("case", SLICES)
@@ -141,39 +141,39 @@ def test_a_bad_sparse_gradient_is_named_and_nothing_changes(case):
     gradient, error, message = SLICES[case]
     scene = Scene()
     pairs = [(np.ones(4), scene.good), (gradient, scene.table)]
-    scene.refuses(pairs, error, message)
-    scene.refuses(pairs, error, "Gradient of variable 1")
+    scene.check_refused(pairs, error, message)
+    scene.check_refused(pairs, error, "Gradient of variable 1")
 
 
 @pytest.mark.parametrize("gradient", [IndexedSlices(np.ones(1), [0])])
 def test_a_scalar_has_no_rows(gradient):
     scene = Scene()
-    scene.refuses([(gradient, np.ones(()))], ValueError, "without axes")
+    scene.check_refused([(gradient, np.ones(()))], ValueError, "without axes")
 
 
 def test_a_constraint_excludes_sparse_gradients():
     scene = Scene()
     v = Variable(np.ones((3, 2)), name="table", constraint=abs)
-    scene.refuses([(IndexedSlices(ROWS, [0, 1]), v)], RuntimeError, "'table'.*constraint")
+    scene.check_refused([(IndexedSlices(ROWS, [0, 1]), v)], RuntimeError, "'table'.*constraint")
 
 
 @pytest.mark.parametrize(
     "pairs", [7, None, [1, 2], [(1,)], [(1, 2, 3)], ["ab"], [None], np.ones(3), [np.ones(2)]], ids=str
 )
 def test_malformed_pairs_are_a_type_error(pairs):
-    Scene().refuses(pairs, TypeError, "pair")
+    Scene().check_refused(pairs, TypeError, "pair")
 
 
 def test_no_gradient_for_any_variable_is_a_value_error():
     scene = Scene()
-    scene.refuses([(None, scene.good), (None, scene.vector)], ValueError, "No gradients provided.*'vector'")
+    scene.check_refused([(None, scene.good), (None, scene.vector)], ValueError, "No gradients provided.*'vector'")
 
 
 def test_the_same_variable_twice_is_refused():
     scene = Scene()
     for again in (scene.good, scene.good[:], scene.good.view()):
-        scene.refuses([(np.ones(4), scene.good), (np.ones(4), again)], ValueError, "same as variable 0")
-    scene.refuses([(ONE, scene.vector), (ONE, scene.vector.array)], ValueError, "share memory|same as")
+        scene.check_refused([(np.ones(4), scene.good), (np.ones(4), again)], ValueError, "same as variable 0")
+    scene.check_refused([(ONE, scene.vector), (ONE, scene.vector.array)], ValueError, "share memory|same as")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_the_same_variable_twice_is_refused():
 def test_variables_that_share_memory_are_refused(one, two):
     scene = Scene()
     pairs = [(np.ones(one.shape), one), (np.ones(two.shape), two)]
-    scene.refuses(pairs, ValueError, "share memory")
+    scene.check_refused(pairs, ValueError, "share memory")
     scene.opt.apply_gradients(pairs[:1])
-    scene.refuses(pairs[1:], ValueError, "share memory")
+    scene.check_refused(pairs[1:], ValueError, "share memory")
 
 
 def test_interleaved_variables_that_share_no_element_are_fine():
@@ -196,14 +196,14 @@ def test_interleaved_variables_that_share_no_element_are_fine():
 def test_a_variable_made_read_only_later_is_refused():
     scene = Scene()
     scene.table.flags.writeable = False
-    scene.refuses([(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only")
+    scene.check_refused([(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only")
 
 
 def test_a_variable_reshaped_in_place_is_refused():
     scene, w = Scene(), np.ones((2, 2))
     scene.opt.apply_gradients([(np.ones((2, 2)), w)])
     w.resize((4,), refcheck=False)
-    scene.refuses([(np.ones(4), w)], ValueError, r"shape")
+    scene.check_refused([(np.ones(4), w)], ValueError, r"shape")
 
 
 def test_a_variable_whose_array_was_replaced_is_refused():
