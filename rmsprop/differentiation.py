@@ -25,6 +25,7 @@ def compute_gradients(
             )
         sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
+    var_list = var_list if callable(var_list) else flatten(var_list)
     if jac or not _can_be_traced(var_list):
         return _paired(*_evaluated(loss, var_list, _plain))
     traced = GradientTape()
@@ -40,7 +41,7 @@ def compute_gradients(
 
 
 def _can_be_traced(var_list: Any) -> bool:
-    return callable(var_list) or all(isinstance(_plain(source), np.ndarray) for source in flatten(var_list))
+    return callable(var_list) or all(isinstance(_plain(source), np.ndarray) for source in var_list)
 
 
 def _evaluated(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
@@ -48,7 +49,7 @@ def _evaluated(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any]
     if callable(var_list):
         value = loss()
         return value, flatten(var_list())
-    sources = flatten(var_list)
+    sources = var_list
     arguments = [argument(source) for source in sources]
     if all(isinstance(source, Variable) for source in sources):
         return loss(), sources

@@ -1,5 +1,6 @@
 """The settings of an optimizer: numbers, schedules and callables, read once per step."""
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -212,7 +213,12 @@ class Settings:
             config["learning_rate"] = config.pop("lr")
         if isinstance(config.get("learning_rate"), dict):
             config["learning_rate"] = schedules.deserialize(config["learning_rate"], custom_objects)
-        return cls(**config)
+        # The constructor refuses both norms, but one can be assigned later.
+        later = config.pop("global_clipnorm", None) if config.get("clipnorm") is not None else None
+        optimizer = cls(**config)
+        if later is not None:
+            optimizer.global_clipnorm = later
+        return optimizer
 
 
 def learning_rate_of(learning_rate: Value, lr: Value) -> Value:
@@ -233,6 +239,8 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; given {value!r}.") from None
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
     if not low <= number <= high:  # nor is NaN
         at_least = "" if low == -LARGEST else f" and at least {low:g}"
         expected = f"be finite{at_least}" if high == LARGEST else f"be between [{low:g}, {high:g}]"

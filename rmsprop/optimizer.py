@@ -10,7 +10,7 @@ from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.step import grouped, update
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, recording
 from rmsprop.weights import Weights
 
 Pairs = list[tuple[Any, Any]]
@@ -173,7 +173,8 @@ class RMSprop(Settings, Weights):
         RuntimeError
             If a variable with a constraint has a sparse gradient.
 
-        In case of an error, variables, slots and `iterations` are as they were.
+        In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
+        may stay, at zero.
         """
         pairs = gradients.pairs(grads_and_vars)
         if not pairs:
@@ -189,6 +190,9 @@ class RMSprop(Settings, Weights):
         self._prepare(parameters)
         update(groups, hyper)
         count[()] = step + 1
+        if (tape := recording.get()) is not None:
+            for parameter in parameters:
+                tape.forget(parameter.variable)
         return self._iterations
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:

@@ -29,7 +29,7 @@ class Parameter:
         What the backend keeps from one step to the next.
     """
 
-    __slots__ = ("_seen", "backend", "dtype", "is_raw", "plan", "shape", "slots", "variable")
+    __slots__ = ("_seen", "_strides", "backend", "dtype", "is_raw", "plan", "shape", "slots", "variable")
 
     def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
         self.variable = variable
@@ -40,6 +40,7 @@ class Parameter:
         self.dtype = variable.dtype
         self.plan: Any = None
         self._seen = variable.array if is_updated_in_place(variable.array) else None
+        self._strides = variable.array.strides if self._seen is not None else None
 
     def __reduce__(self) -> Any:
         return Parameter, (self.variable, self.is_raw, self.slots)
@@ -55,10 +56,8 @@ class Parameter:
         self.backend.check_variable(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
-        if self._seen is not None and self._seen is not array:
-            raise ValueError(
-                "its array was replaced by another one; expected its values to be changed by assign()."
-            )
+        if self._seen is not None and (self._seen is not array or self._strides != array.strides):
+            raise ValueError("its array, or the strides of this, was replaced; expected changes by assign() only.")
 
     def __str__(self) -> str:
         return described(self.variable.array if self.is_raw else self.variable)

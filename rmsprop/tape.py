@@ -53,6 +53,7 @@ class GradientTape:
     def __exit__(self, *exception: object) -> None:
         recording.reset(self._token)
         self._open.close()
+        self._trace = None
 
     def watch(self, source: Any) -> Any:
         """Follow a variable or an array from here on.
@@ -131,8 +132,8 @@ class GradientTape:
         from autograd.core import add_outgrads, vspace
         from autograd.tracer import isbox
 
-        if isinstance(target, Variable) and self._trace is not None:
-            target = self.read(target)
+        if isinstance(target, Variable) and id(target) in self._watched:
+            target = self._watched[id(target)][1][-1]
         if isinstance(target, np.ndarray) and target.dtype == object:
             raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
         if not isbox(target):
@@ -171,7 +172,7 @@ class GradientTape:
         parts = [arrivals[box._node][0] for box in boxes if box._node in arrivals]
         if not parts:
             return None
-        gradient = np.asarray(sum(parts[1:], parts[0]), dtype=source.dtype)
+        gradient = np.array(sum(parts[1:], parts[0]), dtype=source.dtype)
         return np.conj(gradient) if np.iscomplexobj(gradient) else gradient
 
 

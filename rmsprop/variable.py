@@ -55,7 +55,7 @@ class Variable(ValueOperators):
     __slots__ = ("__weakref__", "array", "constraint", "name", "trainable")
 
     array: Array
-    """The array itself, never traced."""
+    """The array itself, never traced. To change its values, use `assign`, or change them in place."""
 
     def __init__(
         self,
@@ -144,6 +144,10 @@ class Variable(ValueOperators):
     def _converted(self, value: Any) -> Array:
         """Return `value` as an array of the variable's library, shape and dtype."""
         value, xp = value_of(value), namespace(self.array)
+        if hasattr(value, "_trace"):
+            raise TypeError(
+                f"{self.name} can't be assigned a traced value; autograd.tracer.getval makes it plain."
+            )
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
             value = np.asarray(value, order="C")
         if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufcV":

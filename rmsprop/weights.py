@@ -1,6 +1,7 @@
 """The state of an optimizer: its iteration count and the slots of each variable."""
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -33,9 +34,12 @@ class Weights:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the state: alone, for the same variables; as a part of something, for the copies of these."""
-        known = {} if memo else {id(p.key): p.key for p in self._parameters}
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(copy.deepcopy(self.__dict__, known or memo))
+        # A tuple that is being copied has put nothing into the memo yet: only the caller tells.
+        is_alone = not memo and sys._getframe(2).f_globals.get("__name__") != "copy"
+        if is_alone:
+            memo.update((id(p.key), p.key) for p in self._parameters)
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:

@@ -196,7 +196,9 @@ def test_interleaved_variables_that_share_no_element_are_fine():
 def test_a_variable_made_read_only_later_is_refused():
     scene = Scene()
     scene.table.flags.writeable = False
-    scene.check_refused([(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only")
+    scene.check_refused(
+        [(np.ones(4), scene.good), (np.ones((3, 2)), scene.table)], ValueError, "Variable 1.*read-only"
+    )
 
 
 def test_a_variable_reshaped_in_place_is_refused():
@@ -216,6 +218,14 @@ def test_a_variable_whose_array_was_replaced_is_refused():
         scene.opt.apply_gradients([(np.ones(3), scene.vector)])
     scene.vector.array = old
     scene.opt.apply_gradients([(np.ones(3), scene.vector)])
+
+
+@pytest.mark.filterwarnings("ignore:Setting the strides:DeprecationWarning")
+def test_a_variable_whose_strides_were_changed_is_refused():
+    scene, w = Scene(), np.ones((4, 4))
+    scene.opt.apply_gradients([(np.ones((4, 4)), w)])
+    w.strides = (8, 32)
+    scene.check_refused([(np.ones((4, 4)), w)], ValueError, "strides")
 
 
 def test_a_backend_that_fails_leaves_the_variables_of_the_others_alone(monkeypatch):

@@ -212,6 +212,30 @@ def test_assignment_inside_of_a_tape_counts_from_there_on():
     np.testing.assert_array_equal(tape.gradient([before, after], v), [10])
 
 
+def test_a_step_inside_of_a_tape_counts_from_there_on():
+    v = Variable([2.0])
+    with GradientTape() as tape:
+        _ = v**2
+        RMSprop(0.1).apply_gradients([(np.ones(1), v)])
+        after = v**2
+    np.testing.assert_allclose(tape.gradient(after, v), 2 * v.numpy())
+
+
+def test_gradients_share_no_memory():
+    x, y = Variable([1.0, 2.0]), Variable([1.0, 2.0])
+    with GradientTape() as tape:
+        loss = x + y
+    dx, dy = tape.gradient(loss, [x, y])
+    dx *= 0
+    np.testing.assert_array_equal(dy, [1, 1])
+
+
+def test_var_list_may_be_a_generator():
+    v = Variable(np.ones(2))
+    RMSprop().minimize(lambda: v @ v, (each for each in [v]))
+    assert (v.numpy() < 1).all()
+
+
 def test_what_a_tape_cannot_follow_is_refused():
     v = Variable([2.0])
     with GradientTape() as tape:
@@ -220,8 +244,11 @@ def test_what_a_tape_cannot_follow_is_refused():
             pass
     with pytest.raises(TypeError, match="autograd.numpy"):
         tape.gradient(stacked, v)
-    with pytest.raises(RuntimeError, match="with"):
-        GradientTape().watch(v)
+    for closed in (GradientTape(), tape):
+        with pytest.raises(RuntimeError, match="with"):
+            closed.watch(Variable([1.0]))
+    with GradientTape(), pytest.raises(TypeError, match="getval"):
+        v.assign(v * 2)
 
 
 def test_sources_may_be_nested():

@@ -202,6 +202,30 @@ def test_a_container_of_optimizer_and_variables_can_be_copied_in_any_order():
     assert model.opt.current_learning_rate == 0.5
 
 
+@pytest.mark.parametrize("in_order", [lambda opt, v: (opt, v), lambda opt, v: (v, opt), lambda opt, v: [opt, v]])
+def test_optimizer_and_variable_copied_in_one_go_belong_together(in_order):
+    opt, v = RMSprop(0.1), Variable(np.ones(2), name="v")
+    opt.apply_gradients([(np.ones(2), v)])
+    twins = copy.deepcopy(in_order(opt, v))
+    twin, u = sorted(twins, key=lambda x: isinstance(x, Variable))
+    assert u is not v
+    assert twin.get_slot(u, "rms").name == "RMSprop/v/rms"
+
+
+def test_an_optimizer_that_refers_to_itself_can_be_copied():
+    opt = RMSprop()
+    opt.me = opt
+    twin = copy.deepcopy(opt)
+    assert twin.me is twin
+
+
+def test_both_norms_assigned_come_back_from_the_config():
+    opt = RMSprop(clipnorm=1.0)
+    opt.global_clipnorm = 2.0
+    twin = RMSprop.from_config(opt.get_config())
+    assert (twin.clipnorm, twin.global_clipnorm) == (1.0, 2.0)
+
+
 @pytest.mark.parametrize("nothing", [0, 0.0, None])
 def test_no_epsilon_means_the_default(nothing):
     assert RMSprop(epsilon=nothing).epsilon == 1e-7
@@ -221,6 +245,7 @@ BAD_ARGUMENTS = [
     ({"learning_rate": np.ones(2)}, TypeError, "learning_rate"),
     ({"learning_rate": 1j}, TypeError, "learning_rate"),
     ({"rho": -0.1}, ValueError, "rho"),
+    ({"rho": 10**400}, ValueError, "rho"),
     ({"rho": 2.0}, ValueError, "rho"),
     ({"rho": schedules.ExponentialDecay(0.1, 1, 0.5)}, ValueError, "rho"),
     ({"momentum": 2.5}, ValueError, r"`momentum` must be between \[0, 1\]"),
