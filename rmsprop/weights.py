@@ -219,17 +219,15 @@ class Weights:
             return parameter.slots[slot_name]
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
-        xp, dtype = namespace(parameter.variable.array), parameter.dtype
-        if slot_name in SLOTS:
-            dtype = getattr(xp, dtypes.slot_dtype(slot_name, dtypes.name_of(dtype), self.complex_as_real))
-        value = initial_value(initializer, parameter.shape if shape is None else tuple(shape), dtype, xp)
-        if slot_name in SLOTS and tuple(value.shape) != parameter.shape:
-            raise ValueError(
-                f"Slot {slot_name!r} must have the shape {parameter.shape}; given {tuple(value.shape)}."
-            )
+        shape = parameter.shape if shape is None else tuple(shape)
+        # Slots that steps use have to have the shape, dtype and layout that these expect.
+        zeros = self._zeros(parameter, slot_name) if slot_name in SLOTS else None
+        dtype = parameter.dtype if zeros is None else zeros.dtype
+        value = initial_value(initializer, shape, dtype, namespace(parameter.variable.array))
+        slot = self._slot(parameter, slot_name, value) if zeros is None else zeros.assign(value)
         self._parameters.add(parameter)
-        self._add(parameter, slot_name, self._slot(parameter, slot_name, value))
-        return parameter.slots[slot_name]
+        self._add(parameter, slot_name, slot)
+        return slot
 
     def add_weight(
         self,
@@ -278,6 +276,8 @@ def initial_value(
     value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
     if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufc":
         raise TypeError(f"initializer must give an array or numbers; given {value!r}.")
+    if dtypes.is_complex(dtypes.name_of(xp.asarray(value).dtype)) and not dtypes.is_complex(dtypes.name_of(dtype)):
+        raise TypeError(f"initializer must give real numbers; given {value!r}.")
     return xp.asarray(value, dtype=dtype, copy=True)
 
 

@@ -174,12 +174,14 @@ def test_add_slot_takes_shapes_values_and_callables():
 def test_slots_that_steps_use_have_the_shape_and_dtype_that_they_need():
     opt, v = RMSprop(), np.ones(2, np.complex64)
     for bad in ({"shape": (1,)}, {"initializer": np.ones(3)}):
-        with pytest.raises(ValueError, match="must have the shape"):
+        with pytest.raises(ValueError, match="RMSprop/array/rms has shape"):
             opt.add_slot(v, "rms", **bad)
     with pytest.raises(TypeError, match="initializer"):
         opt.add_slot(v, "mine", None)
     assert opt.get_slot_names() == []
-    assert opt.add_slot(v, "rms", "ones").dtype == np.float32
+    with pytest.raises(TypeError, match="real"):
+        opt.add_slot(v, "rms", np.ones(2, complex))
+    assert opt.add_slot(v, "rms", np.ones(2, np.float32)).dtype == np.float32
     opt.apply_gradients([(v, v)])
     np.testing.assert_allclose(opt.get_weights()[1], [1, 1])
 

@@ -39,8 +39,8 @@ def update(
 
 
 def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
-    """Return the gradients, those in the memory of a variable as copies."""
-    owners = {id(parameter.variable.array.data.mem) for parameter in parameters}
+    """Return the gradients, those in the memory of a variable or a slot as copies."""
+    owners = {id(v.array.data.mem) for p in parameters for v in (p.variable, *p.slots.values())}
 
     def apart(array: Array) -> Array:
         return array.copy() if id(array.data.mem) in owners else array
