@@ -21,11 +21,6 @@ def device(array: Array) -> Any:
 
 
 def is_array(x: object) -> bool:
-    """Tell whether `x` is an array of a library that follows the Array API standard."""
-    return isinstance(x, np.ndarray) or bool(_compat().is_array_api_obj(x))
-
-
-def is_plain_array(x: object) -> bool:
     """Tell whether `x` is an array, but not one of NumPy's scalars, which only look like arrays."""
     return isinstance(x, np.ndarray) or (not isinstance(x, np.generic) and bool(_compat().is_array_api_obj(x)))
 

@@ -32,6 +32,11 @@ class Hyperparameters(NamedTuple):
     lazy: bool
     complex_as_real: bool
 
+    @property
+    def epsilons(self) -> tuple[float, float]:
+        """What is added inside and outside of the root; one of them is zero."""
+        return (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
+
 
 class Backend(Protocol):
     """The functions of a backend, which is a module (or any object that has them).

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from rmsprop import schedules
-from rmsprop.arrays import is_plain_array
+from rmsprop.arrays import is_array
 from rmsprop.backends import Hyperparameters
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
@@ -271,10 +271,10 @@ def _replaced(name: str, old: Value, new: Value, low: float = -LARGEST, high: fl
         if name != "learning_rate":
             raise ValueError(f"{name} can't be a schedule, only learning_rate can; given {new!r}.")
         return new
-    if callable(new) and not is_plain_array(new):
+    if callable(new) and not is_array(new):
         return new
     number = _current(name, new, low, high)
-    if isinstance(new, Variable) or is_plain_array(new):
+    if isinstance(new, Variable) or is_array(new):
         return new
     return old.assign(number) if isinstance(old, Variable) else number
 

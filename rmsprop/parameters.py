@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rmsprop import dtypes
-from rmsprop.arrays import is_plain_array, is_updated_in_place
+from rmsprop.arrays import is_array, is_updated_in_place
 from rmsprop.backends import Backend, backend_of
 from rmsprop.variable import Variable
 
@@ -94,7 +94,7 @@ class Parameters:
 
     def _recognised(self, variable: Any) -> Parameter | None:
         """Return the parameter of an array that stands for the same memory as a known one."""
-        if not self._by_memory or not is_plain_array(variable):
+        if not self._by_memory or not is_array(variable):
             return None
         return self._by_memory.get(backend_of(variable).memory(variable))
 
@@ -141,7 +141,7 @@ def refuse_repetition(parameters: Sequence[Parameter]) -> None:
 
 def _new_parameter(variable: Any) -> Parameter:
     is_raw = not isinstance(variable, Variable)
-    if is_raw and not is_plain_array(variable):
+    if is_raw and not is_array(variable):
         raise TypeError("expected an array or a rmsprop.Variable.")
     parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
     array = parameter.variable.array
@@ -154,7 +154,7 @@ def _new_parameter(variable: Any) -> Parameter:
 
 def described(variable: Any) -> str:
     """Return how messages call a variable: by its name, dtype and shape, or what was given instead of one."""
-    if not isinstance(variable, Variable) and not is_plain_array(variable):
+    if not isinstance(variable, Variable) and not is_array(variable):
         return f"({type(variable).__name__} {str(variable)[:40]!r})"
     name = f"{variable.name!r}, " if isinstance(variable, Variable) else ""
     return f"({name}{dtypes.name_of(variable.dtype)}, shape {tuple(variable.shape)})"
@@ -164,6 +164,6 @@ def flatten(nested: Any) -> list[Any]:
     """Return the leaves of nested iterables, of dicts by their sorted keys, as in Keras."""
     if isinstance(nested, dict):
         nested = [nested[key] for key in sorted(nested)]
-    if isinstance(nested, Variable | str) or is_plain_array(nested) or not isinstance(nested, Iterable):
+    if isinstance(nested, Variable | str) or is_array(nested) or not isinstance(nested, Iterable):
         return [nested]
     return [leaf for item in nested for leaf in flatten(item)]

@@ -7,7 +7,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
-from rmsprop.arrays import Array, is_plain_array, is_updated_in_place, namespace, to_numpy
+from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +150,7 @@ class Variable(ValueOperators):
             )
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
             value = np.asarray(value, order="C")
-        if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufcV":
+        if not is_array(value) and np.asarray(value).dtype.kind not in "biufcV":
             raise TypeError(f"{self.name} takes an array or numbers; given {value!r}.")
         new = value if type(value) is type(self.array) else xp.asarray(value)
         if tuple(new.shape) != self.shape:
@@ -201,7 +201,7 @@ class Variable(ValueOperators):
 
 def _own_copy(initial: Any, dtype: Any) -> Array:
     """Return a copy of an initial value, as an array."""
-    if is_plain_array(initial):
+    if is_array(initial):
         xp = namespace(initial)
         return xp.asarray(initial, dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_plain_array, namespace, to_numpy
+from rmsprop.arrays import Array, is_array, namespace, to_numpy
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
@@ -274,7 +274,7 @@ def initial_value(
             raise ValueError(f"Unknown initializer: {initializer!r}; expected one of {sorted(INITIALIZERS)}.")
         return xp.full(shape, INITIALIZERS[initializer], dtype=dtype)
     value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
-    if not is_plain_array(value) and np.asarray(value).dtype.kind not in "biufc":
+    if not is_array(value) and np.asarray(value).dtype.kind not in "biufc":
         raise TypeError(f"initializer must give an array or numbers; given {value!r}.")
     if dtypes.is_complex(dtypes.name_of(xp.asarray(value).dtype)) and not dtypes.is_complex(dtypes.name_of(dtype)):
         raise TypeError(f"initializer must give real numbers; given {value!r}.")

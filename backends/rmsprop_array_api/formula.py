@@ -20,7 +20,7 @@ class State(NamedTuple):
 def stepped(xp: Any, state: State, gradient: Array, hyper: Hyperparameters) -> State:
     """Return the state after a step, by a gradient that has been clipped, in the dtype of the computation."""
     new = 1.0 - hyper.rho
-    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    inner, outer = hyper.epsilons
     rms = variance = hyper.rho * state.rms + new * square(xp, gradient)
     mg = None
     if state.mg is not None:

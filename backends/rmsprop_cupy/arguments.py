@@ -27,7 +27,7 @@ def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None) -> V
 
 def numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     """Return the scalars of the kernels, in the order of `source.SCALARS`."""
-    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    inner, outer = hyper.epsilons
     limit = hyper.clipvalue or 0.0
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer, limit
 

@@ -15,6 +15,9 @@ OPTIONS: tuple[str, ...] = ()
 REAL = {name: np.dtype(source.CUPY_TYPE[source.real_type(name)]).type for name in source.DTYPES}
 """For each dtype of a variable, the scalar type of its arithmetic."""
 
+THREADS = 256
+"""Threads of a block that sums up."""
+
 CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
 
@@ -62,7 +65,7 @@ def norm_kernel(dtype: str, clipvalue: bool, options: tuple[str, ...]) -> Any:
 {source.PREAMBLE}
 extern "C" __global__ void rmsprop_norm(
     const unsigned long long* table, const unsigned long long* gradients, double* sums, const {real} limit) {{
-    __shared__ double shared[256];
+    __shared__ double shared[{THREADS}];
     const unsigned long long* row = table + 3 * (long long)blockIdx.x;
     const {stored}* g = (const {stored}*)gradients[row[2]] + row[1];
     double total = 0;
@@ -87,7 +90,9 @@ def factor_kernel() -> Any:
 
     The rules are those of `rmsprop.clipping`; a limit below 0 stands for none.
     """
-    code = """
+    code = (
+        f"#define THREADS {THREADS}"
+        + """
 __device__ double shrunk(const double norm, const double limit) {
     if (limit <= 0) return limit < 0;
     return norm <= limit ? 1.0 : limit / norm;  // NaN stays
@@ -95,7 +100,7 @@ __device__ double shrunk(const double norm, const double limit) {
 extern "C" __global__ void rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
     const double clipnorm, const double global_clipnorm, double* squares, double* factors) {
-    __shared__ double shared[256];
+    __shared__ double shared[THREADS];
     double total = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
         double square = 0;
@@ -117,6 +122,7 @@ extern "C" __global__ void rmsprop_factor(
     for (int i = threadIdx.x; i < count; i += blockDim.x) factors[order[i]] *= factor;
 }
 """
+    )
     return cupy.RawKernel(code, "rmsprop_factor")
 
 

@@ -22,9 +22,6 @@ Array = Any
 CHUNK = 4_096
 """Elements that one block of threads sums up."""
 
-THREADS = 256
-"""Threads of a block."""
-
 
 class Plan:
     """Where the sums of gradients of given dtypes and sizes go.
@@ -94,10 +91,10 @@ def _measured(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
             if len(table):
                 kernel = kernels.norm_kernel(dtype, hyper.clipvalue is not None, kernels.OPTIONS)
                 limit = kernels.REAL[dtype](hyper.clipvalue or 0.0)
-                kernel((len(table),), (THREADS,), (table, addresses, plan.sums[start:], limit))
+                kernel((len(table),), (kernels.THREADS,), (table, addresses, plan.sums[start:], limit))
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
         arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, plan.squares, plan.factors)
-        kernels.factor_kernel()((1,), (THREADS,), arguments)
+        kernels.factor_kernel()((1,), (kernels.THREADS,), arguments)
     return plan

@@ -13,6 +13,7 @@ from rmsprop_numba.threads import run
 
 Array = np.ndarray[Any, Any]
 Job = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments."""
 
 TASKS = 16
 """Parts that the rows are divided into, for threads to take."""

@@ -1,6 +1,6 @@
 """One step over a list of NumPy arrays."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, rows
 from rmsprop_numba.plans import Plan, owns_memory, plan_of
+from rmsprop_numba.rows import Job
 from rmsprop_numba.threads import run
 
 Array = np.ndarray[Any, Any]
-Job = tuple[Callable[..., object], tuple[Any, ...]]
-"""A function and its arguments."""
 
 
 def update(
@@ -53,7 +52,7 @@ def _jobs(plan: Plan, gradient: Gradient, scalars: tuple[Any, ...], hyper: Hyper
 
 def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     """Return the scalars of the kernels, all in double precision."""
-    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
+    inner, outer = hyper.epsilons
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
 
 
