@@ -1,6 +1,6 @@
 """Backends: what each must offer, and which one an array gets."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rmsprop.parameters import Parameter
 
 Gradient = Array | IndexedSlices
+Refresh = Callable[["Hyperparameters"], None]
+"""Brings the hyperparameters of its next replay to a captured step."""
 
 
 class Hyperparameters(NamedTuple):
@@ -44,8 +46,15 @@ class Backend(Protocol):
     Everything it receives has been validated by the shared code: gradients have the shape and dtype of their
     variable, and a variable occurs once. Nothing here may fail for reasons that a check could have found.
 
-    A backend may have one more function, ``factors(gradients, hyper)``, to do in fewer calls what
-    `squared_norms` and `rmsprop.clipping.factors` do together.
+    A backend may have more functions:
+
+    - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
+      `rmsprop.clipping.factors` do together.
+    - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
+      variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
+      out such rows.
+    - ``is_capturing(parameters)`` tells whether `update` will be captured in a graph, to be replayed later. Then
+      `update` returns a function that is called with the hyperparameters of each replay.
     """
 
     def memory(self, array: Array) -> Hashable:
@@ -76,7 +85,7 @@ class Backend(Protocol):
         gradients: Sequence[Gradient],
         factors: Array | None,
         hyper: Hyperparameters,
-    ) -> None:
+    ) -> "Refresh | None":
         """Update all variables and slots, with each gradient clipped by value, then times its factor."""
 
 

@@ -49,8 +49,10 @@ def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
     logger.warning("Gradients do not exist for these variables, which stay as they are: %s.", missing)
 
 
-def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:
+def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) -> Gradient:
     """Return a gradient that fits its parameter, cast to the dtype of the variable if need be.
+
+    With `validate`, the rows of sparse ones are checked even if that means to wait for a device.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def checked(gradient: Any, parameter: Parameter, position: int) -> Gradient:
     """
     try:
         if isinstance(gradient, IndexedSlices):
-            return _checked_slices(gradient, parameter)
+            return _checked_slices(gradient, parameter, validate)
         dense = _checked_array(gradient, parameter.variable.array, "the gradient")
         if tuple(dense.shape) != parameter.shape:
             raise ValueError(f"the gradient has shape {tuple(dense.shape)}; expected {parameter.shape}.")
@@ -108,7 +110,27 @@ def _refuse_subclass(array: Any, what: str) -> None:
         )
 
 
-def _checked_slices(gradient: IndexedSlices, parameter: Parameter) -> IndexedSlices:
+def report_misses(parameter: Parameter) -> None:
+    """Raise ``ValueError`` for rows out of range in gradients of earlier steps, as far as that is known by now."""
+    report = getattr(parameter.backend, "report_misses", None)
+    if report is not None:
+        try:
+            report(parameter)
+        except ValueError as error:
+            raise ValueError(f"Gradient of variable {parameter}: {error}") from None
+
+
+def _check_range(indices: Array, parameter: Parameter, validate: bool) -> None:
+    """Raise ``ValueError`` for rows out of range, which some backends report only later, unless told to wait."""
+    report_misses = getattr(parameter.backend, "report_misses", None)
+    if report_misses is not None:
+        report_misses(parameter)
+    is_checked = report_misses is None or validate
+    if is_checked and not parameter.backend.in_range(indices, parameter.shape[0]):
+        raise ValueError(f"indices must be >= 0 and < {parameter.shape[0]}.")
+
+
+def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: bool) -> IndexedSlices:
     """Return sparse gradients with values and indices in their final form."""
     array, shape = parameter.variable.array, parameter.shape
     if parameter.variable.constraint is not None:
@@ -122,8 +144,7 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter) -> IndexedSli
     expected = (*indices.shape, *shape[1:])
     if tuple(values.shape) != expected:
         raise ValueError(f"values has shape {tuple(values.shape)}; expected {expected}.")
-    if not parameter.backend.in_range(indices, shape[0]):
-        raise ValueError(f"indices must be >= 0 and < {shape[0]}.")
+    _check_range(indices, parameter, validate)
     return IndexedSlices(values, indices)
 
 

@@ -140,6 +140,7 @@ class Settings:
     lazy = Setting(_flag, "Whether a sparse gradient leaves the averages of rows that it does not list.")
     epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
     complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
+    validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
 
     def _read(self, step: int) -> Hyperparameters:
         """Return the numbers of a step; each schedule and callable is called once."""
@@ -179,7 +180,7 @@ class Settings:
          'epsilon': 1e-07, 'centered': False}
         """
         limits = {name: getattr(self, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")}
-        own = {"lazy": True, "epsilon_in_sqrt": None, "complex_as_real": False}
+        own = {"lazy": True, "epsilon_in_sqrt": None, "complex_as_real": False, "validate": False}
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},

@@ -9,7 +9,7 @@ from rmsprop.backends import Gradient
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.parameters import Parameter, described, refuse_repetition
-from rmsprop.step import grouped, update
+from rmsprop.step import by_backend, check_capturable, clipped, is_capturing, update
 from rmsprop.variable import Variable, recording
 from rmsprop.weights import Weights
 
@@ -65,6 +65,11 @@ class RMSprop(Settings, Weights):
         Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
         with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
 
+    validate : bool, default False
+        Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
+        left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
+        always checked at once.
+
     Raises
     ------
     TypeError, ValueError
@@ -118,6 +123,7 @@ class RMSprop(Settings, Weights):
         lazy: bool = True,
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
+        validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
             raise ValueError(
@@ -133,6 +139,7 @@ class RMSprop(Settings, Weights):
         self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
+        self.validate = validate
 
     @property
     def current_learning_rate(self) -> float:
@@ -171,7 +178,10 @@ class RMSprop(Settings, Weights):
             If there is no gradient for any variable, a shape differs, a variable occurs twice, variables share
             memory, or a hyperparameter is not finite or out of range.
         RuntimeError
-            If a variable with a constraint has a sparse gradient.
+            If a variable with a constraint has a sparse gradient, or a CUDA stream captures and the step can't be
+            captured.
+
+        While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
 
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
         may stay, at zero.
@@ -186,13 +196,59 @@ class RMSprop(Settings, Weights):
         count = self._iterations.array
         step = int(count)
         hyper = self._read(step)
-        groups = grouped(parameters, grads, hyper)
+        groups = by_backend(parameters, grads)
+        if is_capturing(groups):
+            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
+        groups = clipped(groups, hyper)
         self._prepare(parameters)
-        update(groups, hyper)
+        captured = update(groups, hyper)
+        if captured is not None:
+            self._parameters.captured.add(captured)
+            return self._iterations
         count[()] = step + 1
         if (tape := recording.get()) is not None:
             for parameter in parameters:
                 tape.forget(parameter.variable)
+        return self._iterations
+
+    def advance(self) -> Variable:
+        """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
+
+        Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
+        graph. It copies 88 bytes, asynchronously. The optimizer and the gradients' arrays must live as long as the
+        graph. `clipvalue`, `clipnorm`, `global_clipnorm` and the variant of the formula stay as captured.
+
+        Returns
+        -------
+        Variable
+            `iterations`, increased by one.
+
+        Raises
+        ------
+        RuntimeError
+            If no step has been captured, or a setting has been changed that a captured step keeps.
+
+        Examples
+        --------
+        On a GPU::
+
+            opt.build([x])
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                opt.apply_gradients([(gradient, x)])    # is captured, not run
+                graph = stream.end_capture()
+                for _ in range(100):
+                    opt.advance()
+                    graph.launch()
+        """
+        if not self._parameters.captured:
+            raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
+        count = self._iterations.array
+        hyper = self._read(int(count))
+        for refresh in self._parameters.captured:
+            refresh(hyper)
+        count[()] += 1
         return self._iterations
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
@@ -217,7 +273,7 @@ class RMSprop(Settings, Weights):
                 and gradient.shape == parameter.shape
                 and gradient.dtype == array.dtype
             ):
-                gradient = gradients.checked(gradient, parameter, position)
+                gradient = gradients.checked(gradient, parameter, position, self.validate)
             parameters.append(parameter)
             grads.append(gradient)
         if len(pairs) > 1 and len({id(p.key) for p in parameters}) < len(pairs):

@@ -1,11 +1,13 @@
 """The step itself: parameters and gradients are handed to their backends, all or none of them."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from rmsprop import clipping
 from rmsprop.arrays import Array, is_updated_in_place
-from rmsprop.backends import Backend, Gradient, Hyperparameters
+from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
+from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
 
@@ -19,29 +21,75 @@ class Group(NamedTuple):
     factors: Array | None
 
 
-def grouped(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> list[Group]:
-    """Split parameters and gradients by backend, and determine the factors; nothing is changed yet."""
-    groups = _by_backend(parameters, gradients)
+def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
+    """Split parameters and gradients by backend."""
+    backend = parameters[0].backend
+    if len(parameters) == 1 or all([p.backend is backend for p in parameters]):
+        return [Group(backend, parameters, gradients, None)]
+    groups: dict[int, Group] = {}
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        group = groups.setdefault(id(parameter.backend), Group(parameter.backend, [], [], None))
+        group.parameters.append(parameter)  # type: ignore[attr-defined]
+        group.gradients.append(gradient)  # type: ignore[attr-defined]
+    return list(groups.values())
+
+
+def is_capturing(groups: Sequence[Group]) -> bool:
+    """Tell whether a step will be captured, to be replayed later, by one of the backends."""
+    asked = [(getattr(group.backend, "is_capturing", None), group.parameters) for group in groups]
+    return any([ask is not None and ask(parameters) for ask, parameters in asked])
+
+
+def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str]) -> None:
+    """Raise ``RuntimeError`` unless a captured step does the same as one that is taken.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    given : sequence
+        The gradients as the user gave them: a copy would be gone by the time of the replay.
+    needed : set of str
+        The names of the slots.
+    """
+    parameters = [p for group in groups for p in group.parameters]
+    gradients = [g for group in groups for g in group.gradients]
+    reasons = [
+        ("all variables must be CuPy arrays", len(groups) > 1),
+        ("call build(var_list) before, or take a step", not all(p.slots.keys() >= needed for p in parameters)),
+        ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
+        (
+            "gradients must be dense arrays with the dtype of their variables",
+            any(isinstance(g, IndexedSlices) for g in gradients) or {*map(id, gradients)} != {*map(id, given)},
+        ),
+    ]
+    for reason, is_broken in reasons:
+        if is_broken:
+            raise RuntimeError(f"A step can't be captured in a graph: {reason}.")
+
+
+def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
+    """Return the groups with the factors that clip their gradients; nothing is changed yet."""
     if hyper.clipnorm is None and hyper.global_clipnorm is None:
         return groups
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
-        return [groups[0]._replace(factors=own(gradients, hyper))]
+        return [groups[0]._replace(factors=own(groups[0].parameters, groups[0].gradients, hyper))]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
     factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
     return [group._replace(factors=factor) for group, factor in zip(groups, factors, strict=True)]
 
 
-def update(groups: Sequence[Group], hyper: Hyperparameters) -> None:
+def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
     """Let each backend update its variables, then apply the constraints.
+
+    Returns what refreshes the step if it has only been captured, which one backend does alone.
 
     If that fails, for instance in a constraint, all is undone. Arrays that are updated in place are copied for
     this only if there is a constraint: their backends check before they begin, and come last.
     """
     has_constraint = any([p.variable.constraint for group in groups for p in group.parameters])
     if len(groups) == 1 and not has_constraint:
-        _run(groups[0], hyper)
-        return
+        return _run(groups[0], hyper)
     parameters = [p for group in groups for p in group.parameters]
     touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
     before = [(v, _kept(v, has_constraint)) for v in touched]
@@ -56,10 +104,11 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> None:
             if array is not None:
                 variable.assign(array)
         raise
+    return None
 
 
-def _run(group: Group, hyper: Hyperparameters) -> None:
-    group.backend.update(group.parameters, group.gradients, group.factors, hyper)
+def _run(group: Group, hyper: Hyperparameters) -> Refresh | None:
+    return group.backend.update(group.parameters, group.gradients, group.factors, hyper)
 
 
 def _kept(variable: Variable, has_constraint: bool) -> Array | None:
@@ -67,15 +116,3 @@ def _kept(variable: Variable, has_constraint: bool) -> Array | None:
     if not is_updated_in_place(variable.array):
         return variable.array
     return variable.array.copy() if has_constraint else None
-
-
-def _by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
-    backend = parameters[0].backend
-    if len(parameters) == 1 or all([p.backend is backend for p in parameters]):
-        return [Group(backend, parameters, gradients, None)]
-    groups: dict[int, Group] = {}
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        group = groups.setdefault(id(parameter.backend), Group(parameter.backend, [], [], None))
-        group.parameters.append(parameter)  # type: ignore[attr-defined]
-        group.gradients.append(gradient)  # type: ignore[attr-defined]
-    return list(groups.values())

@@ -9,6 +9,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace, to_numpy
+from rmsprop.gradients import report_misses
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
@@ -133,6 +134,11 @@ class Weights:
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Return NumPy copies of the `weights`, in the order of Keras.
 
+        Raises
+        ------
+        ValueError
+            Once, if a GPU found rows out of range in a sparse gradient of an earlier step.
+
         Examples
         --------
         >>> import numpy as np, rmsprop
@@ -141,7 +147,10 @@ class Weights:
         >>> opt.get_weights()
         [array(1), array([0.5, 2. ])]
         """
-        return [to_numpy(weight.array) for weight in self.weights]
+        weights = [to_numpy(weight.array) for weight in self.weights]
+        for parameter in self._parameters:
+            report_misses(parameter)
+        return weights
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace the `weights`, for instance by those of an optimizer in Keras.

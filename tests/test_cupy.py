@@ -14,6 +14,10 @@ from rmsprop.testing import BackendTests, hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
+from rmsprop_cupy import kernels  # noqa: E402
+from rmsprop_cupy.kept import Kept  # noqa: E402
+from rmsprop_cupy.norms import measured  # noqa: E402
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not cupy.cuda.is_available(), reason="no CUDA device"),
@@ -115,7 +119,7 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     hyper = hyper_of(RMSprop(**settings))
     (expected,) = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)
     gradients = [cupy.asarray(g) for g in host]
-    np.testing.assert_allclose(rmsprop_cupy.factors(gradients, hyper).get(), expected, rtol=1e-12)
+    np.testing.assert_allclose(measured(Kept(), gradients, hyper).factors.get(), expected, rtol=1e-12)
     np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
 
 
@@ -236,3 +240,93 @@ def test_the_memory_traffic_is_the_least_there_can_be(gpusim):
             if k.name == "rmsprop" and not k.f64 and not k.approx and k.launches
         }
         assert accesses in counts
+
+
+@pytest.fixture
+def unfused(monkeypatch):
+    """Let multiplications and additions be rounded each, and keep subnormal numbers, as on the host."""
+    monkeypatch.setattr(kernels, "OPTIONS", ("-fmad=false", "-ftz=false"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}, {"clipvalue": 0.5}], ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("count", [1, 6])
+def test_without_fused_operations_the_bits_are_those_of_the_host(unfused, settings, dtype, count):
+    if "clipvalue" in settings and np.dtype(dtype).kind == "c":
+        pytest.skip("the moduli of complex numbers come from different hypot functions")
+    rng = np.random.default_rng(0)
+    sizes = [int(n) for n in rng.integers(1, 3000, count)]
+    host = [rng.standard_normal(n).astype(dtype) for n in sizes]
+    device = [cupy.asarray(h) for h in host]
+    one, two = RMSprop(0.01, **settings), RMSprop(0.01, **settings)
+    for _ in range(5):
+        gradients = [rng.standard_normal(n).astype(dtype) for n in sizes]
+        one.apply_gradients(zip(gradients, host, strict=True))
+        two.apply_gradients(zip(map(cupy.asarray, gradients), device, strict=True))
+    for a, b in zip(host + one.get_weights(), [d.get() for d in device] + two.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_rows_out_of_range_are_left_out_and_reported_once():
+    table, other = cupy.ones((3, 2)), cupy.ones((3, 2))
+    gradient = IndexedSlices(cupy.ones((5, 2)), cupy.asarray([-7, 1, 3, 1, 2**40]))
+    opt = RMSprop(0.1)
+    opt.apply_gradients([(gradient, table), (cupy.ones((3, 2)), other)])
+    cupy.cuda.Device().synchronize()
+    assert (table.get() < 1).all(1).tolist() == [False, True, False]
+    before = table.get().tobytes(), other.get().tobytes()
+    report = r"float64, shape \(3, 2\).*>= 0 and < 3; an earlier step left out 3, from -7 to 1099511627776"
+    good = IndexedSlices(cupy.ones((1, 2)), cupy.asarray([0]))
+    with pytest.raises(ValueError, match=report):
+        opt.apply_gradients([(good, table), (cupy.ones((3, 2)), other)])
+    assert (table.get().tobytes(), other.get().tobytes()) == before
+    opt.apply_gradients([(gradient, table)])
+    with pytest.raises(ValueError, match=report):
+        opt.get_weights()
+    assert opt.iterations == opt.get_weights()[0] == 2
+
+
+def test_a_sparse_step_touches_listed_rows_only(gpusim):
+    gradient = IndexedSlices(cupy.ones((4, 4), cupy.float32), cupy.asarray([5, 3, 1, 0]))
+    counts = []
+    for height in (10, 1000):
+        before = _accesses(gpusim)
+        RMSprop(rho=0.5).apply_gradients([(gradient, cupy.ones((height, 4), cupy.float32))])
+        counts.append(_accesses(gpusim) - before)
+    assert counts[0] == counts[1] > 0
+
+
+def _accesses(gpusim):
+    """Return how many elements the kernel of sparse gradients has loaded and stored so far."""
+    kernels = gpusim.report("rmsprop_rows")
+    return sum(sum(k.loaded.values()) + sum(k.stored.values()) for k in kernels)
+
+
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_a_sparse_step_waits_for_nothing_but_cupys_sorting(gpusim, duplicates):
+    rows = np.array([5, 3, 5, 0] if duplicates else [5, 3, 1, 0])
+    table = cupy.ones((100, 4), cupy.float32)
+    gradient = IndexedSlices(cupy.ones((4, 4), cupy.float32), cupy.asarray(rows))
+    opt = RMSprop(momentum=0.9)
+    for _ in range(2):
+        opt.apply_gradients([(gradient, table)])
+    gpusim.reset_counters()
+    cupy.argsort(gradient.indices, kind="stable")
+    sorting = gpusim.counters()
+    gpusim.reset_counters()
+    opt.apply_gradients([(gradient, table)])
+    counted = gpusim.counters()
+    for what in ("synchronisations", "memcpy_d2h", "memcpy_async_d2h", "mallocs"):
+        assert counted[what] == sorting[what]
+
+
+def test_kernels_use_no_atomics_but_those_that_count_missing_rows(gpusim):
+    for momentum in (0.0, 0.9):
+        table = cupy.ones((6, 3), cupy.float32)
+        gradient = IndexedSlices(cupy.ones((4, 3), cupy.float32), cupy.asarray([5, 5, 5, 0]))
+        opt = RMSprop(momentum=momentum, global_clipnorm=1.0)
+        opt.apply_gradients([(gradient, table)])
+        opt.apply_gradients([(table, table)])
+    for kernel in gpusim.report():
+        if kernel.name.startswith("rmsprop"):
+            assert kernel.atomics == (3 if kernel.name == "rmsprop_rows" else 0), kernel

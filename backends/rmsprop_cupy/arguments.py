@@ -18,11 +18,11 @@ def slots(parameter: Parameter, hyper: Hyperparameters) -> list[Array]:
     return [parameter.variable.array, *(parameter.slots[name].array for name in names)]
 
 
-def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None) -> Variant:
+def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, captured: object) -> Variant:
     """Return what the kernel for an array is to be compiled for."""
     name = dtypes.name_of(array.dtype)
     has_momentum, has_limit = hyper.momentum is not None, hyper.clipvalue is not None
-    return Variant(name, has_momentum, hyper.centered, has_limit, factors is not None)
+    return Variant(name, has_momentum, hyper.centered, has_limit, factors is not None, captured is not None)
 
 
 def numbers(hyper: Hyperparameters) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ class Column:
     """
 
     def __init__(self, size: int) -> None:
-        self.array = cupy.zeros(size, cupy.uint64)
+        self.array = cupy.empty(size, cupy.uint64)
         self._last: Host | None = None
         self._buffers: list[tuple[Any, Any]] = []  # pinned memory, and the event after which it is free
 

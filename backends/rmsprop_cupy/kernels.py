@@ -30,24 +30,22 @@ def _slots(variant: Variant) -> list[tuple[str, str]]:
     return slots + [(number, "mom")] * variant.momentum + [(number, "mg")] * variant.centered
 
 
-def _scalars(variant: Variant) -> str:
-    real = source.CUPY_TYPE[source.real_type(variant.dtype)]
-    return ", ".join(f"{real} {name}" for name in source.SCALARS)
+def _own_factor(variant: Variant) -> str:
+    return f"const {source.real_type(variant.dtype)} factor = factors[which];" if variant.factor else ""
 
 
 @cache
 def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for one array of any strides."""
     factor = "raw float64 factors, int32 which, " if variant.factor else ""
-    prepare = f"const {source.real_type(variant.dtype)} factor = factors[which];" if variant.factor else ""
     return cupy.ElementwiseKernel(
-        f"{variant.dtype} g, {factor}{_scalars(variant)}",
+        f"{variant.dtype} g, {factor}{source.scalar_parameters(variant)}",
         ", ".join(f"{dtype} {name}" for dtype, name in _slots(variant)),
         f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};\n"
         + source.formula(variant),
         "rmsprop",
         preamble=source.PREAMBLE,
-        loop_prep=prepare,
+        loop_prep=source.preparation(variant) + _own_factor(variant),
         options=options,
     )
 
@@ -137,12 +135,12 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
         "if (lane < row[0]) {",
-        f"const {types[0]} g = (({types[0]}*)gradients[2 * row[2]])[row[1] + lane];",
+        f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
         *[
             f"{kind}& {name} = (({kind}*)row[{column}])[lane];"
             for column, (kind, (_, name)) in enumerate(zip(types, slots, strict=True), 3)
         ],
-        f"const {real} factor = factors[gradients[2 * row[2] + 1]];" if variant.factor else "",
+        f"const {real} factor = factors[row[2]];" if variant.factor else "",
         f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};",
         source.formula(variant),
         "}",
@@ -150,11 +148,12 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     factor = "raw float64 factors, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
-        f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{_scalars(variant)}",
+        f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{source.scalar_parameters(variant)}",
         "raw uint64 table",
         "\n".join(body),
         "rmsprop_list",
         preamble=source.PREAMBLE,
+        loop_prep=source.preparation(variant),
         options=options,
     )
 
@@ -164,13 +163,20 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for sparse gradients.
 
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
-    adds up the gradients of all of them in their order, so that the sum always has the same bits.
+    adds up the gradients of all of them in their order, so that the sum always has the same bits. Rows beyond
+    `height` are left out, and reported in `misses`, see `rmsprop_cupy.misses`.
     """
     factor = "raw float64 factors, int32 which, " if variant.factor else ""
-    real, number = source.real_type(variant.dtype), source.number_type(variant.dtype)
+    number = source.number_type(variant.dtype)
     lines = [
         "const long long first = i / columns, column = i % columns, row = ordered[first];",
-        "if (first == 0 || ordered[first - 1] != row) {",
+        "if (row < 0 || row >= height) {",
+        "if (column == 0) {",
+        "atomicAdd((unsigned long long*)&misses[0], 1ull);",
+        "atomicMin((long long*)&misses[1], row);",
+        "atomicMax((long long*)&misses[2], row);",
+        "}",
+        "} else if (first == 0 || ordered[first - 1] != row) {",
         f"{number} gradient = 0;",
         "for (long long k = first; k < listed && ordered[k] == row; ++k)",
         f"gradient = gradient + {source.limited(variant, 'values[order[k] * columns + column]')};",
@@ -182,11 +188,11 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw int64 order, raw int64 ordered, int64 listed, int64 columns, "
-        f"{factor}{_scalars(variant)}",
-        tables,
+        f"int64 height, {factor}{source.scalar_parameters(variant)}",
+        f"raw int64 misses, {tables}",
         "\n".join(lines),
         "rmsprop_rows",
         preamble=source.PREAMBLE,
-        loop_prep=f"const {real} factor = factors[which];" if variant.factor else "",
+        loop_prep=source.preparation(variant) + _own_factor(variant),
         options=options,
     )

@@ -1,8 +1,8 @@
 """Many arrays in one launch, through a table of their addresses.
 
 A row of the table stands for up to `kernels.CHUNK` elements of one array. It holds their number, the index of the
-first in the array, the array's position in the list, and the addresses of the first in variable and slots. The
-table is made once. Where the gradients are is written for each step, if it has changed.
+first in the array, the array's position in the step's list, and the addresses of the first in variable and slots.
+The table is made once. Where the gradients are is written for each step, if it has changed.
 """
 
 from collections.abc import Sequence
@@ -14,58 +14,66 @@ import numpy as np
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import numbers, paired, slots, variant_of
-from rmsprop_cupy.columns import Column
+from rmsprop_cupy.arguments import paired, slots, variant_of
+from rmsprop_cupy.captures import scalars
+from rmsprop_cupy.kept import Kept
 
 Array = Any
 
 
 class Plan:
-    """The table of a list, and the addresses of the last gradients.
+    """The table of a list.
 
     Attributes
     ----------
     parameters : list of Parameter
+    positions : list of int
+        Where they stand in the step's list.
     slot_count : int
         Columns of the table that are addresses.
     table : cupy.ndarray of uint64
-    gradients : Column
-        For each array the address of its gradient, and the position of its clipping factor.
     """
 
-    def __init__(self, parameters: list[Parameter], hyper: Hyperparameters) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> None:
+        self.parameters, self.positions = parameters, positions
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         self.slot_count = len(tables[0])
-        self.table = cupy.asarray(np.concatenate([_rows(k, arrays) for k, arrays in enumerate(tables)]))
-        self.gradients = Column(2 * len(parameters))
+        rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
+        self.table = cupy.asarray(np.concatenate(rows))
 
 
 def update(
     parameters: list[Parameter],
+    positions: list[int],
     gradients: Sequence[Array],
-    positions: Sequence[int],
     factors: Array | None,
     hyper: Hyperparameters,
+    kept: Kept,
 ) -> None:
-    """Update contiguous variables of one device and dtype; `positions` are those of their factors."""
+    """Update contiguous variables of one device and dtype; `gradients` and `factors` are those of the step."""
     first = parameters[0].variable.array
     with first.device:
-        plan = parameters[0].plan
-        count = 2 + (hyper.momentum is not None) + hyper.centered
-        if plan is None or plan.slot_count != count or plan.parameters != parameters:
-            plan = parameters[0].plan = Plan(parameters, hyper)
+        sample = paired(first, hyper)
+        variant = variant_of(sample, hyper, factors, kept.captured)
+        with kept.setup():
+            plan = _plan(kept, parameters, positions, hyper)
+            addresses = kept.addresses(gradients)
         if plan.table.size == 0:
             return
-        written = np.empty(2 * len(gradients), np.uint64)
-        written[::2] = [gradient.data.ptr for gradient in gradients]
-        written[1::2] = positions
-        columns = plan.gradients.write(written)
-        sample = paired(first, hyper)
-        kernel = kernels.list_kernel(variant_of(sample, hyper, factors), kernels.OPTIONS)
+        kernel = kernels.list_kernel(variant, kernels.OPTIONS)
         factor = () if factors is None else (factors,)
         size = plan.table.shape[0] * kernels.CHUNK
-        kernel(sample, columns, *factor, *numbers(hyper), plan.table, size=size)
+        kernel(sample, addresses, *factor, *scalars(variant, hyper, kept.captured), plan.table, size=size)
+
+
+def _plan(kept: Kept, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> Plan:
+    array = parameters[0].variable.array
+    key = array.device.id, array.dtype
+    count = 2 + (hyper.momentum is not None) + hyper.centered
+    plan: Plan | None = kept.lists.get(key)
+    if plan is None or (plan.slot_count, plan.positions, plan.parameters) != (count, positions, parameters):
+        plan = kept.lists[key] = Plan(parameters, positions, hyper)
+    return plan
 
 
 def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:

@@ -1,21 +1,23 @@
 """Norms of gradients and the factors that clip them, on the device and always with the same bits.
 
 Blocks of threads sum squares of stretches of `CHUNK` elements, in double precision and a fixed order. One more
-block adds these sums up for each gradient, in order, and makes factors of them.
+block adds these sums up for each gradient, in order, and makes factors of them. That block is on the device of the
+first gradient, to which the sums of other devices are copied.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired
-from rmsprop_cupy.columns import Column
+from rmsprop_cupy.devices import copied
+from rmsprop_cupy.kept import Kept, kept_for_step
 
 Array = Any
 
@@ -23,45 +25,62 @@ CHUNK = 4_096
 """Elements that one block of threads sums up."""
 
 
+class Kind(NamedTuple):
+    """What a plan depends on of a gradient."""
+
+    device: int
+    dtype: str
+    size: int
+
+
+class Part(NamedTuple):
+    """The stretches of all gradients of one device and dtype.
+
+    A row of the table is the number of elements, the index of the first, and the position of the gradient.
+    """
+
+    device: Any
+    dtype: str
+    table: Array
+    sums: Array
+
+
 class Plan:
-    """Where the sums of gradients of given dtypes and sizes go.
+    """Where the sums of gradients of given kinds go.
 
     Attributes
     ----------
-    addresses : Column
-        The address of each gradient.
-    groups : list of (dtype, table, int)
-        For each dtype the table of its stretches, and where the sums of these start. A row of a table is the
-        number of elements, the index of the first, and the position of the gradient.
+    kinds : list of Kind
+    parts : list of (Part, cupy.ndarray)
+        Each with its place in the sums of all.
     starts : cupy.ndarray
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    sums, factors : cupy.ndarray of float64
+    sums, squares, factors : cupy.ndarray of float64
     """
 
-    def __init__(self, kinds: tuple[tuple[str, int], ...]) -> None:
-        self.addresses = Column(len(kinds))
-        self.groups, order, counts, total = [], [], [], 0
-        for dtype in dict.fromkeys(name for name, _ in kinds):
-            members = [i for i, (name, _) in enumerate(kinds) if name == dtype]
-            rows = [_rows(i, kinds[i][1]) for i in members]
-            table = np.concatenate(rows)
-            self.groups.append((dtype, cupy.asarray(table), total))
-            total += len(table)
-            order += members
-            counts += [len(r) for r in rows]
-        self.starts = cupy.asarray(np.cumsum([0, *counts], dtype=np.int64))
-        self.order = cupy.asarray(np.array(order, np.int64))
-        self.sums = cupy.zeros(total, cupy.float64)
-        self.squares = cupy.zeros(len(kinds), cupy.float64)
-        self.factors = cupy.zeros(len(kinds), cupy.float64)
+    def __init__(self, kinds: list[Kind]) -> None:
+        self.kinds = kinds
+        members: dict[tuple[int, str], list[int]] = {}
+        for i, kind in enumerate(kinds):
+            members.setdefault((kind.device, kind.dtype), []).append(i)
+        rows = {key: [_rows(i, kinds[i].size) for i in ids] for key, ids in members.items()}
+        counts = [len(stretches) for part in rows.values() for stretches in part]
+        starts = np.cumsum([0, *counts], dtype=np.int64)
+        self.starts = cupy.asarray(starts)
+        self.order = cupy.asarray(np.concatenate(list(members.values())))
+        self.sums, self.squares, self.factors = (cupy.empty(n) for n in (int(starts[-1]), len(kinds), len(kinds)))
+        self.parts, stop = [], 0
+        for (device, dtype), stretches in rows.items():
+            table = np.concatenate(stretches)
+            start, stop = stop, stop + len(table)
+            self.parts.append((self._part(device, dtype, table, self.sums[start:stop]), self.sums[start:stop]))
 
-
-@lru_cache(maxsize=64)
-def _plan(device: int, stream: int, kinds: tuple[tuple[str, int], ...]) -> Plan:
-    """Return a plan of one stream alone, in which one use of its memory comes after the other."""
-    return Plan(kinds)
+    def _part(self, device: int, dtype: str, table: np.ndarray[Any, Any], place: Array) -> Part:
+        with cupy.cuda.Device(device) as own:
+            sums = place if device == self.sums.device.id else cupy.empty_like(place)
+            return Part(own, dtype, cupy.asarray(table), sums)
 
 
 def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
@@ -70,31 +89,54 @@ def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 
-def factors(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the factors by which gradients on one device are to be multiplied."""
-    return _measured(gradients, hyper).factors
+def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
+    """Return the factors by which gradients are to be multiplied, on the device of the first."""
+    return measured(kept_for_step(parameters), gradients, hyper).factors
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
     """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
-    return _measured(gradients, hyper).squares.copy()
+    return measured(Kept(), gradients, hyper).squares
 
 
-def _measured(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
-    values = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
-    arrays = [cupy.ascontiguousarray(paired(a, hyper)) for a in values]
+def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
+    """Compute squared norms and factors; return the plan that holds them."""
+    arrays = [_flat(gradient, hyper, kept) for gradient in gradients]
+    kinds = [Kind(a.data.device_id, a.dtype.name, a.size) for a in arrays]
     with arrays[0].device:
-        kinds = tuple((a.dtype.name, a.size) for a in arrays)
-        plan = _plan(arrays[0].device.id, cupy.cuda.get_current_stream().ptr, kinds)
-        addresses = plan.addresses.write(np.array([a.data.ptr for a in arrays], np.uint64))
-        for dtype, table, start in plan.groups:
-            if len(table):
-                kernel = kernels.norm_kernel(dtype, hyper.clipvalue is not None, kernels.OPTIONS)
-                limit = kernels.REAL[dtype](hyper.clipvalue or 0.0)
-                kernel((len(table),), (kernels.THREADS,), (table, addresses, plan.sums[start:], limit))
+        with kept.setup():
+            if kept.norms is None or kept.norms.kinds != kinds:
+                kept.norms = Plan(kinds)
+        plan: Plan = kept.norms
+        for part, place in plan.parts:
+            _sum(part, arrays, hyper, kept)
+            if part.sums is not place:
+                copied(part.sums, place)
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
         arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, plan.squares, plan.factors)
         kernels.factor_kernel()((1,), (kernels.THREADS,), arguments)
     return plan
+
+
+def _flat(gradient: Gradient, hyper: Hyperparameters, kept: Kept) -> Array:
+    """Return the elements of a gradient, without gaps."""
+    given = paired(gradient.values if isinstance(gradient, IndexedSlices) else gradient, hyper)
+    with given.device:
+        array = cupy.ascontiguousarray(given)
+    if kept.captured is not None and array is not given:
+        kept.temporaries.append(array)
+    return array
+
+
+def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept) -> None:
+    """Let the device sum the squares of each stretch."""
+    if not len(part.table):
+        return
+    with part.device:
+        with kept.setup():
+            addresses = kept.addresses(arrays)
+        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, kernels.OPTIONS)
+        limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
+        kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit))

@@ -6,15 +6,30 @@ import cupy
 
 from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired
+from rmsprop_cupy.kept import kept_of
+from rmsprop_cupy.misses import Misses
 from rmsprop_cupy.source import Variant
 
 Array = Any
 
 
+def report_misses(parameter: Parameter) -> None:
+    """Raise ``ValueError`` if earlier steps are known to have left out rows of a variable."""
+    misses = kept_of(parameter).misses
+    if misses is not None:
+        misses.report(parameter.shape[0])
+
+
 def update(
-    variant: Variant, tables: list[Array], gradient: IndexedSlices, factor: tuple[Any, ...], hyper: Hyperparameters
+    parameter: Parameter,
+    variant: Variant,
+    tables: list[Array],
+    gradient: IndexedSlices,
+    factor: tuple[Any, ...],
+    hyper: Hyperparameters,
 ) -> None:
     """Update the rows of a variable and its slots that a sparse gradient lists."""
     scalars = numbers(hyper)
@@ -25,8 +40,11 @@ def update(
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
     if values.size == 0:
         return
+    kept = kept_of(parameter)
+    kept.misses = misses = kept.misses or Misses()
     order = cupy.argsort(gradient.indices, kind="stable")
     ordered = gradient.indices[order].astype(cupy.int64)
-    columns = values.size // len(values)
+    columns, height = values.size // len(values), parameter.shape[0]
     kernel = kernels.rows_kernel(variant, kernels.OPTIONS)
-    kernel(values, order, ordered, len(values), columns, *factor, *scalars, *tables, size=values.size)
+    sizes = len(values), columns, height
+    kernel(values, order, ordered, *sizes, *factor, *scalars, misses.array, *tables, size=values.size)

@@ -16,6 +16,8 @@ class Variant(NamedTuple):
     centered: bool
     clipvalue: bool
     factor: bool
+    captured: bool = False
+    """Whether the scalars lie in the device's memory, for a CUDA graph that would freeze arguments."""
 
 
 def is_complex(variant: Variant) -> bool:
@@ -69,6 +71,19 @@ SCALARS = ("lr", "rho", "fresh", "beta", "inner", "outer", "limit")
 
 Of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
 """
+
+
+def scalar_parameters(variant: Variant) -> str:
+    """Return the declaration of a kernel's arguments that are numbers, or of the array that holds them."""
+    real = CUPY_TYPE[real_type(variant.dtype)]
+    return f"raw {real} numbers" if variant.captured else ", ".join(f"{real} {name}" for name in SCALARS)
+
+
+def preparation(variant: Variant) -> str:
+    """Return the statements before a kernel's loop: they read what is the same for all elements."""
+    real = real_type(variant.dtype)
+    lines = [f"const {real} {name} = numbers[{i}];" for i, name in enumerate(SCALARS) if variant.captured]
+    return "\n".join(lines)
 
 
 def limited(variant: Variant, gradient: str) -> str:

@@ -6,8 +6,10 @@ from typing import Any
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
-from rmsprop_cupy import kernels, lists, rows
-from rmsprop_cupy.arguments import numbers, paired, slots, variant_of
+from rmsprop_cupy import devices, kernels, lists, rows
+from rmsprop_cupy.arguments import paired, slots, variant_of
+from rmsprop_cupy.captures import Captured, scalars
+from rmsprop_cupy.kept import Kept, kept_for_step
 
 Array = Any
 
@@ -20,30 +22,39 @@ def update(
     gradients: Sequence[Gradient],
     factors: Array | None,
     hyper: Hyperparameters,
-) -> None:
+) -> Captured | None:
     """Update all variables and slots; see `rmsprop.backends.Backend`."""
-    separated = _disjoint(parameters, gradients)
+    kept = kept_for_step(parameters)
+    separated = _disjoint(parameters, gradients, kept)
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
         array = parameter.variable.array
         is_dense = not isinstance(gradient, IndexedSlices)
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
-        alike.setdefault((array.device.id, array.dtype) if is_listed else i, []).append(i)
+        alike.setdefault((array.data.device_id, array.dtype) if is_listed else i, []).append(i)
+    addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
     for kind, members in alike.items():
+        device = parameters[members[0]].variable.array.device
+        near = None if factors is None else devices.on(device, factors)
         if isinstance(kind, tuple) and len(members) > FEW:
-            group = [parameters[i] for i in members], [separated[i] for i in members]
-            lists.update(*group, members, factors, hyper)
+            lists.update([parameters[i] for i in members], members, addressed, near, hyper, kept)
             continue
         for i in members:
-            _update_one(parameters[i], separated[i], i, factors, hyper)
+            _update_one(parameters[i], separated[i], i, near, hyper, kept)
+    return kept.captured
 
 
-def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
+def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
     """Return the gradients, those in the memory of a variable or a slot as copies."""
     owners = {id(v.array.data.mem) for p in parameters for v in (p.variable, *p.slots.values())}
 
     def apart(array: Array) -> Array:
-        return array.copy() if id(array.data.mem) in owners else array
+        if id(array.data.mem) not in owners:
+            return array
+        copy = array.copy()
+        if kept.captured is not None:
+            kept.temporaries.append(copy)
+        return copy
 
     return [
         IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
@@ -51,15 +62,15 @@ def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) ->
 
 
 def _update_one(
-    parameter: Parameter, gradient: Gradient, which: int, factors: Array | None, hyper: Hyperparameters
+    parameter: Parameter, gradient: Gradient, which: int, factors: Array | None, hyper: Hyperparameters, kept: Kept
 ) -> None:
     array = parameter.variable.array
     tables = [paired(a, hyper) for a in slots(parameter, hyper)]
-    variant = variant_of(tables[0], hyper, factors)
+    variant = variant_of(tables[0], hyper, factors, kept.captured)
     factor = () if factors is None else (factors, which)
     with array.device:
         if isinstance(gradient, IndexedSlices):
-            rows.update(variant, tables, gradient, factor, hyper)
+            rows.update(parameter, variant, tables, gradient, factor, hyper)
         else:
             kernel = kernels.array_kernel(variant, kernels.OPTIONS)
-            kernel(paired(gradient, hyper), *factor, *numbers(hyper), *tables)
+            kernel(paired(gradient, hyper), *factor, *scalars(variant, hyper, kept.captured), *tables)
