@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import IndexedSlices, RMSprop, dtypes
+from rmsprop import IndexedSlices, RMSprop, Variable, dtypes
 from rmsprop.arrays import to_numpy
-from rmsprop.oracle import assert_step, hyper_of, snapshot
+from rmsprop.oracle import HALVES, assert_step, hyper_of, snapshot
 
-LIBRARIES = ("numpy", "cupy")
+GENERIC = ("array_api_strict", "torch", "jax.numpy")
+"""Libraries of which the first that is installed serves to check the backend for all others."""
+
 PACKAGES = ("rmsprop", "numpy", "numba", "array-api-compat", "autograd", "cupy", "ml-dtypes")
 ELEMENTS = 8_000_000
 """Size of the arrays that are timed."""
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     as_json = parser.parse_args(arguments).json
     report = environment()
-    report["libraries"] = {name: checked(xp) for name in LIBRARIES if (xp := available(name)) is not None}
+    report["libraries"] = {xp.__name__: checked(xp) for xp in libraries()}
     print(json.dumps(report, indent=2) if as_json else text(report))
     return int(any(library["wrong"] for library in report["libraries"].values()))
 
@@ -52,56 +54,86 @@ def environment() -> dict[str, Any]:
     }
 
 
-def available(name: str) -> Any:
-    """Return an array library, or None if it is not installed or has no device."""
+def libraries() -> list[Any]:
+    """Return an array library for each backend, as far as it is installed and has a device."""
+    generic = next((xp for name in GENERIC if (xp := _imported(name)) is not None), None)
+    cupy = _imported("cupy")
+    has_device = cupy is not None and cupy.cuda.is_available()
+    return [np, *[cupy] * has_device, *[generic] * (generic is not None)]
+
+
+def _imported(name: str) -> Any:
     try:
-        xp = importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError:
         return None
-    return xp if name != "cupy" or xp.cuda.is_available() else None
 
 
 def checked(xp: Any) -> dict[str, Any]:
-    """Run all kernels for one library, and time one."""
+    """Run all kernels for one library, and time one of a backend that is made for it."""
     wrong, count = [], 0
-    for name, momentum, centered in product(_dtypes(), (0.0, 0.9), (False, True)):
+    for name, momentum, centered in product(_dtypes(xp), (0.0, 0.9), (False, True)):
+        settings = {"momentum": momentum, "centered": centered}
         # That clipping is right for reals and complex numbers is seen in one dtype of each.
-        for extra in ({}, {"clipvalue": 0.5}) if name in ("float32", "complex64") else ({},):
-            settings = {"momentum": momentum, "centered": centered, **extra}
-            for kind in (dense, sparse):
-                count += 1
-                try:
-                    kind(xp, name, settings)
-                except AssertionError as error:
-                    wrong.append(f"{kind.__name__} {name} {settings}: {error}")
-    step, copy = bandwidths(xp)
-    return {"kernels": count, "wrong": wrong, "step_GB_per_s": step, "copy_GB_per_s": copy, "device": device(xp)}
+        clipping = (clipped_values, clipped) if name in ("float32", "complex64") and not centered else ()
+        for kind in (dense, listed, sparse, *clipping):
+            count += 1
+            try:
+                kind(xp, name, settings)
+            except AssertionError as error:
+                wrong.append(f"{kind.__name__} {name} {settings}: {error}")
+    found = {"device": device(xp), "kernels": count, "wrong": wrong}
+    if xp.__name__ in ("numpy", "cupy"):
+        found["step_GB_per_s"], found["copy_GB_per_s"] = bandwidths(xp)
+    return found
 
 
 def dense(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps by dense gradients with the oracle."""
     gradient = _draw(dtype, (257,), 1)
-    _compare(xp, dtype, settings, (257,), xp.asarray(gradient), gradient, slice(None))
+    _compare(RMSprop(0.05, **settings), [xp.asarray(_draw(dtype, (257,), 0))], [xp.asarray(gradient)], gradient)
+
+
+def listed(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+    """Compare steps of a list, whose arrays are all alike, with the oracle."""
+    gradient = _draw(dtype, (257,), 1)
+    variables = [xp.asarray(_draw(dtype, (257,), 0)) for _ in range(5)]
+    _compare(RMSprop(0.05, **settings), variables, [xp.asarray(gradient) for _ in variables], gradient)
+
+
+def clipped_values(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+    """Compare steps by gradients that are clipped by value with the oracle."""
+    dense(xp, dtype, {**settings, "clipvalue": 0.5})
+
+
+def clipped(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+    """Compare steps by gradients of norm 0.5, clipped to the norm 0.25, with the oracle."""
+    gradient = np.zeros_like(_draw(dtype, (257,), 0))
+    gradient[[3, 200]] = 0.3, 0.4
+    short = gradient / 2  # exactly
+    optimizer = RMSprop(0.05, clipnorm=float(np.linalg.norm(gradient.astype(complex))) / 2, **settings)
+    _compare(optimizer, [xp.asarray(_draw(dtype, (257,), 0))], [xp.asarray(gradient)], short)
 
 
 def sparse(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
-    """Compare steps by sparse gradients, of distinct rows, with the oracle."""
-    values, rows = _draw(dtype, (3, 5), 1), np.array([6, 0, 3])
-    gradient = IndexedSlices(xp.asarray(values), xp.asarray(rows))
-    _compare(xp, dtype, settings, (7, 5), gradient, values, rows)
+    """Compare steps by sparse gradients, one row of which is listed twice, with the oracle."""
+    total, rows = _draw(dtype, (3, 5), 1), np.array([6, 0, 3])
+    values = np.concatenate([total[:2], total[2:] / 2, total[2:] / 2])
+    gradient = IndexedSlices(xp.asarray(values), xp.asarray(np.array([6, 0, 3, 3])))
+    _compare(RMSprop(0.05, **settings), [xp.asarray(_draw(dtype, (7, 5), 0))], [gradient], total, rows)
 
 
-def _compare(
-    xp: Any, dtype: str, settings: dict[str, Any], shape: tuple[int, ...], gradient: Any, host: Any, rows: Any
-) -> None:
-    variable, optimizer = xp.asarray(_draw(dtype, shape, 0)), RMSprop(0.05, **settings)
-    optimizer.build([variable])
+def _compare(optimizer: RMSprop, arrays: list[Any], gradients: list[Any], host: Any, rows: Any = ...) -> None:
+    """Take two steps by gradients that all are `host`, and compare `rows` of each variable with the oracle."""
+    variables = [Variable.around(array) for array in arrays]
+    optimizer.build(variables)
     for _ in range(2):
-        before, hyper = snapshot(optimizer, variable), hyper_of(optimizer)
-        optimizer.apply_gradients([(gradient, variable)])
-        after = snapshot(optimizer, variable)
-        old, new = (type(s)(*(None if x is None else x[rows] for x in s)) for s in (before, after))
-        assert_step(old, new, host, hyper)
+        before, hyper = [snapshot(optimizer, v) for v in variables], hyper_of(optimizer)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        for earlier, variable in zip(before, variables, strict=True):
+            later = snapshot(optimizer, variable)
+            old, new = (type(s)(*(None if x is None else x[rows] for x in s)) for s in (earlier, later))
+            assert_step(old, new, host, hyper)
 
 
 def bandwidths(xp: Any) -> tuple[float, float]:
@@ -136,6 +168,8 @@ def device(xp: Any) -> str:
     if xp.__name__ == "cupy":
         name = xp.cuda.runtime.getDeviceProperties(0)["name"]
         return f"{xp.cuda.runtime.getDeviceCount()} x {name.decode() if isinstance(name, bytes) else name}"
+    if xp is not np:
+        return "the device of its arrays by default"
     numba = importlib.import_module("numba")
     return f"{numba.get_num_threads()} threads ({numba.threading_layer()})"
 
@@ -148,7 +182,9 @@ def text(report: dict[str, Any]) -> str:
     for name, found in report["libraries"].items():
         lines.append(f"{name} on {found['device']}: {found['kernels']} kernels, {len(found['wrong'])} wrong")
         lines += [f"  {each}" for each in found["wrong"]]
-        lines.append(f"  a step moves {found['step_GB_per_s']:.1f} GB/s, a copy {found['copy_GB_per_s']:.1f} GB/s")
+        if "step_GB_per_s" in found:
+            step, copy = found["step_GB_per_s"], found["copy_GB_per_s"]
+            lines.append(f"  a step moves {step:.1f} GB/s, a copy {copy:.1f} GB/s")
     return "\n".join(lines)
 
 
@@ -161,8 +197,10 @@ def _version(package: str) -> str | None:
     return None
 
 
-def _dtypes() -> list[str]:
-    """Return the dtypes that can be made here: NumPy knows bfloat16 by ml_dtypes only."""
+def _dtypes(xp: Any) -> list[str]:
+    """Return the dtypes that can be made: NumPy knows bfloat16 by ml_dtypes only, the standard has no halves."""
+    if xp.__name__ not in ("numpy", "cupy"):
+        return [name for name in dtypes.COMPUTE if name not in HALVES]
     return [name for name in dtypes.COMPUTE if name != "bfloat16" or _version("ml-dtypes")]
 
 
