@@ -77,8 +77,8 @@ def _paired(result: Any, sources: list[Any]) -> list[tuple[Any, Any]]:
     """Pair the gradients that a loss returned with its variables."""
     if not isinstance(result, tuple):
         raise TypeError(
-            f"Without a tape, only NumPy arrays are differentiated: the loss must return (value, gradients) for "
-            f"these variables of {namespace(array_of(sources[0])).__name__}; it returned a {type(result).__name__}."
+            f"Only a tape differentiates other arrays than NumPy's: the loss must return (value, gradients) for "
+            f"variables of {namespace(array_of(sources[0])).__name__}; it returned a {type(result).__name__}."
         )
     gradients = flatten(result[1]) if len(result) == 2 else None
     if gradients is None or len(gradients) != len(sources):

@@ -69,7 +69,7 @@ class Recorder(ABC):
             raise RuntimeError("watch() belongs inside of the tape's `with` block.")
         known = self._watched.get(id(source))
         if known is None or id(source) in self._assigned:
-            known = source, [*(known[1] if known else []), self._traced(source)]
+            known = source, [*(known[1] if known else []), self._new_value(source)]
             self._watched[id(source)] = known
             self._assigned.discard(id(source))
         return known[1][-1]
@@ -106,7 +106,7 @@ class Recorder(ABC):
         return array
 
     @abstractmethod
-    def _traced(self, source: Any) -> Any:
+    def _new_value(self, source: Any) -> Any:
         """Return a new traced value of a variable or an array."""
 
 

@@ -153,7 +153,7 @@ class GradientTape(Recorder):
         for root, outgrad in _backward(weights, box._node).items():
             arrivals[root] = add_outgrads(arrivals.get(root), outgrad[0])
 
-    def _traced(self, source: Any) -> Any:
+    def _new_value(self, source: Any) -> Any:
         from autograd.core import VJPNode
         from autograd.tracer import new_box
 

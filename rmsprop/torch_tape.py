@@ -117,7 +117,7 @@ class TorchTape(Recorder):
 
             increment_version(self._values(source))
 
-    def _traced(self, source: Any) -> "torch.Tensor":
+    def _new_value(self, source: Any) -> "torch.Tensor":
         array = array_of(source)
         if not is_array(array) or not self._can_trace(array):
             raise TypeError(

@@ -156,8 +156,8 @@ class Variable(ValueOperators):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if recording.get() is not None:
             raise TypeError(
-                f"{self.name} is being converted to a NumPy array inside of a tape, which would lose its "
-                f"gradient: use its .value with functions of autograd.numpy (or PyTorch), or .numpy() for a constant."
+                f"{self.name} is being converted to a NumPy array inside a tape, which would lose its gradient: "
+                f"use its .value with functions of autograd.numpy or PyTorch, or .numpy() for a constant."
             )
         array = self.array if isinstance(self.array, np.ndarray) else to_numpy(self.array)
         if copy is None and dtype in (None, array.dtype):
