@@ -10,12 +10,12 @@ import numpy as np
 from rmsprop.arrays import Array, namespace
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import flatten
-from rmsprop.tape import GradientTape
-from rmsprop.variable import Variable
+from rmsprop.tape import GradientTape, Tape
+from rmsprop.variable import Variable, array_of
 
 
 def compute_gradients(
-    loss: Any, var_list: Any, grad_loss: Array | None = None, tape: Any = None, jac: bool = False
+    loss: Any, var_list: Any, grad_loss: Array | None = None, tape: Tape | None = None, jac: bool = False
 ) -> list[tuple[Any, Any]]:
     """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`."""
     if not callable(loss):
@@ -25,23 +25,25 @@ def compute_gradients(
             )
         sources = flatten(var_list() if callable(var_list) else var_list)
         return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
+    if jac and tape is not None:
+        raise ValueError("`tape` and `jac=True` exclude each other: a loss that returns gradients needs no tape.")
     var_list = var_list if callable(var_list) else flatten(var_list)
-    if jac or not _can_be_traced(var_list):
-        return _paired(*_evaluated(loss, var_list, _plain))
-    traced = GradientTape()
+    if jac or (tape is None and not _are_numpy(var_list)):
+        return _paired(*_evaluated(loss, var_list, array_of))
+    tape = GradientTape() if tape is None else tape
     try:
-        with traced:
-            value, sources = _evaluated(loss, var_list, traced.watch)
+        with tape:
+            value, sources = _evaluated(loss, var_list, tape.watch)
     except Exception as error:
         error.add_note("The loss ran on traced values. If it returns (value, gradients) itself, pass jac=True.")
         raise
     if isinstance(value, tuple):
         return _paired(value, sources)
-    return list(zip(traced.gradient(value, sources, grad_loss), sources, strict=True))
+    return list(zip(tape.gradient(value, sources, grad_loss), sources, strict=True))
 
 
-def _can_be_traced(var_list: Any) -> bool:
-    return callable(var_list) or all(isinstance(_plain(source), np.ndarray) for source in var_list)
+def _are_numpy(var_list: Any) -> bool:
+    return callable(var_list) or all(isinstance(array_of(source), np.ndarray) for source in var_list)
 
 
 def _evaluated(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any], Any]) -> tuple[Any, list[Any]]:
@@ -51,7 +53,7 @@ def _evaluated(loss: Callable[..., Any], var_list: Any, argument: Callable[[Any]
         return value, flatten(var_list())
     sources = var_list
     arguments = [argument(source) for source in sources]
-    if all(isinstance(source, Variable) for source in sources):
+    if all(isinstance(source, Variable) for source in sources) and _accepts(loss, 0):
         return loss(), sources
     if _accepts(loss, len(sources)):
         return loss(*arguments), sources
@@ -71,16 +73,12 @@ def _accepts(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def _plain(source: Any) -> Any:
-    return source.array if isinstance(source, Variable) else source
-
-
 def _paired(result: Any, sources: list[Any]) -> list[tuple[Any, Any]]:
     """Pair the gradients that a loss returned with its variables."""
     if not isinstance(result, tuple):
         raise TypeError(
-            f"Only NumPy arrays are differentiated: the loss must return (value, gradients) for these variables "
-            f"of {namespace(_plain(sources[0])).__name__}; it returned a {type(result).__name__}."
+            f"Only a tape differentiates other arrays than NumPy's: the loss must return (value, gradients) for "
+            f"variables of {namespace(array_of(sources[0])).__name__}; it returned a {type(result).__name__}."
         )
     gradients = flatten(result[1]) if len(result) == 2 else None
     if gradients is None or len(gradients) != len(sources):

@@ -9,8 +9,10 @@ from rmsprop.backends import Gradient
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.parameters import Parameter, described, refuse_repetition
+from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import by_backend, check_capturable, clipped, is_capturing, update
-from rmsprop.variable import Variable, recording
+from rmsprop.tape import Tape
+from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
 Pairs = list[tuple[Any, Any]]
@@ -206,9 +208,8 @@ class RMSprop(Settings, Weights):
             self._parameters.captured.add(captured)
             return self._iterations
         count[()] = step + 1
-        if (tape := recording.get()) is not None:
-            for parameter in parameters:
-                tape.forget(parameter.variable)
+        if tapes:
+            tell_tapes(*[variable for _, variable in pairs])
         return self._iterations
 
     def advance(self) -> Variable:
@@ -297,7 +298,7 @@ class RMSprop(Settings, Weights):
         var_list: Any,
         grad_loss: Array | None = None,
         name: str | None = None,
-        tape: Any = None,
+        tape: Tape | None = None,
         *,
         jac: bool = False,
     ) -> Variable | None:
@@ -306,18 +307,19 @@ class RMSprop(Settings, Weights):
         Parameters
         ----------
         loss : callable or traced value
-            A callable takes no argument if the variables are `Variable`s, or else their values, and returns the
+            A callable takes the values of the variables, or no argument if all are `Variable`s, and returns the
             loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`.
         var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
         grad_loss : array_like, optional
             Weights of the elements of the loss; by default they are summed.
         name : str, optional
             Not used.
-        tape : GradientTape, optional
-            The tape that has recorded `loss`; anything with ``gradient(target, sources, output_gradients)``.
+        tape : rmsprop.tape.Tape, optional
+            The tape that has recorded `loss`, or that is to record it if it is a callable; by default a
+            `GradientTape`. A `TorchTape` differentiates arrays of any library by PyTorch.
         jac : bool, default False
             Whether the loss returns ``(loss, gradients)``, as in SciPy: then it gets plain values, and nothing is
-            traced. It is not needed for arrays of other libraries than NumPy, which can't be differentiated.
+            traced. It is not needed for arrays of other libraries than NumPy, which need a `tape` else.
 
         Returns
         -------
@@ -329,7 +331,8 @@ class RMSprop(Settings, Weights):
         TypeError
             If the loss can't be differentiated because of the arrays' library, and returns no gradients.
         ValueError
-            If `loss` is a value and `tape` is missing, or no gradient exists; as `apply_gradients`.
+            If `loss` is a value and `tape` is missing, both `tape` and `jac` are given, or no gradient exists; as
+            `apply_gradients`.
 
         Examples
         --------

@@ -1,17 +1,67 @@
-"""Differentiation of losses over NumPy arrays, by HIPS autograd."""
+"""What a tape is, and the one for losses over NumPy arrays, by HIPS autograd."""
 
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array
-from rmsprop.parameters import flatten
-from rmsprop.variable import Variable, recording
+from rmsprop.arrays import Array, is_array
+from rmsprop.parameters import described, flatten
+from rmsprop.recording import Recorder, mapped
+from rmsprop.variable import Variable, array_of
 
 
-class GradientTape:
+class Tape(Protocol):
+    """What `RMSprop.minimize` asks of a tape: any library can differentiate arrays of any other by one.
+
+    For a loss that is a callable, `minimize` enters the tape, has it `watch` each variable, calls the loss with
+    the traced values, leaves the tape, and asks for the gradients. For a loss that is a value, it only asks for
+    the gradients. `GradientTape` and `rmsprop.TorchTape` are tapes, in which `Variable`s have traced values, too.
+
+    Examples
+    --------
+    A tape for losses that are a polynomial, the same for each element:
+
+    >>> import numpy as np, rmsprop
+    >>> from numpy.polynomial import Polynomial
+    >>> class PolynomialTape:
+    ...     def __enter__(self):
+    ...         return self
+    ...     def __exit__(self, *exception):
+    ...         pass
+    ...     def watch(self, source):
+    ...         return Polynomial([0, 1])
+    ...     def gradient(self, target, sources, output_gradients=None):
+    ...         return [target.deriv()(source) for source in sources]
+    >>> x = np.array([3.0, -2.0])
+    >>> opt = rmsprop.RMSprop(learning_rate=0.1)
+    >>> for _ in range(100):
+    ...     _ = opt.minimize(lambda p: (p - 1) ** 2, [x], tape=PolynomialTape())
+    >>> bool(np.all(np.abs(x - 1) < 0.1))
+    True
+    """
+
+    def __enter__(self) -> Self:
+        """Begin to record."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop recording."""
+
+    def watch(self, source: Any) -> Any:
+        """Return the traced value of a `Variable` or an array: what the loss is to compute with."""
+
+    def gradient(self, target: Any, sources: Any, output_gradients: Array | None = None) -> Any:
+        """Return a list with the gradient of `target` by each of the list `sources`.
+
+        Each is an array of the source's own library and shape, an `IndexedSlices`, or None where `target` does not
+        depend on the source; by a complex source it is ``dL/dRe + i dL/dIm``. The elements of `target` are
+        summed, with the weights `output_gradients` where given.
+        """
+
+
+class GradientTape(Recorder):
     """Record what is computed from variables, then give the gradients.
 
     Inside the ``with`` block, trainable `Variable`s are followed through their operators, NumPy ufuncs and
@@ -34,65 +84,23 @@ class GradientTape:
     """
 
     def __init__(self, watch_accessed_variables: bool = True) -> None:
-        self._watch_accessed = watch_accessed_variables
-        self._watched: dict[int, tuple[Any, list[Any]]] = {}  # id -> (the watched object, its boxes)
-        self._assigned: set[int] = set()
+        super().__init__(watch_accessed_variables)
         self._open = ExitStack()
         self._trace: int | None = None
 
     def __enter__(self) -> Self:
         from autograd.tracer import box_types, trace_stack
 
-        if recording.get() is not None:
-            raise RuntimeError("a GradientTape is recording already; tapes can't be nested.")
+        super().__enter__()
         box_types.add(Variable)  # or else an operator between a box and a variable would lose the latter's part
         self._trace = self._open.enter_context(trace_stack.new_trace())
-        self._token = recording.set(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        recording.reset(self._token)
+        super().__exit__()
         self._open.close()
-        self._trace = None
 
-    def watch(self, source: Any) -> Any:
-        """Follow a variable or an array from here on.
-
-        Parameters
-        ----------
-        source : Variable or numpy.ndarray
-
-        Returns
-        -------
-        object
-            The traced value. For a plain array, only what is computed from this value is followed.
-
-        Raises
-        ------
-        TypeError
-            If `source` is of another array library, or not of a floating-point or complex dtype.
-        """
-        if self._trace is None:
-            raise RuntimeError("watch() belongs inside of the tape's `with` block.")
-        known = self._watched.get(id(source))
-        if known is None or id(source) in self._assigned:
-            known = source, [*(known[1] if known else []), self._box(source)]
-            self._watched[id(source)] = known
-            self._assigned.discard(id(source))
-        return known[1][-1]
-
-    def read(self, variable: Variable) -> Any:
-        """Return the traced value of a variable that is watched, the plain one of any other."""
-        is_watched = id(variable) in self._watched
-        accessed = self._watch_accessed and variable.trainable and _is_differentiable(variable.array)
-        return self.watch(variable) if is_watched or accessed else variable.array
-
-    def forget(self, variable: Variable) -> None:
-        """Take note that a variable got a new value, of which what was computed before knows nothing."""
-        self._assigned.add(id(variable))
-
-    @staticmethod
-    def traced(function: Any) -> Any:
+    def traced(self, function: Any) -> Any:
         """Return the form of a NumPy function that autograd can follow."""
         from autograd.tracer import trace_primitives_map
 
@@ -125,15 +133,14 @@ class GradientTape:
         arrivals: dict[Any, Any] = {}
         for each in flatten(target):
             self._collect(each, output_gradients, arrivals)
-        return self._gradients(sources, arrivals)
+        return mapped(lambda source: self._gradient_of(source, arrivals), sources)
 
     def _collect(self, target: Any, weights: Array | None, arrivals: dict[Any, Any]) -> None:
         """Add what arrives at every root, coming from one target."""
         from autograd.core import add_outgrads, vspace
         from autograd.tracer import isbox
 
-        if isinstance(target, Variable) and id(target) in self._watched:
-            target = self._watched[id(target)][1][-1]
+        target = self._latest(target)
         if isinstance(target, np.ndarray) and target.dtype == object:
             raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
         if not isbox(target):
@@ -146,30 +153,24 @@ class GradientTape:
         for root, outgrad in _backward(weights, box._node).items():
             arrivals[root] = add_outgrads(arrivals.get(root), outgrad[0])
 
-    def _gradients(self, sources: Any, arrivals: dict[Any, Any]) -> Any:
-        """Return the gradients in the structure of the sources."""
-        if isinstance(sources, dict):
-            return {key: self._gradients(source, arrivals) for key, source in sources.items()}
-        if isinstance(sources, list | tuple):
-            return [self._gradients(source, arrivals) for source in sources]
-        return self._gradient_of(sources, arrivals)
-
-    def _box(self, source: Any) -> Any:
+    def _new_value(self, source: Any) -> Any:
         from autograd.core import VJPNode
         from autograd.tracer import new_box
 
-        array = source.array if isinstance(source, Variable) else source
-        if not _is_differentiable(array):
+        array = array_of(source)
+        if not (is_array(array) and self._can_trace(array)):
             raise TypeError(
-                f"GradientTape differentiates NumPy arrays of real or complex numbers; given {_described(source)}."
-                f" For other libraries, let the loss return (value, gradients)."
+                f"GradientTape differentiates NumPy arrays of {', '.join(dtypes.COMPUTE)}; given {type(array)} "
+                f"{described(source)}. For others, use a TorchTape, or let the loss return (value, gradients)."
             )
         # A copy, since steps and assignments change the array itself before the gradients are asked for.
         return new_box(array.copy(), self._trace, VJPNode.new_root())
 
+    def _can_trace(self, array: Array) -> bool:
+        return isinstance(array, np.ndarray) and super()._can_trace(array)
+
     def _gradient_of(self, source: Any, arrivals: dict[Any, Any]) -> Array | None:
-        boxes = self._watched.get(id(source), (source, []))[1]
-        parts = [arrivals[box._node][0] for box in boxes if box._node in arrivals]
+        parts = [arrivals[box._node][0] for box in self._values(source) if box._node in arrivals]
         if not parts:
             return None
         gradient = np.array(sum(parts[1:], parts[0]), dtype=source.dtype)
@@ -189,12 +190,3 @@ def _backward(weights: Array, end: Any) -> dict[Any, tuple[Any, bool]]:
         for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
             outgrads[parent] = add_outgrads(outgrads.get(parent), ingrad)
     return roots
-
-
-def _is_differentiable(array: Any) -> bool:
-    return isinstance(array, np.ndarray) and dtypes.name_of(array.dtype) in dtypes.COMPUTE
-
-
-def _described(source: Any) -> str:
-    array = source.array if isinstance(source, Variable) else source
-    return f"{type(array).__module__}.{type(array).__name__} of dtype {getattr(array, 'dtype', None)}"

@@ -1,6 +1,5 @@
 """A named array that optimizers update, of any array library."""
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,28 +7,24 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
 from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, to_numpy
+from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rmsprop.tape import GradientTape
-
-recording: ContextVar["GradientTape | None"] = ContextVar("rmsprop.recording", default=None)
-"""The tape that records the reading of variables, if one does."""
 
 
 class Variable(ValueOperators):
     """An array with a name, updated by an optimizer; what ``tf.Variable`` is to TensorFlow.
 
     Plain NumPy and CuPy arrays need no `Variable` to be optimised. It serves arrays that cannot be changed
-    in place (JAX, Dask), losses that are differentiated by `GradientTape`, constraints, and names in messages.
+    in place (JAX, Dask), losses that a tape differentiates, constraints, and names in messages.
 
     Parameters
     ----------
     initial_value : array, number or nested list, or a callable that returns one
         It is copied. Python floats become float32, the default of Keras.
     trainable : bool, default True
-        Whether a `GradientTape` records the variable without being told to `watch` it.
+        Whether a tape records the variable without being told to `watch` it.
     name : str, optional
         Used in messages and in the names of the optimizer's slots. Defaults to ``"Variable"``.
     dtype : dtype, optional
@@ -81,7 +76,7 @@ class Variable(ValueOperators):
 
     @property
     def value(self) -> Array:
-        """The array; inside a `GradientTape`, in a form that the tape can follow."""
+        """The array; inside of a tape, in a form that the tape can follow."""
         tape = recording.get()
         return self.array if tape is None else tape.read(self)
 
@@ -125,8 +120,7 @@ class Variable(ValueOperators):
             If complex values are given to a real variable.
         """
         new = self._converted(value)
-        if (tape := recording.get()) is not None:
-            tape.forget(self)
+        tell_tapes(self)
         if is_updated_in_place(self.array):
             self.array[...] = new
         else:
@@ -162,8 +156,8 @@ class Variable(ValueOperators):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if recording.get() is not None:
             raise TypeError(
-                f"{self.name} is being converted to a NumPy array inside a GradientTape, which would lose its "
-                f"gradient: use its .value with functions of autograd.numpy, or .numpy() for a constant."
+                f"{self.name} is being converted to a NumPy array inside a tape, which would lose its gradient: "
+                f"use its .value with functions of autograd.numpy or PyTorch, or .numpy() for a constant."
             )
         array = self.array if isinstance(self.array, np.ndarray) else to_numpy(self.array)
         if copy is None and dtype in (None, array.dtype):
@@ -197,6 +191,11 @@ class Variable(ValueOperators):
 
     def __repr__(self) -> str:
         return f"Variable({self.name!r}, {self.array!r})"
+
+
+def array_of(source: "Variable | Array") -> Array:
+    """Return the array of a variable, or the array itself; never traced."""
+    return source.array if isinstance(source, Variable) else source
 
 
 def _own_copy(initial: Any, dtype: Any) -> Array:

@@ -1,5 +1,7 @@
 """Fixtures for all tests, and profiles of Hypothesis (``--hypothesis-profile=thorough`` for many examples)."""
 
+import importlib.util
+
 import numpy
 import pytest
 from hypothesis import settings
@@ -7,6 +9,14 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("thorough", deadline=None, max_examples=20_000)
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the examples in docstrings that need PyTorch, where it is missing."""
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if "torch_tape.py" in item.nodeid and isinstance(item, pytest.DoctestItem):
+                item.add_marker(pytest.mark.skip(reason="PyTorch is in the extra 'interop'"))
 
 
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])

@@ -157,6 +157,68 @@ def test_anything_with_a_gradient_method_is_a_tape():
     np.testing.assert_array_equal(g, [3, 3])
 
 
+class FollowedTape:
+    """A tape of numbers and their slopes, which keeps account of what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __enter__(self):
+        self.asked.append("enter")
+        return self
+
+    def __exit__(self, *exception):
+        self.asked.append("exit")
+
+    def watch(self, source):
+        self.asked.append("watch")
+        return len(self.asked) - 2
+
+    def gradient(self, target, sources, output_gradients):
+        self.asked.append(("gradient", target, len(sources), output_gradients))
+        return [2 * np.ones(2) for _ in sources]
+
+
+def test_a_loss_is_recorded_by_the_tape_that_is_given():
+    v, w, tape = Variable(np.ones(2)), np.ones(2), FollowedTape()
+    loss = lambda a, b: tape.asked.append(("loss", a, b)) or 7.0  # noqa: E731
+    expected = ["enter", "watch", "watch", ("loss", 0, 1), "exit", ("gradient", 7.0, 2, 0.5)]
+    for variables in ([v, w], [w, v], [v, Variable(np.ones(2))]):
+        tape.asked.clear()
+        assert [g.tolist() for g in gradients(loss, variables, tape=tape, grad_loss=0.5)] == [[2, 2], [2, 2]]
+        assert tape.asked == expected
+
+
+def test_a_tape_lets_arrays_of_any_library_be_differentiated():
+    v = Variable(array_api_strict.ones(2))
+    tape = FollowedTape()
+    tape.gradient = lambda target, sources, output_gradients: [2 * source.array for source in sources]
+    RMSprop().minimize(lambda: 7.0, [v], tape=tape)
+    assert (v.numpy() < 1).all()
+
+
+def test_a_tape_may_be_used_for_many_steps():
+    v, w, opt, tape = Variable(np.ones(2)), np.ones(2), RMSprop(0.1), GradientTape()
+    for _ in range(100):
+        opt.minimize(lambda: (v - 3) ** 2, [v], tape=tape)
+        opt.minimize(lambda w: (w - 3) ** 2, [w], tape=tape)
+    np.testing.assert_allclose([v.numpy(), w], 3, atol=0.1)
+
+
+def test_a_tape_that_would_not_be_used_is_refused():
+    w = np.ones(2)
+    with pytest.raises(ValueError, match="`tape` and `jac=True` exclude each other"):
+        RMSprop().minimize(lambda w: (w @ w, 2 * w), [w], tape=GradientTape(), jac=True)
+    assert (w == 1).all()
+
+
+def test_variables_may_be_arguments_of_a_loss():
+    v = Variable(np.array([1.0, 2.0]))
+    for loss in (lambda w: w @ w, lambda w=v: w @ w):
+        v.assign([1.0, 2.0])
+        np.testing.assert_array_equal(gradients(loss, [v])[0], [2, 4])
+
+
 def test_a_loss_is_called_once_per_step():
     calls, v = [], Variable([1.0])
     RMSprop().minimize(lambda: calls.append(1) or v**2, [v])
