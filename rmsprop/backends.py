@@ -45,7 +45,7 @@ class Backend(Protocol):
     variable, and a variable occurs once. Nothing here may fail for reasons that a check could have found.
 
     A backend may have one more function, ``factors(gradients, hyper)``, to do in fewer calls what
-    `squared_norms` and `rmsprop.clipping.factors` do together.
+    `squared_norms` and `rmsprop.clipping.factors` do together, and return what its `update` can also take.
     """
 
     def memory(self, array: Array) -> Hashable:

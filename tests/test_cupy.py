@@ -115,7 +115,9 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     hyper = hyper_of(RMSprop(**settings))
     (expected,) = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)
     gradients = [cupy.asarray(g) for g in host]
-    np.testing.assert_allclose(rmsprop_cupy.factors(gradients, hyper).get(), expected, rtol=1e-12)
+    factors = rmsprop_cupy.factors(gradients, hyper)
+    np.testing.assert_allclose(factors["float64"].get(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(factors["float32"].get(), factors["float64"].get().astype(np.float32))
     np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
 
 

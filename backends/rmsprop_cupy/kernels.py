@@ -22,23 +22,27 @@ CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
 
 
+def _real(variant: Variant) -> str:
+    """Return the dtype of slots, scalars and factors; a double one would cost a kernel for floats its speed."""
+    return source.CUPY_TYPE[source.real_type(variant.dtype)]
+
+
 def _slots(variant: Variant) -> list[tuple[str, str]]:
     """Return dtype and name of what a kernel updates."""
-    real = source.CUPY_TYPE[source.real_type(variant.dtype)]
+    real = _real(variant)
     number = variant.dtype if source.is_complex(variant) else real
     slots = [(variant.dtype, "v"), (real, "r")]
     return slots + [(number, "mom")] * variant.momentum + [(number, "mg")] * variant.centered
 
 
 def _scalars(variant: Variant) -> str:
-    real = source.CUPY_TYPE[source.real_type(variant.dtype)]
-    return ", ".join(f"{real} {name}" for name in source.SCALARS)
+    return ", ".join(f"{_real(variant)} {name}" for name in source.SCALARS)
 
 
 @cache
 def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for one array of any strides."""
-    factor = "raw float64 factors, int32 which, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     prepare = f"const {source.real_type(variant.dtype)} factor = factors[which];" if variant.factor else ""
     return cupy.ElementwiseKernel(
         f"{variant.dtype} g, {factor}{_scalars(variant)}",
@@ -88,7 +92,7 @@ extern "C" __global__ void rmsprop_norm(
 def factor_kernel() -> Any:
     """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
 
-    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none.
+    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions.
     """
     code = (
         f"#define THREADS {THREADS}"
@@ -99,7 +103,7 @@ __device__ double shrunk(const double norm, const double limit) {
 }
 extern "C" __global__ void rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
-    const double clipnorm, const double global_clipnorm, double* squares, double* factors) {
+    const double clipnorm, const double global_clipnorm, double* squares, double* factors, float* narrow) {
     __shared__ double shared[THREADS];
     double total = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
@@ -108,6 +112,7 @@ extern "C" __global__ void rmsprop_factor(
         const double factor = shrunk(sqrt(square), clipnorm);
         squares[order[i]] = square;
         factors[order[i]] = factor;
+        narrow[order[i]] = factor;
         total += factor * factor * square;
     }
     if (global_clipnorm < 0) return;
@@ -119,7 +124,10 @@ extern "C" __global__ void rmsprop_factor(
     __syncthreads();
     const double norm = sqrt(shared[0]);
     const double factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : norm - norm;  // infinity becomes NaN
-    for (int i = threadIdx.x; i < count; i += blockDim.x) factors[order[i]] *= factor;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        factors[order[i]] *= factor;
+        narrow[order[i]] = factors[order[i]];
+    }
 }
 """
     )
@@ -147,7 +155,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         source.formula(variant),
         "}",
     ]
-    factor = "raw float64 factors, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
         f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{_scalars(variant)}",
@@ -166,7 +174,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
     adds up the gradients of all of them in their order, so that the sum always has the same bits.
     """
-    factor = "raw float64 factors, int32 which, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     real, number = source.real_type(variant.dtype), source.number_type(variant.dtype)
     lines = [
         "const long long first = i / columns, column = i % columns, row = ordered[first];",

@@ -37,7 +37,9 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    sums, factors : cupy.ndarray of float64
+    sums, squares : cupy.ndarray of float64
+    factors : dict of cupy.ndarray
+        The same factors by their dtype, float64 and float32.
     """
 
     def __init__(self, kinds: tuple[tuple[str, int], ...]) -> None:
@@ -55,7 +57,7 @@ class Plan:
         self.order = cupy.asarray(np.array(order, np.int64))
         self.sums = cupy.zeros(total, cupy.float64)
         self.squares = cupy.zeros(len(kinds), cupy.float64)
-        self.factors = cupy.zeros(len(kinds), cupy.float64)
+        self.factors = {name: cupy.zeros(len(kinds), name) for name in ("float64", "float32")}
 
 
 @lru_cache(maxsize=64)
@@ -70,8 +72,8 @@ def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 
-def factors(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the factors by which gradients on one device are to be multiplied."""
+def factors(gradients: Sequence[Gradient], hyper: Hyperparameters) -> dict[str, Array]:
+    """Return the factors by which gradients on one device are to be multiplied, in both precisions."""
     return _measured(gradients, hyper).factors
 
 
@@ -95,6 +97,7 @@ def _measured(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
-        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, plan.squares, plan.factors)
+        results = plan.squares, *plan.factors.values()
+        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results)
         kernels.factor_kernel()((1,), (kernels.THREADS,), arguments)
     return plan

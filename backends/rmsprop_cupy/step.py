@@ -18,11 +18,13 @@ FEW = 3
 def update(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],
-    factors: Array | None,
+    factors: dict[str, Array] | Array | None,
     hyper: Hyperparameters,
 ) -> None:
     """Update all variables and slots; see `rmsprop.backends.Backend`."""
     separated = _disjoint(parameters, gradients)
+    if factors is not None and not isinstance(factors, dict):  # those of several array libraries
+        factors = {name: factors.astype(name, copy=False) for name in ("float64", "float32")}
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
         array = parameter.variable.array
@@ -30,12 +32,14 @@ def update(
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
         alike.setdefault((array.device.id, array.dtype) if is_listed else i, []).append(i)
     for kind, members in alike.items():
+        real = kernels.REAL[parameters[members[0]].variable.array.dtype.name].__name__
+        factor = factors[real] if factors is not None else None
         if isinstance(kind, tuple) and len(members) > FEW:
             group = [parameters[i] for i in members], [separated[i] for i in members]
-            lists.update(*group, members, factors, hyper)
+            lists.update(*group, members, factor, hyper)
             continue
         for i in members:
-            _update_one(parameters[i], separated[i], i, factors, hyper)
+            _update_one(parameters[i], separated[i], i, factor, hyper)
 
 
 def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
