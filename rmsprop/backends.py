@@ -49,7 +49,7 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together.
+      `rmsprop.clipping.factors` do together, and returns what its `update` can also take.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
       variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
       out such rows.

@@ -92,6 +92,19 @@ def test_advance_is_one_asynchronous_copy(stream):
     assert counted["synchronisations"] == counted["mallocs"] == counted["kernel_launches"] == 0
 
 
+def test_gradients_of_a_captured_step_stay_alive(stream):
+    x, y = cupy.ones(5), cupy.ones(5)
+    one, two = RMSprop(0.1), RMSprop(0.1)
+    one.build([x])
+    graph = captured(stream, one, [(cupy.arange(5.0), x)])
+    others = [cupy.full(5, 7.0) for _ in range(5)]
+    one.advance()
+    graph.launch(stream)
+    two.apply_gradients([(cupy.arange(5.0), y)])
+    np.testing.assert_array_equal(x.get(), y.get())
+    assert all((other == 7).all() for other in others)
+
+
 def test_steps_between_replays_do_not_disturb_the_graph(stream):
     variables, gradients = problem(10)
     twins = [v.copy() for v in variables]

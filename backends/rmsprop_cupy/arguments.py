@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import cupy
+from cupy.lib.stride_tricks import as_strided
 
 from rmsprop import dtypes
 from rmsprop.backends import Hyperparameters
@@ -37,4 +37,4 @@ def paired(array: Array, hyper: Hyperparameters) -> Array:
     if not hyper.complex_as_real or array.dtype.kind != "c":
         return array
     half = array.itemsize // 2
-    return cupy.lib.stride_tricks.as_strided(array.real, (*array.shape, 2), (*array.strides, half))
+    return as_strided(array.real, (*array.shape, 2), (*array.strides, half))

@@ -36,6 +36,6 @@ class Column:
         for buffer, event in self._buffers:
             if event.done:
                 return buffer, event
-        pinned = cupyx.empty_pinned(self.array.shape, np.uint64)
+        pinned = cupyx.empty_pinned(self.array.shape, np.uint64)  # pyright: ignore[reportArgumentType]
         self._buffers.append((pinned, cupy.cuda.Event(disable_timing=True)))
         return self._buffers[-1]

@@ -29,8 +29,8 @@ class Kept:
         The numbers of the captured step that this belongs to.
     replays : Captured or None
         The numbers of all captured steps of the list.
-    temporaries : list
-        Arrays that a captured step works in.
+    gradients : list
+        The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
 
     def __init__(self, captured: Captured | None = None) -> None:
@@ -39,8 +39,13 @@ class Kept:
         self.misses: Misses | None = None
         self.captured = captured
         self.replays: Captured | None = None
-        self.temporaries: list[Array] = []
+        self.gradients: list[Array] = []
         self._addresses: dict[int, Column] = {}
+
+    def keep(self, gradients: Sequence[Array]) -> None:
+        """Let the gradients of a captured step live as long as the optimizer."""
+        if self.captured is not None:
+            self.gradients += gradients
 
     def setup(self) -> AbstractContextManager[None]:
         """Return the context for work that is done once, and not again by each replay."""

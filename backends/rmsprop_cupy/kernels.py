@@ -22,9 +22,14 @@ CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
 
 
+def _real(variant: Variant) -> str:
+    """Return the dtype of slots, scalars and factors; a double one would cost a kernel for floats its speed."""
+    return source.CUPY_TYPE[source.real_type(variant.dtype)]
+
+
 def _slots(variant: Variant) -> list[tuple[str, str]]:
     """Return dtype and name of what a kernel updates."""
-    real = source.CUPY_TYPE[source.real_type(variant.dtype)]
+    real = _real(variant)
     number = variant.dtype if source.is_complex(variant) else real
     slots = [(variant.dtype, "v"), (real, "r")]
     return slots + [(number, "mom")] * variant.momentum + [(number, "mg")] * variant.centered
@@ -37,7 +42,7 @@ def _own_factor(variant: Variant) -> str:
 @cache
 def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for one array of any strides."""
-    factor = "raw float64 factors, int32 which, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         f"{variant.dtype} g, {factor}{source.scalar_parameters(variant)}",
         ", ".join(f"{dtype} {name}" for dtype, name in _slots(variant)),
@@ -86,7 +91,7 @@ extern "C" __global__ void rmsprop_norm(
 def factor_kernel() -> Any:
     """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
 
-    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none.
+    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions.
     """
     code = (
         f"#define THREADS {THREADS}"
@@ -97,7 +102,7 @@ __device__ double shrunk(const double norm, const double limit) {
 }
 extern "C" __global__ void rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
-    const double clipnorm, const double global_clipnorm, double* squares, double* factors) {
+    const double clipnorm, const double global_clipnorm, double* squares, double* factors, float* narrow) {
     __shared__ double shared[THREADS];
     double total = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) {
@@ -106,6 +111,7 @@ extern "C" __global__ void rmsprop_factor(
         const double factor = shrunk(sqrt(square), clipnorm);
         squares[order[i]] = square;
         factors[order[i]] = factor;
+        narrow[order[i]] = factor;
         total += factor * factor * square;
     }
     if (global_clipnorm < 0) return;
@@ -117,7 +123,10 @@ extern "C" __global__ void rmsprop_factor(
     __syncthreads();
     const double norm = sqrt(shared[0]);
     const double factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : norm - norm;  // infinity becomes NaN
-    for (int i = threadIdx.x; i < count; i += blockDim.x) factors[order[i]] *= factor;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        factors[order[i]] *= factor;
+        narrow[order[i]] = factors[order[i]];
+    }
 }
 """
     )
@@ -145,7 +154,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         source.formula(variant),
         "}",
     ]
-    factor = "raw float64 factors, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
         f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{source.scalar_parameters(variant)}",
@@ -166,7 +175,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     adds up the gradients of all of them in their order, so that the sum always has the same bits. Rows beyond
     `height` are left out, and reported in `misses`, see `rmsprop_cupy.misses`.
     """
-    factor = "raw float64 factors, int32 which, " if variant.factor else ""
+    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     number = source.number_type(variant.dtype)
     lines = [
         "const long long first = i / columns, column = i % columns, row = ordered[first];",

@@ -24,7 +24,7 @@ class Misses:
     """
 
     def __init__(self) -> None:
-        self._host = cupyx.empty_pinned(3, np.int64)
+        self._host = cupyx.empty_pinned(3, np.int64)  # pyright: ignore[reportArgumentType]
         self._host[:] = _NONE
         device = cupy.cuda.runtime.getDevice()
         memory = cupy.cuda.UnownedMemory(self._host.ctypes.data, self._host.nbytes, self._host, device)

@@ -57,7 +57,9 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    sums, squares, factors : cupy.ndarray of float64
+    sums, squares : cupy.ndarray of float64
+    factors : dict of cupy.ndarray
+        The same factors by their dtype, float64 and float32.
     """
 
     def __init__(self, kinds: list[Kind]) -> None:
@@ -70,7 +72,8 @@ class Plan:
         starts = np.cumsum([0, *counts], dtype=np.int64)
         self.starts = cupy.asarray(starts)
         self.order = cupy.asarray(np.concatenate(list(members.values())))
-        self.sums, self.squares, self.factors = (cupy.empty(n) for n in (int(starts[-1]), len(kinds), len(kinds)))
+        self.sums, self.squares = cupy.empty(int(starts[-1])), cupy.empty(len(kinds))
+        self.factors = {name: cupy.empty(len(kinds), name) for name in ("float64", "float32")}
         self.parts, stop = [], 0
         for (device, dtype), stretches in rows.items():
             table = np.concatenate(stretches)
@@ -89,8 +92,10 @@ def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 
-def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the factors by which gradients are to be multiplied, on the device of the first."""
+def factors(
+    parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters
+) -> dict[str, Array]:
+    """Return the factors to multiply gradients by, in both precisions, on the device of the first."""
     return measured(kept_for_step(parameters), gradients, hyper).factors
 
 
@@ -101,7 +106,8 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
 
 def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
     """Compute squared norms and factors; return the plan that holds them."""
-    arrays = [_flat(gradient, hyper, kept) for gradient in gradients]
+    arrays = [_flat(gradient, hyper) for gradient in gradients]
+    kept.keep(arrays)
     kinds = [Kind(a.data.device_id, a.dtype.name, a.size) for a in arrays]
     with arrays[0].device:
         with kept.setup():
@@ -115,19 +121,17 @@ def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) 
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
-        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, plan.squares, plan.factors)
+        results = plan.squares, *plan.factors.values()
+        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results)
         kernels.factor_kernel()((1,), (kernels.THREADS,), arguments)
     return plan
 
 
-def _flat(gradient: Gradient, hyper: Hyperparameters, kept: Kept) -> Array:
+def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
     """Return the elements of a gradient, without gaps."""
     given = paired(gradient.values if isinstance(gradient, IndexedSlices) else gradient, hyper)
     with given.device:
-        array = cupy.ascontiguousarray(given)
-    if kept.captured is not None and array is not given:
-        kept.temporaries.append(array)
-    return array
+        return cupy.ascontiguousarray(given)
 
 
 def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept) -> None:

@@ -20,12 +20,14 @@ FEW = 3
 def update(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],
-    factors: Array | None,
+    factors: dict[str, Array] | Array | None,
     hyper: Hyperparameters,
 ) -> Captured | None:
     """Update all variables and slots; see `rmsprop.backends.Backend`."""
     kept = kept_for_step(parameters)
-    separated = _disjoint(parameters, gradients, kept)
+    separated = _disjoint(parameters, gradients)
+    if factors is not None and not isinstance(factors, dict):  # those of several array libraries
+        factors = {name: factors.astype(name, copy=False) for name in ("float64", "float32")}
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
         array = parameter.variable.array
@@ -33,9 +35,11 @@ def update(
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
         alike.setdefault((array.data.device_id, array.dtype) if is_listed else i, []).append(i)
     addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
+    kept.keep(addressed)
     for kind, members in alike.items():
-        device = parameters[members[0]].variable.array.device
-        near = None if factors is None else devices.on(device, factors)
+        array = parameters[members[0]].variable.array
+        real = kernels.REAL[array.dtype.name].__name__
+        near = None if factors is None else devices.on(array.device, factors[real])
         if isinstance(kind, tuple) and len(members) > FEW:
             lists.update([parameters[i] for i in members], members, addressed, near, hyper, kept)
             continue
@@ -44,17 +48,12 @@ def update(
     return kept.captured
 
 
-def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
+def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
     """Return the gradients, those in the memory of a variable or a slot as copies."""
     owners = {id(v.array.data.mem) for p in parameters for v in (p.variable, *p.slots.values())}
 
     def apart(array: Array) -> Array:
-        if id(array.data.mem) not in owners:
-            return array
-        copy = array.copy()
-        if kept.captured is not None:
-            kept.temporaries.append(copy)
-        return copy
+        return array.copy() if id(array.data.mem) in owners else array
 
     return [
         IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients

@@ -1,0 +1,235 @@
+"""The kernels for CuPy, compiled for each architecture; this needs neither a device nor a driver."""
+
+import itertools
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+cupy = pytest.importorskip("cupy", reason="CuPy and its compiler are in the extra 'nvrtc'")
+from cupy.cuda import nvrtc  # noqa: E402
+
+from rmsprop_cupy import kernels, source  # noqa: E402
+
+HEADERS = [Path(cupy.__file__).parent / "_core/include", Path(cupy.cuda.get_cuda_path() or "", "include")]
+try:
+    is_complete = nvrtc.getVersion() >= (13, 0) and (HEADERS[1] / "cuda_fp16.h").is_file()
+except RuntimeError:  # no library
+    is_complete = False
+if not is_complete:
+    pytest.skip("NVRTC 13 and its headers are in the extra 'nvrtc'", allow_module_level=True)
+
+ARCHITECTURES = (75, 80, 90, 100, 120)
+DIALECTS = (75, 100)
+"""Those for which the compiler writes PTX differently: for them all variants are looked at."""
+MAKERS = (kernels.array_kernel, kernels.list_kernel, kernels.rows_kernel)
+
+
+class Layout(NamedTuple):
+    """What CuPy tells the compiler of an array."""
+
+    ndim: int
+    contiguous: bool
+    narrow: bool
+    """Whether indices fit into 32 bits."""
+
+    def __str__(self):
+        return ", ".join(str(int(value)) for value in self)
+
+
+FLAT, STRIDED, WIDE = Layout(1, True, True), Layout(3, False, True), Layout(1, True, False)
+
+
+class Case(NamedTuple):
+    """A kernel, and what it is made for."""
+
+    kernel: Any
+    variant: source.Variant
+    layout: Layout
+
+    def __str__(self):
+        flags = [name for name, value in self.variant._asdict().items() if value is True]
+        return " ".join([self.kernel.name, self.variant.dtype, *flags, f"<{self.layout}>"])
+
+
+def variants(dtype):
+    """Return all variants for a dtype, the simplest first and the richest last."""
+    flags = len(source.Variant._fields) - 1
+    return [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=flags)]
+
+
+def cases(chosen):
+    """Return each kernel for flat arrays, the simplest and the richest for other layouts, too."""
+    for variant, make in itertools.product(chosen, MAKERS):
+        kernel = make(variant, ())
+        others = (WIDE,) if takes_raw(kernel) else (STRIDED, WIDE)
+        for layout in (FLAT, *others) if len(set(variant[1:])) == 1 else (FLAT,):
+            yield Case(kernel, variant, layout)
+
+
+def is_array(kernel, parameter):
+    """Tell whether a kernel is given an array for a parameter: all are but scalars."""
+    return parameter.raw or not parameter.is_const or parameter is kernel.in_params[0]
+
+
+def takes_raw(kernel):
+    """Tell whether a kernel is given all arrays as they are, and not element by element."""
+    return kernel.in_params[0].raw
+
+
+def assembled(kernel, layout, name):
+    """Return the source of an elementwise kernel, as CuPy makes it when the kernel is called.
+
+    Layouts are those of arrays that the kernel reads element by element; raw ones are flat.
+    """
+    raw = FLAT._replace(narrow=layout.narrow)
+    if takes_raw(kernel):
+        layout = raw
+    parameters, references = [], []
+    for p in (*kernel.in_params, *kernel.out_params):
+        const = "const " if p.is_const else ""
+        if not is_array(kernel, p):
+            parameters.append(f"{const}{p.ctype} {p.name}")
+        elif p.raw:
+            parameters.append(f"{const}CArray<{p.ctype}, {raw}> {p.name}")
+        else:
+            parameters.append(f"{const}CArray<{p.ctype}, {layout}> _raw_{p.name}")
+            references.append(f"{const}{p.ctype} &{p.name} = _raw_{p.name}[_ind.get()];")
+    parameters.append(f"CIndexer<{layout.ndim}, {int(layout.narrow)}> _ind")
+    lines = "\n".join([*references, kernel.operation])
+    return f"""
+extern "C" __global__ void {name}({", ".join(parameters)}) {{
+  {kernel.kwargs.get("loop_prep", "")};
+  #pragma unroll 1
+  CUPY_FOR(i, _ind.size()) {{
+    _ind.set(i);
+    {lines};
+  }}
+  ;
+}}
+"""
+
+
+def unit(dtype, chosen):
+    """Return one source of all kernels for a dtype, and the cases by the names that their kernels have there.
+
+    They are compiled together since the headers take as long as a dozen kernels.
+    """
+    named = {f"{case.kernel.name}_{i}": case for i, case in enumerate(cases(chosen))}
+    headers = ["complex.cuh", "carray.cuh", "atomics.cuh", "math_constants.h", "float16.cuh", "bfloat16.cuh"]
+    raw = [*(kernels.norm_kernel(dtype, limited, ()) for limited in (False, True)), kernels.factor_kernel()]
+    parts = [f"#include <cupy/{header}>\n" for header in headers]
+    parts += dict.fromkeys(case.kernel.preamble for case in named.values())
+    parts += [assembled(case.kernel, case.layout, name) for name, case in named.items()]
+    parts += [k.code.replace(source.PREAMBLE, "").replace(k.name, f"{k.name}_{i}") for i, k in enumerate(raw)]
+    return "".join(parts), named
+
+
+def compiled(code, architecture, read):
+    """Return what NVRTC makes of a source with the options of CuPy."""
+    cccl = [HEADERS[0] / "cupy/_cccl" / name for name in ("cub", "thrust", "libcudacxx")]
+    options = [f"-I{folder}" for folder in (*cccl, *HEADERS)]
+    program = nvrtc.createProgram(code, "kernels.cu", (), ())
+    try:
+        flags = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
+        nvrtc.compileProgram(program, (*options, *flags, f"-arch={architecture}"))
+        return read(program)
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def bodies(code, architecture):
+    """Return the instructions of each kernel of a source by its name."""
+    ptx = compiled(code, f"compute_{architecture}", nvrtc.getPTX).decode()
+    assert ".func" not in ptx, "a function that is not inlined would go unseen"
+    return dict(re.findall(r"\.entry (\w+)\(.*?\)\s*\{(.*?)\n\}", ptx, re.DOTALL))
+
+
+def is_double(body):
+    """Tell whether a kernel has instructions for double precision."""
+    return re.search(r"\.f64\b", body) is not None
+
+
+def accesses(body):
+    """Count what a thread reads and writes in global memory for one element, by bytes.
+
+    What comes before the loop over elements is done once.
+    """
+    _, loop = body.split('.pragma "nounroll"', 1)
+    found = [code.split(".") for code in re.findall(r"\b(?:ld|st|atom|red)\.[\w.:]+", loop)]
+    outside = [code for code in found if not {"param", "shared", "local"} & set(code)]
+    return Counter(int(code[-1][1:]) // 8 * (2 if "v2" in code else 1) for code in outside)
+
+
+def least(kernel, variant):
+    """Return the accesses that an element needs, by bytes: one to the gradient, two to variable and each slot.
+
+    Besides, a list looks up its factor, and in tables of 64-bit integers the number of elements, the first of
+    them, position and address of the gradient, and the addresses of variable and slots. Rows compare their index
+    to the one before and to each of its own kind, which have positions, too; three atomics note those outside.
+    """
+    real = np.dtype(kernels.REAL[variant.dtype]).itemsize
+    number = 2 * real if source.is_complex(variant) else real
+    stored = cupy.dtype(variant.dtype).itemsize
+    slots = [stored, real, *[number] * (variant.momentum + variant.centered)]
+    counted = Counter([stored, *slots, *slots])
+    if kernel.name == "rmsprop_list":
+        counted += Counter([*[8] * (4 + len(slots)), *[real] * variant.factor])
+    elif kernel.name == "rmsprop_rows":
+        counted += Counter([8] * (4 + 3))
+    return counted
+
+
+@pytest.mark.parametrize("dtype", source.DTYPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_access_memory_as_little_as_can_be_and_those_for_floats_have_no_double(architecture, dtype):
+    every = variants(dtype)
+    code, named = unit(dtype, every if architecture in DIALECTS else [every[0], every[-1]])
+    found = bodies(code, architecture)
+    real = kernels.REAL[dtype] is np.float64
+    assert {str(c): (accesses(found[name]), is_double(found[name])) for name, c in named.items()} == {
+        str(c): (least(c.kernel, c.variant), real) for c in named.values()
+    }
+
+
+@pytest.mark.parametrize("dtype", source.DTYPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_assembler_accepts_the_richest_kernels(architecture, dtype):
+    code, _ = unit(dtype, [variants(dtype)[-1]])
+    assert compiled(code, f"sm_{architecture}", nvrtc.getCUBIN).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("rho * r", "0.9 * r"), ("over(times(gradient, lr)", "over(times((float)g, lr)")],
+)
+def test_a_double_constant_and_a_second_read_are_noticed(old, new):
+    variant = variants("float32")[0]
+    kernel = kernels.array_kernel(variant, ())
+    code, _ = unit("float32", [variant])
+    sound, broken = [bodies(text, 75)["rmsprop_0"] for text in (code, code.replace(old, new, 1))]
+    assert (accesses(sound), is_double(sound)) == (least(kernel, variant), False) == (Counter({4: 5}), False)
+    assert (accesses(broken), is_double(broken)) != (Counter({4: 5}), False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not cupy.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("dtype", source.DTYPES)
+@pytest.mark.parametrize("layout", [FLAT, STRIDED], ids=["flat", "strided"])
+def test_the_source_that_is_checked_is_the_one_that_cupy_compiles(make, dtype, layout):
+    for variant in (variants(dtype)[0], variants(dtype)[-1]):
+        kernel = make.__wrapped__(variant, ())  # a new one, which has compiled nothing
+        arguments = []
+        for p in (*kernel.in_params, *kernel.out_params):
+            is_strided = layout is STRIDED and not p.raw
+            array = cupy.zeros((2, 5, 4), p.dtype)[:, ::2, ::2] if is_strided else cupy.zeros(16, p.dtype)
+            arguments.append(array if is_array(kernel, p) else 1)
+        kernel(*arguments, **({"size": 1} if takes_raw(kernel) else {}))
+        theirs = kernel.cached_code
+        assert theirs[theirs.index('extern "C"') :].split() == assembled(kernel, layout, kernel.name).split()
