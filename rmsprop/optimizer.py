@@ -216,9 +216,9 @@ class RMSprop(Settings, Weights):
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
 
         Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
-        graph. It copies 88 bytes, asynchronously. `clipvalue`, `clipnorm`, `global_clipnorm` and the variant of the
-        formula stay as captured. The optimizer keeps the variables and gradients of captured steps alive, and must
-        itself live as long as the graph.
+        graph. It copies 88 bytes, asynchronously. `clipvalue`, `clipnorm`, `global_clipnorm` and the variant of
+        the formula stay as captured. The optimizer keeps the variables and gradients of captured steps alive, and
+        must itself live as long as the graph.
 
         Returns
         -------

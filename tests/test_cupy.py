@@ -246,6 +246,28 @@ def test_the_memory_traffic_is_the_least_there_can_be(gpusim):
         assert accesses in counts
 
 
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"global_clipnorm": 1.0}], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_a_step_is_within_4_ulp_of_that_on_the_host(settings, dtype):
+    rng = np.random.default_rng(0)
+    host = rng.standard_normal(3000).astype(dtype)
+    device = cupy.asarray(host)
+    one, two = RMSprop(0.1, **settings), RMSprop(0.1, **settings)
+    two.build([device])
+    momentum = np.zeros_like(host)
+    for _ in range(4):
+        gradient, before = rng.standard_normal(3000).astype(dtype), host.copy()
+        one.apply_gradients([(gradient, host)])
+        two.apply_gradients([(cupy.asarray(gradient), device)])
+        size = np.maximum(np.abs(host), np.abs(host - before))
+        if "momentum" in settings:  # the two parts of a step may cancel
+            size = np.maximum(size, np.abs(momentum))
+            momentum = one.get_slot(host, "momentum").numpy()
+        assert (np.abs(device.get() - host) <= 4 * np.spacing(size)).all()
+        two.set_weights(one.get_weights())
+        device[...] = cupy.asarray(host)
+
+
 @pytest.fixture
 def unfused(monkeypatch):
     """Let multiplications and additions be rounded each, and keep subnormal numbers, as on the host."""
