@@ -1,5 +1,6 @@
 """What is asked of arrays of every library: their namespace, their copy, their NumPy form."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,12 @@ def namespace(array: Array) -> ModuleType:
 def device(array: Array) -> Any:
     """Return the device that an array is on, in the terms of its library."""
     return _compat().device(array)
+
+
+def on_device(array: Array) -> AbstractContextManager[Any]:
+    """Return the context in which CuPy works on the device of an array; other libraries do so by themselves."""
+    is_numpy = isinstance(array, np.ndarray)
+    return nullcontext() if is_numpy or not _compat().is_cupy_array(array) else array.device
 
 
 def is_array(x: object) -> bool:

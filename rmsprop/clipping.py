@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from rmsprop.arrays import Array, namespace
+from rmsprop.arrays import Array, namespace, on_device
 
 
 def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None) -> list[Array]:
@@ -23,20 +23,30 @@ def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipn
     -------
     list of arrays, each of shape (n,)
     """
-    if clipnorm is None:
-        shortened = [namespace(squares).ones_like(squares) for squares in squared_norms]
-    else:
-        shortened = [_shrink(namespace(squares).sqrt(squares), clipnorm) for squares in squared_norms]
+    shortened = [_shortened(squares, clipnorm) for squares in squared_norms]
     if global_clipnorm is None:
         return shortened
-    sums = [
-        namespace(squares).sum(factor * factor * squares)
-        for factor, squares in zip(shortened, squared_norms, strict=True)
-    ]
-    if len(sums) > 1:  # the one place where numbers leave their device: variables of several libraries
-        total = math.fsum(map(float, sums))
-        sums = [namespace(s).full_like(s, total) for s in sums]
-    return [factor * _global(s, global_clipnorm) for factor, s in zip(shortened, sums, strict=True)]
+    sums = [_sum_of_squares(f, squares) for f, squares in zip(shortened, squared_norms, strict=True)]
+    # The one place where numbers leave their device: variables of several libraries.
+    total = math.fsum(map(float, sums)) if len(sums) > 1 else None
+    return [_limited(f, s, total, global_clipnorm) for f, s in zip(shortened, sums, strict=True)]
+
+
+def _shortened(squares: Array, limit: float | None) -> Array:
+    xp = namespace(squares)
+    with on_device(squares):
+        return xp.ones_like(squares) if limit is None else _shrink(xp.sqrt(squares), limit)
+
+
+def _sum_of_squares(factors: Array, squares: Array) -> Array:
+    with on_device(squares):
+        return namespace(squares).sum(factors * factors * squares)
+
+
+def _limited(factors: Array, square: Array, total: float | None, limit: float) -> Array:
+    with on_device(factors):
+        square = square if total is None else namespace(square).full_like(square, total)
+        return factors * _global(square, limit)
 
 
 def _shrink(norms: Array, limit: float) -> Array:

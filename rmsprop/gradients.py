@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace
+from rmsprop.arrays import Array, is_array, namespace, on_device
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described
@@ -62,9 +62,10 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
         If a shape differs, or an index is out of range.
     """
     try:
-        if isinstance(gradient, IndexedSlices):
-            return _checked_slices(gradient, parameter, validate)
-        dense = _checked_array(gradient, parameter.variable.array, "the gradient")
+        with on_device(parameter.variable.array):
+            if isinstance(gradient, IndexedSlices):
+                return _checked_slices(gradient, parameter, validate)
+            dense = _checked_array(gradient, parameter.variable.array, "the gradient")
         if tuple(dense.shape) != parameter.shape:
             raise ValueError(f"the gradient has shape {tuple(dense.shape)}; expected {parameter.shape}.")
         return dense

@@ -10,7 +10,7 @@ from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
-from rmsprop.step import by_backend, check_capturable, clipped, is_capturing, update
+from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed, is_captured, update
 from rmsprop.tape import Tape
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
@@ -199,13 +199,13 @@ class RMSprop(Settings, Weights):
         step = int(count)
         hyper = self._read(step)
         groups = by_backend(parameters, grads)
-        if is_capturing(groups):
+        if is_captured(groups):
             check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
         groups = clipped(groups, hyper)
         self._prepare(parameters)
-        captured = update(groups, hyper)
-        if captured is not None:
-            self._parameters.captured.add(captured)
+        refresh = update(groups, hyper)
+        if refresh is not None:
+            self._parameters.captured.append(Captured(fixed(hyper), refresh))
             return self._iterations
         count[()] = step + 1
         if tapes:
@@ -216,9 +216,10 @@ class RMSprop(Settings, Weights):
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
 
         Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
-        graph. It copies 88 bytes, asynchronously. `clipvalue`, `clipnorm`, `global_clipnorm` and the variant of
-        the formula stay as captured. The optimizer keeps the variables and gradients of captured steps alive, and
-        must itself live as long as the graph.
+        graph. It copies 88 bytes for each captured step, asynchronously. `clipvalue`, `clipnorm`,
+        `global_clipnorm` and the variant of the formula stay as captured; to capture a step with others ends the
+        replays of earlier ones. The optimizer keeps the variables and gradients of captured steps alive, and must
+        itself live as long as the graph. What else is captured with a step must be kept alive by you.
 
         Returns
         -------
@@ -244,12 +245,20 @@ class RMSprop(Settings, Weights):
                     opt.advance()
                     graph.launch()
         """
-        if not self._parameters.captured:
+        captured = self._parameters.captured
+        if not captured:
             raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
         count = self._iterations.array
         hyper = self._read(int(count))
-        for refresh in self._parameters.captured:
-            refresh(hyper)
+        for name, value in fixed(hyper).items():
+            if value != captured[-1].fixed[name]:
+                raise RuntimeError(
+                    f"{name} can't change between replays of a captured step, which has "
+                    f"{captured[-1].fixed[name]!r}; given {value!r}. Capture the step again."
+                )
+        for step in captured:
+            if step.fixed == captured[-1].fixed:
+                step.refresh(hyper)
         count[()] += 1
         return self._iterations
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, is_updated_in_place
-from rmsprop.backends import Backend, Refresh, backend_of
+from rmsprop.backends import Backend, backend_of
 from rmsprop.variable import Variable
 
 
@@ -73,8 +73,8 @@ class Parameters:
     def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
         self._by_id: dict[int, Parameter] = {}
         self._by_memory: dict[Any, Parameter] = {}
-        self.captured: set[Refresh] = set()
-        """What refreshes the steps that have been captured; copies have none."""
+        self.captured: list[Any] = []
+        """The steps that have been captured, see `rmsprop.step.Captured`; copies have none."""
         for parameter in parameters:
             self.add(parameter)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rmsprop import clipping
-from rmsprop.arrays import Array, is_updated_in_place
+from rmsprop.arrays import Array, is_updated_in_place, on_device
 from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
@@ -34,10 +34,26 @@ def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -
     return list(groups.values())
 
 
-def is_capturing(groups: Sequence[Group]) -> bool:
-    """Tell whether a step will be captured, to be replayed later, by one of the backends."""
-    asked = [(getattr(group.backend, "is_capturing", None), group.parameters) for group in groups]
-    return any([ask is not None and ask(parameters) for ask, parameters in asked])
+class Captured(NamedTuple):
+    """A step that has been captured in a graph."""
+
+    fixed: dict[str, Any]
+    """What its replays have in common of the hyperparameters."""
+    refresh: Refresh
+
+
+FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real")
+
+
+def fixed(hyper: Hyperparameters) -> dict[str, Any]:
+    """Return the hyperparameters that all replays of a captured step share."""
+    return {"having momentum": hyper.momentum is not None, **{name: getattr(hyper, name) for name in FIXED}}
+
+
+def is_captured(groups: Sequence[Group]) -> bool:
+    """Let the backends check a step; tell whether one of them will capture it, to be replayed later."""
+    checks = [(getattr(group.backend, "check_step", None), group) for group in groups]
+    return any([check is not None and check(group.parameters, group.gradients) for check, group in checks])
 
 
 def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str]) -> None:
@@ -98,7 +114,8 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
             _run(group, hyper)
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
-                variable.assign(variable.constraint(variable.array))
+                with on_device(variable.array):
+                    variable.assign(variable.constraint(variable.array))
     except BaseException:
         for variable, array in before:
             if array is not None:
@@ -115,4 +132,5 @@ def _kept(variable: Variable, has_constraint: bool) -> Array | None:
     """Return what a variable is to be reset to, if need be."""
     if not is_updated_in_place(variable.array):
         return variable.array
-    return variable.array.copy() if has_constraint else None
+    with on_device(variable.array):
+        return variable.array.copy() if has_constraint else None

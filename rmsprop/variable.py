@@ -6,7 +6,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
-from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, to_numpy
+from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, on_device, to_numpy
 from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:
@@ -119,12 +119,13 @@ class Variable(ValueOperators):
         TypeError
             If complex values are given to a real variable.
         """
-        new = self._converted(value)
-        tell_tapes(self)
-        if is_updated_in_place(self.array):
-            self.array[...] = new
-        else:
-            self.array = new
+        with on_device(self.array):
+            new = self._converted(value)
+            tell_tapes(self)
+            if is_updated_in_place(self.array):
+                self.array[...] = new
+            else:
+                self.array = new
         return self
 
     def assign_add(self, delta: Any) -> "Variable":

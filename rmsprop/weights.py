@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace, to_numpy
+from rmsprop.arrays import Array, is_array, namespace, on_device, to_numpy
 from rmsprop.gradients import report_misses
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
@@ -232,7 +232,8 @@ class Weights:
         # Slots that steps use have to have the shape, dtype and layout that these expect.
         zeros = self._zeros(parameter, slot_name) if slot_name in SLOTS else None
         dtype = parameter.dtype if zeros is None else zeros.dtype
-        value = initial_value(initializer, shape, dtype, namespace(parameter.variable.array))
+        with on_device(parameter.variable.array):
+            value = initial_value(initializer, shape, dtype, namespace(parameter.variable.array))
         slot = self._slot(parameter, slot_name, value) if zeros is None else zeros.assign(value)
         self._parameters.add(parameter)
         self._add(parameter, slot_name, slot)

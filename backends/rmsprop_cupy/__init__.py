@@ -1,16 +1,15 @@
 """CuPy arrays, updated in one asynchronous launch by fused kernels."""
 
-from rmsprop_cupy.captures import is_capturing
 from rmsprop_cupy.norms import factors, squared_norms
 from rmsprop_cupy.rows import report_misses
-from rmsprop_cupy.step import update
+from rmsprop_cupy.step import check_step, update
 from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
 
 __all__ = [
+    "check_step",
     "check_variable",
     "factors",
     "in_range",
-    "is_capturing",
     "memory",
     "overlapping",
     "report_misses",

@@ -1,6 +1,6 @@
 """Steps captured in a CUDA graph: what their replays read lies in memory that nothing else writes to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,30 +8,11 @@ import cupy
 import numpy as np
 
 from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
 from rmsprop_cupy.arguments import numbers
 from rmsprop_cupy.columns import Column
 from rmsprop_cupy.source import Variant, real_type
 
 Array = Any
-
-FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real")
-"""Hyperparameters that all replays of a captured step share."""
-
-
-def is_capturing(parameters: Sequence[Parameter]) -> bool:
-    """Tell whether a step would be captured in a graph instead of being taken.
-
-    Raises
-    ------
-    RuntimeError
-        If that is so for some variables only, since they are on several devices.
-    """
-    devices = sorted({parameter.variable.array.data.device_id for parameter in parameters})
-    answers = [is_captured(device) for device in devices]
-    if any(answers) and len(devices) > 1:
-        raise RuntimeError(f"a captured step needs all variables on one device; given devices {devices}.")
-    return any(answers)
 
 
 def is_captured(device: int) -> bool:
@@ -46,52 +27,45 @@ def aside() -> Iterator[None]:
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         yield
-    stream.synchronize()
+        stream.synchronize()
 
 
 class Captured:
-    """The hyperparameters of captured steps, where their replays read them.
+    """The hyperparameters of a captured step, where its replays read them.
+
+    Parameters
+    ----------
+    hyper : Hyperparameters
+        Those of the first replay, if no others are written.
 
     Attributes
     ----------
     kept : list
-        What the replays read besides, and nobody else holds.
+        What the replays read besides, and nobody else may hold.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hyper: Hyperparameters) -> None:
         self.kept: list[Any] = []
         self._device = cupy.cuda.Device()
-        self._column = Column(11)  # seven float64, seven float32
-        self._fixed: dict[str, Any] = {}
-
-    def scalars(self, variant: Variant, hyper: Hyperparameters) -> Array:
-        """Return the array of a kernel's scalars, which at first are those of `hyper`."""
-        self._fixed = _fixed(hyper)
         with aside():
-            words = self._column.write(_words(hyper))
+            self._column = Column(11)  # seven float64, seven float32
+            self._column.write(_words(hyper))
+
+    def scalars(self, variant: Variant) -> Array:
+        """Return the array of a kernel's scalars."""
+        words = self._column.array
         is_double = real_type(variant.dtype) == "double"
         return words[:7].view(cupy.float64) if is_double else words[7:].view(cupy.float32)
 
-    def __call__(self, hyper: Hyperparameters) -> None:
-        """Bring the hyperparameters of the next replay to the device; ``RuntimeError`` if one can't change."""
-        for name, value in _fixed(hyper).items():
-            if value != self._fixed[name]:
-                raise RuntimeError(
-                    f"{name} can't change between replays of a captured step, which has {self._fixed[name]!r}; "
-                    f"given {value!r}. Capture the step again."
-                )
+    def refresh(self, hyper: Hyperparameters) -> None:
+        """Bring the hyperparameters of the next replay to the device, by one asynchronous copy."""
         with self._device:
             self._column.write(_words(hyper))
 
 
 def scalars(variant: Variant, hyper: Hyperparameters, captured: Captured | None) -> tuple[Any, ...]:
     """Return the arguments of a kernel that are numbers, or for a captured step the array of these."""
-    return numbers(hyper) if captured is None else (captured.scalars(variant, hyper),)
-
-
-def _fixed(hyper: Hyperparameters) -> dict[str, Any]:
-    has_momentum = hyper.momentum is not None
-    return {"having momentum": has_momentum, **{name: getattr(hyper, name) for name in FIXED}}
+    return numbers(hyper) if captured is None else (captured.scalars(variant),)
 
 
 def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:

@@ -1,10 +1,18 @@
-"""Copies between devices, in the order of the current streams of both."""
+"""Launches on a device, and copies from one to another, in the order of the current streams of both."""
 
 from typing import Any
 
 import cupy
 
+from rmsprop_cupy.pending import hold
+
 Array = Any
+
+
+def launch(device: Any, kernel: Any, arguments: tuple[Any, ...], **options: Any) -> None:
+    """Launch a kernel in the current stream of a device."""
+    with device:
+        kernel(*arguments, **options)
 
 
 def copied(source: Array, target: Array) -> None:
@@ -15,6 +23,7 @@ def copied(source: Array, target: Array) -> None:
     _wait_for(source.device, target.device)
     with target.device:
         target.data.copy_from_device_async(source.data, source.nbytes)
+        hold(source)
     _wait_for(target.device, source.device)
 
 

@@ -8,15 +8,22 @@ import cupy
 import numpy as np
 
 from rmsprop.parameters import Parameter
-from rmsprop_cupy.captures import Captured, aside, is_captured
+from rmsprop_cupy.aliases import Occupied
+from rmsprop_cupy.captures import aside, is_captured
 from rmsprop_cupy.columns import Column
 from rmsprop_cupy.misses import Misses
+from rmsprop_cupy.pending import hold
 
 Array = Any
 
 
 class Kept:
-    """The plans of a list of parameters, kept by the first of them; a captured step gets one of its own.
+    """The plans of a list of parameters, kept by the first of them; a captured step gets some of its own.
+
+    Parameters
+    ----------
+    is_captured : bool, default False
+        Whether they belong to a captured step.
 
     Attributes
     ----------
@@ -25,39 +32,42 @@ class Kept:
     norms : rmsprop_cupy.norms.Plan or None
     misses : Misses or None
         Of the first parameter, if it has had sparse gradients.
-    captured : Captured or None
-        The numbers of the captured step that this belongs to.
-    replays : Captured or None
-        The numbers of all captured steps of the list.
     gradients : list
         The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
 
-    def __init__(self, captured: Captured | None = None) -> None:
+    def __init__(self, is_captured: bool = False) -> None:
         self.lists: dict[Any, Any] = {}
         self.norms: Any = None
         self.misses: Misses | None = None
-        self.captured = captured
-        self.replays: Captured | None = None
         self.gradients: list[Array] = []
+        self._is_captured = is_captured
         self._addresses: dict[int, Column] = {}
+        self._occupied: Occupied | None = None
 
     def keep(self, gradients: Sequence[Array]) -> None:
-        """Let the gradients of a captured step live as long as the optimizer."""
-        if self.captured is not None:
+        """Let the gradients of a captured step live as long as this."""
+        if self._is_captured:
             self.gradients += gradients
 
     def setup(self) -> AbstractContextManager[None]:
         """Return the context for work that is done once, and not again by each replay."""
-        return nullcontext() if self.captured is None else aside()
+        return aside() if self._is_captured else nullcontext()
 
     def addresses(self, gradients: Sequence[Array]) -> Array:
         """Bring the addresses of all gradients to the current device; return the array there."""
         device = cupy.cuda.runtime.getDevice()
         column = self._addresses.get(device)
         if column is None or column.array.size != len(gradients):
+            hold(column)
             column = self._addresses[device] = Column(len(gradients))
         return column.write(np.array([g.data.ptr for g in gradients], np.uint64))
+
+    def occupied(self, parameters: Sequence[Parameter]) -> Occupied:
+        """Return the memory of all variables and slots."""
+        if self._occupied is None or not self._occupied.is_of(parameters):
+            self._occupied = Occupied(parameters)
+        return self._occupied
 
 
 def kept_of(parameter: Parameter) -> Kept:
@@ -70,12 +80,5 @@ def kept_of(parameter: Parameter) -> Kept:
 
 def kept_for_step(parameters: Sequence[Parameter]) -> Kept:
     """Return what a step over a list of parameters uses."""
-    own = kept_of(parameters[0])
-    device = parameters[0].variable.array.device
-    if not is_captured(device.id):
-        return own
-    with device, aside():
-        own.replays = own.replays or Captured()
-    captured = Kept(own.replays)
-    own.replays.kept.append(captured)
-    return captured
+    is_new = is_captured(parameters[0].variable.array.data.device_id)
+    return Kept(is_captured=True) if is_new else kept_of(parameters[0])

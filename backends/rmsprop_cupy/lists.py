@@ -5,7 +5,8 @@ first in the array, the array's position in the step's list, and the addresses o
 The table is made once. Where the gradients are is written for each step, if it has changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cupy
@@ -13,10 +14,11 @@ import numpy as np
 
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
-from rmsprop_cupy import kernels
+from rmsprop_cupy import devices, kernels
 from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import scalars
+from rmsprop_cupy.captures import Captured, scalars
 from rmsprop_cupy.kept import Kept
+from rmsprop_cupy.pending import hold
 
 Array = Any
 
@@ -29,51 +31,60 @@ class Plan:
     parameters : list of Parameter
     positions : list of int
         Where they stand in the step's list.
-    slot_count : int
-        Columns of the table that are addresses.
+    formula : (bool, bool)
+        Whether the table has the addresses of ``momentum`` and of ``mg``.
     table : cupy.ndarray of uint64
     """
 
     def __init__(self, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> None:
-        self.parameters, self.positions = parameters, positions
+        self.parameters, self.positions, self.formula = parameters, positions, _formula(hyper)
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
-        self.slot_count = len(tables[0])
         rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
         self.table = cupy.asarray(np.concatenate(rows))
 
 
-def update(
+def launches(
     parameters: list[Parameter],
     positions: list[int],
     gradients: Sequence[Array],
     factors: Array | None,
     hyper: Hyperparameters,
     kept: Kept,
-) -> None:
-    """Update contiguous variables of one device and dtype; `gradients` and `factors` are those of the step."""
+    captured: Captured | None,
+) -> list[Callable[[], object]]:
+    """Return the launch for contiguous variables of one device and dtype.
+
+    `gradients` and `factors` are those of the whole step.
+    """
     first = parameters[0].variable.array
     with first.device:
         sample = paired(first, hyper)
-        variant = variant_of(sample, hyper, factors, kept.captured)
+        variant = variant_of(sample, hyper, factors, captured)
         with kept.setup():
             plan = _plan(kept, parameters, positions, hyper)
             addresses = kept.addresses(gradients)
-        if plan.table.size == 0:
-            return
-        kernel = kernels.list_kernel(variant, kernels.OPTIONS)
-        factor = () if factors is None else (factors,)
-        size = plan.table.shape[0] * kernels.CHUNK
-        kernel(sample, addresses, *factor, *scalars(variant, hyper, kept.captured), plan.table, size=size)
+    if plan.table.size == 0:
+        return []
+    factor = () if factors is None else (factors,)
+    arguments = (sample, addresses, *factor, *scalars(variant, hyper, captured), plan.table)
+    kernel = kernels.list_kernel(variant, kernels.OPTIONS)
+    size = plan.table.shape[0] * kernels.CHUNK
+    return [partial(devices.launch, first.device, kernel, arguments, size=size)]
 
 
 def _plan(kept: Kept, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> Plan:
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
-    count = 2 + (hyper.momentum is not None) + hyper.centered
+    wanted = _formula(hyper), positions, parameters
     plan: Plan | None = kept.lists.get(key)
-    if plan is None or (plan.slot_count, plan.positions, plan.parameters) != (count, positions, parameters):
+    if plan is None or (plan.formula, plan.positions, plan.parameters) != wanted:
+        hold(plan)
         plan = kept.lists[key] = Plan(parameters, positions, hyper)
     return plan
+
+
+def _formula(hyper: Hyperparameters) -> tuple[bool, bool]:
+    return hyper.momentum is not None, hyper.centered
 
 
 def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:

@@ -6,6 +6,8 @@ import cupy
 import cupyx
 import numpy as np
 
+from rmsprop_cupy.pending import hold
+
 Array = Any
 
 _NONE = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min
@@ -29,9 +31,18 @@ class Misses:
         device = cupy.cuda.runtime.getDevice()
         memory = cupy.cuda.UnownedMemory(self._host.ctypes.data, self._host.nbytes, self._host, device)
         self.array: Array = cupy.ndarray(3, cupy.int64, cupy.cuda.MemoryPointer(memory, 0))
+        self._written: Any = None
+
+    def record(self) -> None:
+        """Take note of a kernel that has been launched in the current stream, and may be writing."""
+        self._written = cupy.cuda.Event(disable_timing=True)
+        self._written.record()
+        hold(self)
 
     def report(self, height: int) -> None:
-        """Raise ``ValueError``, once, if rows are known to have been missed."""
+        """Raise ``ValueError``, once, if the last kernel is done and rows have been missed."""
+        if self._written is None or not self._written.done:
+            return
         count, low, high = self._host.tolist()
         if count:
             self._host[:] = _NONE

@@ -18,6 +18,7 @@ from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired
 from rmsprop_cupy.devices import copied
 from rmsprop_cupy.kept import Kept, kept_for_step
+from rmsprop_cupy.pending import hold
 
 Array = Any
 
@@ -57,13 +58,15 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
+    kept : Kept
+        What else the kernels read.
     sums, squares : cupy.ndarray of float64
     factors : dict of cupy.ndarray
-        The same factors by their dtype, float64 and float32.
+        The same factors by their dtype, float64 and float32, on the device of the first gradient.
     """
 
-    def __init__(self, kinds: list[Kind]) -> None:
-        self.kinds = kinds
+    def __init__(self, kinds: list[Kind], kept: Kept) -> None:
+        self.kinds, self.kept = kinds, kept
         members: dict[tuple[int, str], list[int]] = {}
         for i, kind in enumerate(kinds):
             members.setdefault((kind.device, kind.dtype), []).append(i)
@@ -92,16 +95,17 @@ def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 
-def factors(
-    parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters
-) -> dict[str, Array]:
-    """Return the factors to multiply gradients by, in both precisions, on the device of the first."""
-    return measured(kept_for_step(parameters), gradients, hyper).factors
+def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
+    """Return a plan with the factors to multiply gradients by."""
+    return measured(kept_for_step(parameters), gradients, hyper)
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
     """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
-    return measured(Kept(), gradients, hyper).squares
+    plan = measured(Kept(), gradients, hyper)
+    with plan.squares.device:
+        hold(plan)
+    return plan.squares
 
 
 def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
@@ -112,7 +116,8 @@ def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) 
     with arrays[0].device:
         with kept.setup():
             if kept.norms is None or kept.norms.kinds != kinds:
-                kept.norms = Plan(kinds)
+                hold(kept.norms)
+                kept.norms = Plan(kinds, kept)
         plan: Plan = kept.norms
         for part, place in plan.parts:
             _sum(part, arrays, hyper, kept)

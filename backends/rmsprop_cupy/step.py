@@ -1,75 +1,133 @@
 """One step over a list of CuPy arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient, Hyperparameters, Refresh
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
-from rmsprop_cupy import devices, kernels, lists, rows
+from rmsprop_cupy import devices, kernels, lists, norms, rows
 from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import Captured, scalars
+from rmsprop_cupy.captures import Captured, is_captured, scalars
 from rmsprop_cupy.kept import Kept, kept_for_step
 
 Array = Any
+Launch = Callable[[], object]
 
 FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""
 
 
+def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> bool:
+    """Raise errors that are about devices; tell whether the step is to be captured."""
+    used = set()
+    for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        device = parameter.variable.array.data.device_id
+        used.add(device)
+        parts = (gradient.values, gradient.indices) if isinstance(gradient, IndexedSlices) else (gradient,)
+        for part in parts:
+            if part.data.device_id != device:
+                raise ValueError(
+                    f"Gradient of variable {position} {parameter}: it is on device {part.data.device_id}, not on "
+                    f"device {device} like the variable."
+                )
+    capturing = [device for device in used if is_captured(device)]
+    if capturing and len(used) > 1:
+        raise RuntimeError(f"A captured step needs all variables on one device; given devices {sorted(used)}.")
+    return bool(capturing)
+
+
 def update(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],
-    factors: dict[str, Array] | Array | None,
+    factors: norms.Plan | Array | None,
     hyper: Hyperparameters,
-) -> Captured | None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+) -> Refresh | None:
+    """Update all variables and slots; see `rmsprop.backends.Backend`.
+
+    All memory that is needed is there before the first kernel is launched.
+    """
     kept = kept_for_step(parameters)
-    separated = _disjoint(parameters, gradients)
-    if factors is not None and not isinstance(factors, dict):  # those of several array libraries
-        factors = {name: factors.astype(name, copy=False) for name in ("float64", "float32")}
+    captured = _captured(parameters, hyper, [kept, factors])
+    separated = _disjoint(parameters, gradients, kept)
+    addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
+    kept.keep(addressed)
+    launches: list[Launch] = []
+    for members in _groups(parameters, separated):
+        array = parameters[members[0]].variable.array
+        near = None if factors is None else _near(array, factors)
+        if len(members) > FEW:
+            group = [parameters[i] for i in members]
+            launches += lists.launches(group, members, addressed, near, hyper, kept, captured)
+            continue
+        for i in members:
+            launches += _launches(parameters[i], separated[i], i, near, hyper, captured)
+    for launch in launches:
+        launch()
+    return None if captured is None else captured.refresh
+
+
+def _captured(parameters: Sequence[Parameter], hyper: Hyperparameters, kept: list[Any]) -> Captured | None:
+    """Return the numbers of a step that is being captured, which keep what its replays read."""
+    device = parameters[0].variable.array.device
+    if not is_captured(device.id):
+        return None
+    with device:
+        captured = Captured(hyper)
+    captured.kept += kept
+    return captured
+
+
+def _groups(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[list[int]]:
+    """Return the positions of contiguous arrays of one device and dtype together, those of others alone."""
     alike: dict[Any, list[int]] = {}
-    for i, (parameter, gradient) in enumerate(zip(parameters, separated, strict=True)):
+    for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         array = parameter.variable.array
         is_dense = not isinstance(gradient, IndexedSlices)
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
         alike.setdefault((array.data.device_id, array.dtype) if is_listed else i, []).append(i)
-    addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
-    kept.keep(addressed)
-    for kind, members in alike.items():
-        array = parameters[members[0]].variable.array
-        real = kernels.REAL[array.dtype.name].__name__
-        near = None if factors is None else devices.on(array.device, factors[real])
-        if isinstance(kind, tuple) and len(members) > FEW:
-            lists.update([parameters[i] for i in members], members, addressed, near, hyper, kept)
-            continue
-        for i in members:
-            _update_one(parameters[i], separated[i], i, near, hyper, kept)
-    return kept.captured
+    return list(alike.values())
 
 
-def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Gradient]:
+def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
     """Return the gradients, those in the memory of a variable or a slot as copies."""
-    owners = {id(v.array.data.mem) for p in parameters for v in (p.variable, *p.slots.values())}
+    arrays = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    separated = list(gradients)
+    for i, is_shared in enumerate(kept.occupied(parameters).overlap(arrays)):
+        if is_shared:
+            with arrays[i].device:
+                copy, gradient = arrays[i].copy(), gradients[i]
+            is_sparse = isinstance(gradient, IndexedSlices)
+            separated[i] = IndexedSlices(copy, gradient.indices) if is_sparse else copy
+    return separated
 
-    def apart(array: Array) -> Array:
-        return array.copy() if id(array.data.mem) in owners else array
 
-    return [
-        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
-    ]
+def _near(array: Array, factors: norms.Plan | Array) -> Array:
+    """Return the factors on the device of an array, and in the precision of its arithmetic."""
+    real = kernels.REAL[array.dtype.name].__name__
+    if isinstance(factors, norms.Plan):
+        return devices.on(array.device, factors.factors[real])
+    with factors.device:  # those of several array libraries
+        precise = factors.astype(real, copy=False)
+    return devices.on(array.device, precise)
 
 
-def _update_one(
-    parameter: Parameter, gradient: Gradient, which: int, factors: Array | None, hyper: Hyperparameters, kept: Kept
-) -> None:
+def _launches(
+    parameter: Parameter,
+    gradient: Gradient,
+    which: int,
+    factors: Array | None,
+    hyper: Hyperparameters,
+    captured: Captured | None,
+) -> list[Launch]:
+    """Return the launches for one array."""
     array = parameter.variable.array
     tables = [paired(a, hyper) for a in slots(parameter, hyper)]
-    variant = variant_of(tables[0], hyper, factors, kept.captured)
+    variant = variant_of(tables[0], hyper, factors, captured)
     factor = () if factors is None else (factors, which)
     with array.device:
         if isinstance(gradient, IndexedSlices):
-            rows.update(parameter, variant, tables, gradient, factor, hyper)
-        else:
-            kernel = kernels.array_kernel(variant, kernels.OPTIONS)
-            kernel(paired(gradient, hyper), *factor, *scalars(variant, hyper, kept.captured), *tables)
+            return rows.launches(parameter, variant, tables, gradient, factor, hyper)
+        arguments = (paired(gradient, hyper), *factor, *scalars(variant, hyper, captured), *tables)
+    return [partial(devices.launch, array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

@@ -12,7 +12,9 @@ Array = Any
 
 
 def memory(array: Array) -> Hashable:
-    """Return what two views of the same elements have in common."""
+    """Return what two views of the same elements have in common; CuPy gives all empty arrays one address."""
+    if array.size == 0:
+        return id(array)
     return array.data.ptr, array.shape, array.strides, array.dtype.str, array.device.id
 
 
@@ -30,12 +32,21 @@ def zeros(like: Array, dtype: str) -> Array:
 
 def in_range(indices: Array, rows: int) -> bool:
     """Tell whether all indices are those of rows; this waits for the device."""
-    return bool(((indices >= 0) & (indices < rows)).all())
+    with indices.device:
+        return bool(((indices >= 0) & (indices < rows)).all())
 
 
 def overlapping(arrays: Sequence[Array]) -> tuple[int, int] | None:
     """Return the positions of two arrays that share memory, or of one twice whose own elements do."""
     return addresses.overlapping([_twin(array) for array in arrays])
+
+
+def bounds(array: Array) -> tuple[int, int]:
+    """Return the addresses of the first byte of an array and of that after the last."""
+    start: int = array.data.ptr
+    if array.flags.c_contiguous:
+        return start, start + array.nbytes
+    return np.lib.array_utils.byte_bounds(_twin(array)) if array.size else (start, start)
 
 
 class _Interface:
