@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from itertools import product
 from typing import Any
 
@@ -80,8 +80,9 @@ def checked(xp: Any) -> dict[str, Any]:
             count += 1
             try:
                 kind(xp, name, settings)
-            except AssertionError as error:
-                wrong.append(f"{kind.__name__} {name} {settings}: {error}")
+            except Exception as error:  # whatever a driver or a compiler may say
+                reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+                wrong.append(f"{kind.__name__} {name} {settings}: {reason}")
     found = {"device": device(xp), "kernels": count, "wrong": wrong}
     if xp.__name__ in ("numpy", "cupy"):
         found["step_GB_per_s"], found["copy_GB_per_s"] = bandwidths(xp)
@@ -189,12 +190,12 @@ def text(report: dict[str, Any]) -> str:
 
 
 def _version(package: str) -> str | None:
-    for name in (package, f"{package}-cuda12x", f"{package}-cuda13x", f"{package}-rocm-7-0"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
+    if package == "cupy":  # the name of its distribution tells the platform, too
+        package = next(iter(packages_distributions().get("cupy", ["cupy"])))
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _dtypes(xp: Any) -> list[str]:

@@ -53,9 +53,9 @@ class Backend(Protocol):
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
       variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
       out such rows.
-    - ``check_step(parameters, gradients)`` raises errors that only the backend can find, and tells whether
-      `update` will be captured in a graph, to be replayed later. Then `update` returns a function that is called
-      with the hyperparameters of each replay.
+    - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
+      variables' positions in the step, and tells whether `update` will be captured in a graph, to be replayed
+      later. Then `update` returns a function that is called with the hyperparameters of each replay.
     """
 
     def memory(self, array: Array) -> Hashable:

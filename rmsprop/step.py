@@ -13,25 +13,29 @@ from rmsprop.variable import Variable
 
 
 class Group(NamedTuple):
-    """The parameters of one backend, their gradients, and the factors that clip these by norm."""
+    """The parameters of one backend, and their gradients."""
 
     backend: Backend
+    positions: Sequence[int]
+    """Where they stand among all that the step is given."""
     parameters: Sequence[Parameter]
     gradients: Sequence[Gradient]
-    factors: Array | None
+    factors: Array | None = None
+    """What clips the gradients by norm."""
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
     """Split parameters and gradients by backend."""
     backend = parameters[0].backend
     if len(parameters) == 1 or all([p.backend is backend for p in parameters]):
-        return [Group(backend, parameters, gradients, None)]
-    groups: dict[int, Group] = {}
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        group = groups.setdefault(id(parameter.backend), Group(parameter.backend, [], [], None))
-        group.parameters.append(parameter)  # type: ignore[attr-defined]
-        group.gradients.append(gradient)  # type: ignore[attr-defined]
-    return list(groups.values())
+        return [Group(backend, range(len(parameters)), parameters, gradients)]
+    members: dict[int, list[int]] = {}
+    for position, parameter in enumerate(parameters):
+        members.setdefault(id(parameter.backend), []).append(position)
+    return [
+        Group(parameters[ids[0]].backend, ids, [parameters[i] for i in ids], [gradients[i] for i in ids])
+        for ids in members.values()
+    ]
 
 
 class Captured(NamedTuple):
@@ -53,7 +57,7 @@ def fixed(hyper: Hyperparameters) -> dict[str, Any]:
 def is_captured(groups: Sequence[Group]) -> bool:
     """Let the backends check a step; tell whether one of them will capture it, to be replayed later."""
     checks = [(getattr(group.backend, "check_step", None), group) for group in groups]
-    return any([check is not None and check(group.parameters, group.gradients) for check, group in checks])
+    return any([check is not None and check(g.parameters, g.gradients, g.positions) for check, g in checks])
 
 
 def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str]) -> None:

@@ -130,11 +130,13 @@ class Variable(ValueOperators):
 
     def assign_add(self, delta: Any) -> "Variable":
         """Add `delta` to the value; see `assign`."""
-        return self.assign(self.array + self._converted(delta))
+        with on_device(self.array):
+            return self.assign(self.array + self._converted(delta))
 
     def assign_sub(self, delta: Any) -> "Variable":
         """Subtract `delta` from the value; see `assign`."""
-        return self.assign(self.array - self._converted(delta))
+        with on_device(self.array):
+            return self.assign(self.array - self._converted(delta))
 
     def _converted(self, value: Any) -> Array:
         """Return `value` as an array of the variable's library, shape and dtype."""
@@ -202,8 +204,8 @@ def array_of(source: "Variable | Array") -> Array:
 def _own_copy(initial: Any, dtype: Any) -> Array:
     """Return a copy of an initial value, as an array."""
     if is_array(initial):
-        xp = namespace(initial)
-        return xp.asarray(initial, dtype=dtype, copy=True)
+        with on_device(initial):
+            return namespace(initial).asarray(initial, dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):
         array = array.astype(np.float32)

@@ -226,6 +226,68 @@ def test_a_gradient_in_the_memory_of_a_variable_counts_as_it_was_before_the_step
     np.testing.assert_array_equal(y.get(), b.get())
 
 
+@pytest.mark.parametrize("view", [lambda a: a[::-1], cupy.from_dlpack, lambda a: a.reshape(2, 3).T.reshape(-1)])
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_gradient_in_the_memory_of_a_slot_counts_as_it_was_before_the_step(view, count):
+    variables = [cupy.arange(1.0, 7.0) for _ in range(count)]
+    twins = [v.copy() for v in variables]
+    one, two = RMSprop(0.1), RMSprop(0.1)
+    for optimizer, arrays in ((one, variables), (two, twins)):
+        optimizer.apply_gradients([(cupy.arange(6.0), a) for a in arrays])
+    gradients = [view(one.get_slot(v, "rms").array) for v in variables]
+    two.apply_gradients([(g.copy(), t) for g, t in zip(gradients, twins, strict=True)])
+    one.apply_gradients(zip(gradients, variables, strict=True))
+    for a, b in zip(variables, twins, strict=True):
+        np.testing.assert_array_equal(a.get(), b.get())
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+@pytest.mark.parametrize("settings", [{}, {"clipnorm": 1.0}], ids=str)
+def test_empty_arrays_are_variables_of_their_own(count, settings):
+    variables = [*[cupy.ones((0, 3)) for _ in range(count)], cupy.ones(2)]
+    opt = RMSprop(0.1, **settings)
+    for _ in range(2):
+        opt.apply_gradients([(cupy.ones_like(v), v) for v in variables])
+    assert len(opt.weights) == 1 + len(variables)
+    assert (variables[-1].get() < 1).all()
+
+
+class Scarce:
+    """An allocator of CuPy that has no more memory after some requests."""
+
+    def __init__(self, requests):
+        self.requests = requests
+
+    def __call__(self, size):
+        if self.requests == 0:
+            raise cupy.cuda.memory.OutOfMemoryError(size, 0)
+        self.requests -= 1
+        return cupy.get_default_memory_pool().malloc(size)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "clipnorm": 1.0}], ids=str)
+def test_a_step_without_enough_memory_changes_nothing(count, settings):
+    variables = [cupy.ones((4, 3), cupy.float32) for _ in range(count)]
+    table, rows = cupy.ones((4, 3)), IndexedSlices(cupy.ones((2, 3)), cupy.asarray([3, 0]))
+    strided = cupy.asfortranarray(variables[0])
+    aliases = list(zip(variables[:-1], variables[1:], strict=True))
+    pairs = [(strided, variables[0]), *aliases, (rows, table)]
+    opt, failures = RMSprop(0.1, **settings), 0
+    while True:
+        try:
+            with cupy.cuda.using_allocator(Scarce(failures)):
+                opt.apply_gradients(pairs)
+            break
+        except cupy.cuda.memory.OutOfMemoryError:
+            failures += 1
+            assert all((v.get() == 1).all() for v in (*variables, table))
+            assert opt.iterations == 0
+            assert not any(w.any() for w in opt.get_weights()[1:])
+    assert failures > len(pairs)
+    assert all((v.get() < 1).all() for v in variables)
+
+
 def test_minimize_takes_the_gradients_of_the_loss():
     v = cupy.ones(3)
     RMSprop(0.1).minimize(lambda v: (float((v * v).sum()), [2 * v]), [v])
@@ -324,6 +386,7 @@ def test_a_sparse_step_touches_listed_rows_only(gpusim):
 
 def _accesses(gpusim):
     """Return how many elements the kernel of sparse gradients has loaded and stored so far."""
+    cupy.cuda.Device().synchronize()
     kernels = gpusim.report("rmsprop_rows")
     return sum(sum(k.loaded.values()) + sum(k.stored.values()) for k in kernels)
 

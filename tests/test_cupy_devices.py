@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop
+from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop_numba.kernels import BLOCK
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
@@ -45,6 +45,100 @@ def test_a_list_on_two_devices_is_updated_like_one_on_the_host(settings, count, 
     for slot, expected in zip(weights, two.get_weights(), strict=True):
         np.testing.assert_allclose(slot, expected, rtol=1e-5, atol=1e-6)
     assert [v.device.id for v in variables] == [w.array.device.id for w in one.weights[1 : count + 1]]
+
+
+@pytest.fixture
+def far():
+    """Make arrays on a device that is not the current one."""
+
+    def asarray(*arguments):
+        with cupy.cuda.Device(1):
+            return cupy.asarray(*arguments)
+
+    with cupy.cuda.Device(0):
+        yield asarray
+
+
+def ones(asarray, count=6, dtype=np.float32):
+    return [asarray(np.ones((3, 2), dtype)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_gradient_on_another_device_is_refused_before_anything_changes(far, count):
+    variables = ones(far, count)
+    opt = RMSprop(0.1)
+    bad = cupy.ones((3, 2), np.float32), IndexedSlices(cupy.ones((1, 2), np.float32), cupy.asarray([0]))
+    mixed = IndexedSlices(far(np.ones((1, 2), np.float32)), cupy.asarray([0]))
+    for gradient in (*bad, mixed):
+        pairs = [*zip(ones(far, count - 1), variables, strict=False), (gradient, variables[-1])]
+        with pytest.raises(ValueError, match=f"Gradient of variable {count - 1} .* device 0, not on device 1"):
+            opt.apply_gradients(pairs)
+    assert opt.iterations == 0
+    assert all((v.get() == 1).all() for v in variables)
+
+
+def give_aliases(far, variables):
+    return [(b, a) for a, b in zip(variables, [*variables[1:], variables[0]], strict=True)]
+
+
+def give_other_dtypes(far, variables):
+    return [(far(np.ones((3, 2))), v) for v in variables]
+
+
+def give_numbers(far, variables):
+    return [([[1.0, 1.0]] * 3, v) for v in variables]
+
+
+def give_strided(far, variables):
+    return [(far(np.ones((2, 3), np.float32)).T, v) for v in variables]
+
+
+def give_sparse(far, variables):
+    return [(IndexedSlices(far(np.ones((2, 2), np.float32)), far(np.asarray([2, 2]))), v) for v in variables]
+
+
+def give_sparse_numbers(far, variables):
+    return [(IndexedSlices([[1.0, 1.0]] * 2, [2, 2]), v) for v in variables]
+
+
+GIVEN = [give_aliases, give_other_dtypes, give_numbers, give_strided, give_sparse, give_sparse_numbers]
+
+
+@pytest.mark.parametrize("give", GIVEN)
+@pytest.mark.parametrize("settings", [{}, {"validate": True, "global_clipnorm": 1.0}], ids=str)
+@pytest.mark.parametrize("count", [2, 6])
+def test_what_a_gradient_may_be_it_may_be_on_a_device_that_is_not_current(far, give, settings, count):
+    variables, near = ones(far, count), ones(cupy.asarray, count)
+    one, two = RMSprop(0.1, **settings), RMSprop(0.1, **settings)
+    for _ in range(2):
+        one.apply_gradients(give(far, variables))
+        two.apply_gradients(give(cupy.asarray, near))
+    for a, b in zip(variables, near, strict=True):
+        assert a.device.id == 1
+        np.testing.assert_array_equal(a.get(), b.get())
+
+
+def test_a_variable_with_a_constraint_may_be_on_a_device_that_is_not_current(far):
+    v = Variable(far(np.ones((3, 2))), constraint=lambda w: w.clip(0.9, None))
+    opt = RMSprop(0.5)
+    opt.apply_gradients([(far(np.ones((3, 2))), v)])
+    assert (v.numpy() == 0.9).all()
+    assert v.array.device.id == opt.get_slot(v, "rms").array.device.id == 1
+    assert opt.add_slot(v, "extra", "ones").array.device.id == 1
+    v.assign(far(np.full((3, 2), 2.0)))
+    assert (v.numpy() == 2).all()
+
+
+def test_numpy_and_two_devices_are_clipped_together(far):
+    arrays, gradients = ([np.ones((3, 2)), far(np.ones((3, 2))), cupy.ones((3, 2))] for _ in range(2))
+    alone = np.ones((9, 2))
+    one, two = RMSprop(0.1, global_clipnorm=1.0), RMSprop(0.1, global_clipnorm=1.0)
+    with pytest.raises(ValueError, match="Gradient of variable 2"):
+        one.apply_gradients([(gradients[i], arrays[j]) for i, j in [(0, 0), (1, 1), (1, 2)]])
+    one.apply_gradients(zip(gradients, arrays, strict=True))
+    two.apply_gradients([(alone.copy(), alone)])
+    for array in (arrays[0], arrays[1].get(), arrays[2].get()):
+        np.testing.assert_allclose(array, alone[:3])
 
 
 def test_sparse_gradients_stay_on_their_device():

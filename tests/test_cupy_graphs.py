@@ -197,3 +197,33 @@ def test_a_copy_belongs_to_no_graph(stream, copied):
     twin = copied(opt)
     with pytest.raises(RuntimeError, match="captured"):
         twin.advance()
+
+
+def test_empty_arrays_are_captured_like_others(stream):
+    variables = [*[cupy.ones((0, 2)) for _ in range(5)], cupy.ones(3)]
+    gradients = [cupy.ones_like(v) for v in variables]
+    opt = RMSprop(0.1, global_clipnorm=1.0)
+    opt.build(variables)
+    for part in (slice(None), slice(5)):
+        graph = captured(stream, opt, list(zip(gradients[part], variables[part], strict=True)))
+        opt.advance()
+        graph.launch(stream)
+    assert opt.iterations == 2
+    assert (variables[-1].get() < 1).all()
+
+
+def test_a_step_captured_again_goes_by_its_own_settings(stream):
+    variables, gradients = problem(6)
+    twins = [v.copy() for v in variables]
+    one, two = decaying(), decaying()
+    one.build(variables)
+    for setting, value in [("global_clipnorm", 1.0), ("global_clipnorm", None), ("clipvalue", 0.1)]:
+        for optimizer in (one, two):
+            setattr(optimizer, setting, value)
+        graph = captured(stream, one, list(zip(gradients, variables, strict=True)))
+        for _ in range(2):
+            one.advance()
+            graph.launch(stream)
+            two.apply_gradients(zip(gradients, twins, strict=True))
+    for a, b in zip(variables, twins, strict=True):
+        np.testing.assert_array_equal(a.get(), b.get())

@@ -38,7 +38,9 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     shifted = [beginning_before(table, BEYOND) for table in tables]
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
     parameter = SimpleNamespace(plan=None, shape=shifted[0].shape)
-    rows.update(parameter, arguments.variant_of(tables[0], hyper, None, None), shifted, gradient, (), hyper)
+    variant = arguments.variant_of(tables[0], hyper, None, None)
+    for launch in rows.launches(parameter, variant, shifted, gradient, (), hyper):
+        launch()
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
     np.testing.assert_array_equal(tables[0].get() < 0, [True, False, False, False, True])
 

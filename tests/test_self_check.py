@@ -35,3 +35,13 @@ def test_a_wrong_result_is_told_and_makes_it_fail(monkeypatch, capsys):
     monkeypatch.setattr(self_check, "hyper_of", lambda opt: real(opt)._replace(epsilon=0.1))
     assert self_check.main([]) == 1
     assert "variable is off by" in capsys.readouterr().out
+
+
+def test_a_kernel_that_fails_is_told_and_the_others_are_checked(monkeypatch, capsys):
+    def broken(*arguments):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(self_check, "listed", broken)
+    assert self_check.main([]) == 1
+    assert "16 kernels, 4 wrong" in (told := capsys.readouterr().out)
+    assert "broken float32 {'momentum': 0.0, 'centered': False}: OSError: no compiler" in told

@@ -81,7 +81,8 @@ class Plan:
         for (device, dtype), stretches in rows.items():
             table = np.concatenate(stretches)
             start, stop = stop, stop + len(table)
-            self.parts.append((self._part(device, dtype, table, self.sums[start:stop]), self.sums[start:stop]))
+            place = self.sums[start:stop]
+            self.parts.append((self._part(device, dtype, table, place), place))
 
     def _part(self, device: int, dtype: str, table: np.ndarray[Any, Any], place: Array) -> Part:
         with cupy.cuda.Device(device) as own:

@@ -19,10 +19,10 @@ FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""
 
 
-def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> bool:
+def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
     """Raise errors that are about devices; tell whether the step is to be captured."""
     used = set()
-    for position, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+    for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
         device = parameter.variable.array.data.device_id
         used.add(device)
         parts = (gradient.values, gradient.indices) if isinstance(gradient, IndexedSlices) else (gradient,)
