@@ -41,7 +41,8 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """Return a NumPy copy of an array, from whatever device it is on."""
     compat = _compat()
     if compat.is_cupy_array(array):
-        return array.get()  # type: ignore[no-any-return]
+        with array.device:  # and in the current stream there
+            return array.get()  # type: ignore[no-any-return]
     if compat.is_torch_array(array):
         array = array.detach().cpu()
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array

@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_a_step_without_enough_memory_changes_nothing(count, settings):
     variables = [cupy.ones((4, 3), cupy.float32) for _ in range(count)]
     table, rows = cupy.ones((4, 3)), IndexedSlices(cupy.ones((2, 3)), cupy.asarray([3, 0]))
     strided = cupy.asfortranarray(variables[0])
-    aliases = list(zip(variables[:-1], variables[1:], strict=True))
+    aliases = list(pairwise(variables))
     pairs = [(strided, variables[0]), *aliases, (rows, table)]
     opt, failures = RMSprop(0.1, **settings), 0
     while True:

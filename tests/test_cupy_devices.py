@@ -1,9 +1,13 @@
 """Variables on several devices in one step."""
 
+import sys
+from contextlib import ExitStack, nullcontext
+
 import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop.arrays import to_numpy
 from rmsprop_numba.kernels import BLOCK
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
@@ -139,6 +143,23 @@ def test_numpy_and_two_devices_are_clipped_together(far):
     two.apply_gradients([(alone.copy(), alone)])
     for array in (arrays[0], arrays[1].get(), arrays[2].get()):
         np.testing.assert_allclose(array, alone[:3])
+
+
+def test_devices_wait_for_each_other_where_they_must(far):
+    gpusim = sys.modules.get("gpusim")
+    hosts = [np.full(5, 2.0), np.full(5, 3.0)]
+    one, two = RMSprop(0.1, global_clipnorm=1.0), RMSprop(0.1, global_clipnorm=1.0)
+    with gpusim.deferred() if gpusim else nullcontext(), ExitStack() as entered:
+        for device in (0, 1):
+            with cupy.cuda.Device(device):
+                entered.enter_context(cupy.cuda.Stream(non_blocking=True))
+        variables, gradients = spread(hosts), spread(hosts)
+        for _ in range(3):
+            one.apply_gradients(zip(gradients, variables, strict=True))
+            two.apply_gradients([(np.full(5, n), host) for n, host in zip((2.0, 3.0), hosts, strict=True)])
+        results = [to_numpy(v) for v in variables]
+    for result, host in zip(results, hosts, strict=True):
+        np.testing.assert_allclose(result, host)
 
 
 def test_sparse_gradients_stay_on_their_device():

@@ -10,6 +10,7 @@ import pytest
 from rmsprop import IndexedSlices, RMSprop, schedules
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+cupyx = pytest.importorskip("cupyx")
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not cupy.cuda.is_available(), reason="no CUDA device"),
@@ -79,13 +80,13 @@ def test_an_optimizer_may_be_gone_before_its_step_is_done(stream):
     opt.apply_gradients([*zip(on_device, variables, strict=True), (rows, table)])
     del opt
     gc.collect()
-    others = [
-        cupy.full(n, 7, np.uint64) for n in (1, 2, 8, 27, 40, 64)
-    ]  # where memory has become free, if any has
+    others = [cupy.full(n, 7, np.uint64) for n in (1, 2, 8, 27, 40, 64)]  # where memory may be free
+    pinned = [cupyx.zeros_pinned(3, np.int64) for _ in range(20)]
     RMSprop(0.1, clipnorm=1.0).apply_gradients(zip(gradients, hosts, strict=True))
     assert_alike(variables, hosts)
     assert (table.get() < 1).all(1).tolist() == [False, True, False, False]
     assert all((other == 7).all() for other in others)
+    assert not np.any(pinned)
 
 
 @pytest.mark.parametrize("settings", [{"clipnorm": 2.0}, {"global_clipnorm": 3.0}], ids=str)
