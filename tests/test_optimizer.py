@@ -1,8 +1,10 @@
 """The constructor, the hyperparameters and the configuration of RMSprop."""
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -438,3 +440,21 @@ def test_a_limit_of_zero_makes_gradients_zero():
     for name in ("clipvalue", "clipnorm", "global_clipnorm"):
         assert step(RMSprop(0.1, **{name: 0.0})) == 1.0
         assert step(RMSprop(0.1, **{name: 0.0}), g=0.0) == 1.0
+
+
+@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("settings", [{"momentum": 0.9, "centered": True}, {"global_clipnorm": 1.0}], ids=str)
+def test_slots_are_freed_with_their_optimizer_at_once(xp, settings, count):
+    variables = [xp.ones((3, 2), xp.float32) for _ in range(count)]
+    opt = RMSprop(**settings)
+    for _ in range(2):
+        gradients = [xp.ones((3, 2), xp.float32) for _ in variables]
+        opt.apply_gradients(zip(gradients, variables, strict=True))
+    slots = [weakref.ref(opt.get_slot(v, "rms")) for v in variables]
+    was_enabled = gc.isenabled()
+    gc.disable()  # which would free them some time later
+    del opt
+    alive = [slot for slot in slots if slot() is not None]
+    if was_enabled:
+        gc.enable()
+    assert not alive

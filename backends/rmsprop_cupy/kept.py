@@ -32,6 +32,8 @@ class Kept:
     norms : rmsprop_cupy.norms.Plan or None
     misses : Misses or None
         Of the first parameter, if it has had sparse gradients.
+    columns : dict of int to Column
+        For each device the addresses of the gradients.
     gradients : list
         The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
@@ -41,8 +43,8 @@ class Kept:
         self.norms: Any = None
         self.misses: Misses | None = None
         self.gradients: list[Array] = []
+        self.columns: dict[int, Column] = {}
         self._is_captured = is_captured
-        self._addresses: dict[int, Column] = {}
         self._occupied: Occupied | None = None
 
     def keep(self, gradients: Sequence[Array]) -> None:
@@ -57,10 +59,10 @@ class Kept:
     def addresses(self, gradients: Sequence[Array]) -> Array:
         """Bring the addresses of all gradients to the current device; return the array there."""
         device = cupy.cuda.runtime.getDevice()
-        column = self._addresses.get(device)
+        column = self.columns.get(device)
         if column is None or column.array.size != len(gradients):
             hold(column)
-            column = self._addresses[device] = Column(len(gradients))
+            column = self.columns[device] = Column(len(gradients))
         return column.write(np.array([g.data.ptr for g in gradients], np.uint64))
 
     def occupied(self, parameters: Sequence[Parameter]) -> Occupied:

@@ -15,6 +15,7 @@ import numpy as np
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import devices, kernels
+from rmsprop_cupy.aliases import identities
 from rmsprop_cupy.arguments import paired, slots, variant_of
 from rmsprop_cupy.captures import Captured, scalars
 from rmsprop_cupy.kept import Kept
@@ -28,7 +29,8 @@ class Plan:
 
     Attributes
     ----------
-    parameters : list of Parameter
+    parameters : list of int
+        Their identities.
     positions : list of int
         Where they stand in the step's list.
     formula : (bool, bool)
@@ -37,7 +39,7 @@ class Plan:
     """
 
     def __init__(self, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> None:
-        self.parameters, self.positions, self.formula = parameters, positions, _formula(hyper)
+        self.parameters, self.positions, self.formula = identities(parameters), positions, _formula(hyper)
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
         self.table = cupy.asarray(np.concatenate(rows))
@@ -75,7 +77,7 @@ def launches(
 def _plan(kept: Kept, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> Plan:
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
-    wanted = _formula(hyper), positions, parameters
+    wanted = _formula(hyper), positions, identities(parameters)
     plan: Plan | None = kept.lists.get(key)
     if plan is None or (plan.formula, plan.positions, plan.parameters) != wanted:
         hold(plan)

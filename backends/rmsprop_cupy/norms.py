@@ -58,15 +58,15 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    kept : Kept
-        What else the kernels read.
+    reads : list
+        What else the kernels read, for replays of a captured step.
     sums, squares : cupy.ndarray of float64
     factors : dict of cupy.ndarray
         The same factors by their dtype, float64 and float32, on the device of the first gradient.
     """
 
     def __init__(self, kinds: list[Kind], kept: Kept) -> None:
-        self.kinds, self.kept = kinds, kept
+        self.kinds, self.reads = kinds, [kept.columns, kept.gradients]
         members: dict[tuple[int, str], list[int]] = {}
         for i, kind in enumerate(kinds):
             members.setdefault((kind.device, kind.dtype), []).append(i)
