@@ -32,8 +32,8 @@ class Scenario(NamedTuple):
 
 
 def shrunk(number):
-    """Return a size or a count, a thousandth of it for a smoke test."""
-    return max(number // 1_000, 5) if SMOKE else number
+    """Return a size or a count, a small part of it for a smoke test."""
+    return max(number // 500, 5) if SMOKE else number
 
 
 def one_array(elements, **settings):
