@@ -24,7 +24,7 @@ RUN = run --python=same --show-stderr --launch-method=forkserver
 
 bench: $(VENV)/bench.done
 	$(ASV) machine --yes
-	$(ASV) $(RUN) --set-commit-hash=HEAD -a rounds=1 $(ARGS)
+	$(ASV) $(RUN) --set-commit-hash=$$(git rev-parse HEAD) -a rounds=1 $(ARGS)
 	$(BIN)/python asv_bench/report.py
 
 bench-smoke: $(VENV)/bench.done

@@ -45,10 +45,10 @@ def comparison(table):
     """Return the Markdown table of all contenders; the fastest but the limit is bold."""
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     lines = [row_of(["float32, time of a step", *names, "to the limit", "best peer to rmsprop"])]
-    lines.append(row_of(["---"] + ["---:"] * (len(names) + 2)))
+    lines.append(row_of(["---", *["---:"] * (len(names) + 2)]))
     for scenario, row in table.items():
         peers = [seconds for name, seconds in row.items() if name not in ("limit", "rmsprop")]
-        best = min(peers + [row["rmsprop"]])
+        best = min([*peers, row["rmsprop"]])
         cells = [text(row[name], name != "limit" and row[name] == best) if name in row else "" for name in names]
         faster = f"{min(peers) / row['rmsprop']:.2f}" if peers else ""
         lines.append(row_of([scenario, *cells, f"{row['rmsprop'] / row['limit']:.2f}", faster]))
@@ -116,7 +116,10 @@ def plot(table, path):
         axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
         for name in names:
             points = [(n, 1e9 * table[s][name] / n) for s, n in sizes.items() if name in table[s]]
-            style = {"limit": {"color": "black", "ls": "--"}, "rmsprop": {"color": "crimson", "lw": 3, "zorder": 3}}
+            style = {
+                "limit": {"color": "black", "ls": "--"},
+                "rmsprop": {"color": "crimson", "lw": 3, "zorder": 3},
+            }
             axes.loglog(*zip(*points, strict=True), label=name, marker=".", **style.get(name, {}))
         axes.set(xlabel="elements of one float32 array", ylabel="ns per element and step")
         axes.grid(alpha=0.3)
@@ -138,7 +141,9 @@ def write(report, house, versions):
     docs = house / "docs"
     plot(table, docs / "benchmarks.svg")
     shown = f"{comparison(table)}\n\n{circumstances(report, versions)}"
-    page = f"# Benchmarks\n\nWritten by `make bench`.\n\n![Time per element against size](benchmarks.svg)\n\n{shown}"
+    page = (
+        f"# Benchmarks\n\nWritten by `make bench`.\n\n![Time per element against size](benchmarks.svg)\n\n{shown}"
+    )
     (docs / "benchmarks.md").write_text(f"{page}\n\n{others(report)}".rstrip() + "\n")
     readme = house / "README.md"
     picture = "![Time per element of a step against the size of an array](docs/benchmarks.svg)"

@@ -10,7 +10,9 @@ def resnet50_shapes(width=64, classes=1000):
     for stage, blocks in enumerate(STAGES):
         inner = width * 2**stage
         for block in range(blocks):
-            shapes += convolution(1, inputs, inner) + convolution(3, inner, inner) + convolution(1, inner, 4 * inner)
+            shapes += (
+                convolution(1, inputs, inner) + convolution(3, inner, inner) + convolution(1, inner, 4 * inner)
+            )
             if block == 0:
                 shapes += convolution(1, inputs, 4 * inner)
             inputs = 4 * inner

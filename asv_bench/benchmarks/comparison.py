@@ -36,7 +36,7 @@ class Step:
 
 
 class Ratio:
-    """Time of a step of rmsprop over that of a loop that only streams the same arrays, and over the best peer's."""
+    """Time of a step over that of a loop that only streams the same arrays, and over the best peer's."""
 
     params = list(SCENARIOS)
     param_names = ("scenario",)

@@ -1,7 +1,7 @@
 """Who takes part in a comparison: the limit, rmsprop, and the peers that are installed.
 
-Each function makes variables of its own and returns how to take a step. All peers compute the formula of Keras in float32
-with the same hyperparameters; see `peers` for what differs.
+Each function makes variables of its own and returns how to take a step. All compute the formula of Keras in
+float32 with the same hyperparameters; see `peers` for what differs.
 """
 
 import importlib.util
@@ -49,10 +49,7 @@ def ours(scenario):
 
     variables = [np.zeros(shape, np.float32) for shape in scenario.shapes]
     optimizer = RMSprop(LEARNING_RATE, RHO, epsilon=EPSILON, **scenario.settings)
-    if scenario.listed:
-        gradients = [IndexedSlices(*draw_rows(scenario))]
-    else:
-        gradients = draw(scenario.shapes)
+    gradients = [IndexedSlices(*draw_rows(scenario))] if scenario.listed else draw(scenario.shapes)
     current = gradients
 
     def step():

@@ -1,5 +1,7 @@
 """The limit that memory sets: the arrays of a step, streamed once."""
 
+import itertools
+
 import numba
 import numpy as np
 
@@ -47,7 +49,7 @@ def cut(sizes, parts):
     """Return where each of equal parts of a list of arrays begins, and its pieces (array, begin, end)."""
     edges = [sum(sizes) * part // parts for part in range(parts + 1)]
     first, pieces = [0], []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         offset = 0
         for which, size in enumerate(sizes):
             low, high = max(begin - offset, 0), min(end - offset, size)

@@ -60,7 +60,7 @@ def sum_of_squares(g):
 
 
 def stream(tables, first, pieces):
-    """Stream lists of arrays: row `k` of `tables` has the addresses of list `k`, of which the first is only read."""
+    """Stream lists of arrays, whose addresses are the rows of `tables`; the first list is only read."""
     for part in numba.prange(first.size - 1):
         for p in range(first[part], first[part + 1]):
             which, begin, end = pieces[p]

@@ -41,7 +41,7 @@ class State:
 
 
 class Peak:
-    """Bytes for each element of all that a step needs at its peak: variable, gradient, state and what is in between."""
+    """Bytes for each element of all that a step needs at its peak: variable, gradient, state and temporaries."""
 
     params = CONTENDERS[1:]
     param_names = ("contender",)

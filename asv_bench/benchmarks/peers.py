@@ -1,8 +1,8 @@
 """The peers of rmsprop: RMSprop in NumPy, torch, optax and tf_keras.
 
-All compute the formula of Keras, but for torch: there `epsilon` stands outside of the root with momentum, too, and the
-learning rate outside of the momentum buffer. Gradients come from outside, as those that rmsprop is made for, so that
-compiled steps get them as arguments. All use the threads that they choose themselves.
+All compute the formula of Keras, but for torch: there `epsilon` stands outside of the root with momentum, too,
+and the learning rate outside of the momentum buffer. Gradients come from outside, as those that rmsprop is made
+for, so that compiled steps get them as arguments. All use the threads that they choose themselves.
 """
 
 import os
