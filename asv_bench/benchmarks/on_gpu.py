@@ -1,6 +1,7 @@
 """Steps on CuPy arrays, which wait for the device; skipped where there is none."""
 
 import importlib.util
+import math
 import statistics
 
 from benchmarks.race import ROUNDS, seconds
@@ -34,9 +35,7 @@ class OnGpu:
         self.cupy.cuda.Device().synchronize()
 
     def track_ratio_to_limit(self, name):
-        scenario = SCENARIOS[name]
-        written = 2 + ("momentum" in scenario.settings) + ("centered" in scenario.settings)
-        limit = streaming(self.cupy, sum(v.size for v in draw(scenario.shapes)), written)
+        limit = streaming(self.cupy, SCENARIOS[name])
         samples = {self.step: [], limit: []}
         for _ in range(10 * ROUNDS):
             for function, times in samples.items():
@@ -50,17 +49,25 @@ class OnGpu:
         self.cupy.cuda.Device().synchronize()
 
 
-def streaming(cupy, elements, written):
-    """Return a function that reads an array of gradients, and reads and writes others."""
-    names = "abcd"[:written]
+def streaming(cupy, scenario):
+    """Return a function that reads an array of gradients, twice for a norm, and reads and writes others."""
+    settings = scenario.settings
+    names = "abcd"[: 2 + ("momentum" in settings) + ("centered" in settings)]
     kernel = cupy.ElementwiseKernel(
         "float32 g",
         ", ".join(f"float32 {x}" for x in names),
         "float nothing = g * 0.0f; " + " ".join(f"{x} += nothing;" for x in names),
-        f"read_and_write_{written}",
+        f"read_and_write_{len(names)}",
     )
-    g, *arrays = (cupy.zeros(elements, cupy.float32) for _ in range(1 + written))
-    return lambda: kernel(g, *arrays)
+    elements = sum(math.prod(shape) for shape in scenario.shapes)
+    g, *arrays = (cupy.zeros(elements, cupy.float32) for _ in range(1 + len(names)))
+
+    def step():
+        if "global_clipnorm" in settings:
+            cupy.vdot(g, g)
+        kernel(g, *arrays)
+
+    return step
 
 
 def device_or_skip():
