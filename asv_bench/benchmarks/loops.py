@@ -54,8 +54,8 @@ def read_five_write_four(g, a, b, c, d):
 @compiled(fastmath=True)
 def sum_of_squares(g):
     total = np.float32(0)
-    for x in g:
-        total += x * x
+    for i in range(g.size):  # unlike "for x in g", this is vectorised
+        total += g[i] * g[i]
     return total
 
 
