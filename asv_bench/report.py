@@ -114,6 +114,7 @@ def plot(table, path):
     names = list(dict.fromkeys(name for scenario in sizes for name in table[scenario]))
     with mpl.rc_context({"svg.hashsalt": "rmsprop", "svg.fonttype": "none", "font.size": 11}):
         axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
+        axes.set_prop_cycle(color=[f"tab:{c}" for c in ("blue", "orange", "green", "purple", "brown", "gray")])
         for name in names:
             points = [(n, 1e9 * table[s][name] / n) for s, n in sizes.items() if name in table[s]]
             style = {
