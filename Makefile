@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 EXTRAS ?= test,demo
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-smoke bench-pages clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/ptychography.py $(ARGS)
@@ -19,8 +19,20 @@ lint: $(VENV)/dev.done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+ASV = cd asv_bench && $(abspath $(BIN))/asv
+RUN = run --python=same --show-stderr --launch-method=forkserver
+
 bench: $(VENV)/bench.done
-	cd asv_bench && ../$(BIN)/asv machine --yes && ../$(BIN)/asv run --python=same --quick --show-stderr --dry-run $(ARGS)
+	$(ASV) machine --yes
+	$(ASV) $(RUN) --set-commit-hash=$$(git rev-parse HEAD) -a rounds=1 $(ARGS)
+	$(BIN)/python asv_bench/report.py
+
+bench-smoke: $(VENV)/bench.done
+	$(ASV) machine --yes
+	RMSPROP_BENCH_SMOKE=1 && export RMSPROP_BENCH_SMOKE && $(ASV) $(RUN) --quick --dry-run $(ARGS)
+
+bench-pages: $(VENV)/bench.done
+	$(ASV) publish
 
 $(VENV)/%.done: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,93 +1,82 @@
-"""Time of one `apply_gradients`, and its ratio to what memory allows."""
+"""Time of one `apply_gradients` of rmsprop alone, by dtype, hyperparameter, clipping and height of a table."""
 
-import numpy as np
+import importlib
+import importlib.util
 
-from benchmarks.limit import ratio_to_limit
-from rmsprop import IndexedSlices, RMSprop, schedules
-
-
-def problem(size, dtype="float32", **settings):
-    """Return an optimizer that has compiled its kernels, a gradient and a variable."""
-    gradient = np.random.default_rng(0).standard_normal(size).astype(dtype)
-    variable = np.zeros(size, dtype)
-    optimizer = RMSprop(1e-4, **settings)
-    optimizer.apply_gradients([(gradient, variable)])
-    return optimizer, gradient, variable
-
-
-class OneArray:
-    """One array, by size and variant."""
-
-    params = ([1_000, 100_000, 1_000_000, 64_000_000], ["plain", "momentum", "centered", "global_clipnorm"])
-    param_names = ("elements", "variant")
-    variants = {
-        "plain": {},
-        "momentum": {"momentum": 0.9},
-        "centered": {"momentum": 0.9, "centered": True},
-        "global_clipnorm": {"global_clipnorm": 1.0},
-    }
-
-    def setup(self, elements, variant):
-        self.optimizer, self.gradient, self.variable = problem(elements, **self.variants[variant])
-
-    def time_step(self, elements, variant):
-        self.optimizer.apply_gradients([(self.gradient, self.variable)])
+from benchmarks.contenders import ours
+from benchmarks.scenarios import CENTERED, MOMENTUM, ROWS, Scenario, draw, one_array, resnet50, shrunk
+from rmsprop import RMSprop, schedules
 
 
 class Dtypes:
     """One array of a million elements of each dtype."""
 
-    params = ["float16", "float32", "float64", "complex64", "complex128"]
-    param_names = ("dtype",)
+    params = (
+        ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"],
+        ["plain", "momentum", "momentum, centered"],
+    )
+    param_names = ("dtype", "variant")
+    variants = {"plain": {}, "momentum": MOMENTUM, "momentum, centered": CENTERED}
 
-    def setup(self, dtype):
-        self.optimizer, self.gradient, self.variable = problem(1_000_000, dtype)
+    def setup(self, dtype, variant):
+        if dtype == "bfloat16":
+            if importlib.util.find_spec("ml_dtypes") is None:
+                raise NotImplementedError("bfloat16 needs ml_dtypes")
+            dtype = importlib.import_module("ml_dtypes").bfloat16
+        (self.gradient,) = draw([(shrunk(1_000_000),)], dtype)
+        self.variable = self.gradient * 0
+        self.optimizer = RMSprop(1e-4, **self.variants[variant])
+        self.time_step(dtype, variant)
 
-    def time_step(self, dtype):
+    def time_step(self, dtype, variant):
         self.optimizer.apply_gradients([(self.gradient, self.variable)])
 
 
-class Schedule:
-    """A small array, with a learning rate that is computed."""
+class Hyperparameters:
+    """A small array, by what the learning rate is."""
 
-    def setup(self):
-        self.optimizer, self.gradient, self.variable = problem(1_000)
-        self.optimizer.learning_rate = schedules.CosineDecay(0.1, 1_000_000)
+    params = ["number", "callable", "schedule"]
+    param_names = ("learning_rate",)
 
-    def time_step(self):
+    def setup(self, kind):
+        rates = {"number": 1e-4, "callable": lambda: 1e-4, "schedule": schedules.CosineDecay(1e-4, 1_000_000)}
+        (self.gradient,) = draw([(1_000,)])
+        self.variable = self.gradient * 0
+        self.optimizer = RMSprop(rates[kind])
+        self.time_step(kind)
+
+    def time_step(self, kind):
         self.optimizer.apply_gradients([(self.gradient, self.variable)])
+
+
+class Clipping:
+    """One array or many, by how gradients are clipped."""
+
+    params = (
+        ["1 × 1,000", "1 × 1,000,000", "ResNet-50"],
+        ["none", "clipvalue", "clipnorm", "global_clipnorm"],
+    )
+    param_names = ("arrays", "clipping")
+
+    def setup(self, arrays, clipping):
+        settings = {} if clipping == "none" else {clipping: 1.0}
+        made = {"1 × 1,000": one_array(1_000), "1 × 1,000,000": one_array(1_000_000), "ResNet-50": resnet50()}
+        self.step = ours(made[arrays]._replace(settings=settings)).step
+
+    def time_step(self, arrays, clipping):
+        self.step()
 
 
 class Sparse:
-    """8,192 rows of tables of 64 columns: the time should not depend on the table's height."""
+    """The listed rows of a table: the time should not depend on the table's height."""
 
-    params = [10_000, 1_000_000]
-    param_names = ("rows",)
+    params = ([10_000, 100_000, 1_000_000], ["distinct", "some twice"], ["plain", "momentum"])
+    param_names = ("height", "rows", "variant")
 
-    def setup(self, rows):
-        rng = np.random.default_rng(0)
-        self.table = np.zeros((rows, 64), np.float32)
-        values = rng.standard_normal((8_192, 64)).astype(np.float32)
-        self.gradient = IndexedSlices(values, rng.integers(0, rows, 8_192))
-        self.optimizer = RMSprop()
-        self.optimizer.apply_gradients([(self.gradient, self.table)])
+    def setup(self, height, rows, variant):
+        settings = MOMENTUM if variant == "momentum" else {}
+        shapes = [(shrunk(height), 64)]
+        self.step = ours(Scenario(shapes, settings, listed=ROWS.listed, is_repeated=rows == "some twice")).step
 
-    def time_step(self, rows):
-        self.optimizer.apply_gradients([(self.gradient, self.table)])
-
-
-class Limit:
-    """Time of a step over that of a loop that streams the same arrays once."""
-
-    params = [1_000_000, 64_000_000]
-    param_names = ("elements",)
-    unit = "ratio"
-
-    def track_ratio(self, elements):
-        optimizer, gradient, variable = problem(elements)
-        rms = optimizer.get_slot(variable, "rms").array
-
-        def step():
-            optimizer.apply_gradients([(gradient, variable)])
-
-        return ratio_to_limit(step, gradient, rms, variable, rounds=300 if elements < 10**7 else 15)
+    def time_step(self, height, rows, variant):
+        self.step()
