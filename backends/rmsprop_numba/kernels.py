@@ -13,9 +13,9 @@ from rmsprop_numba.scalars import clip, load, over, square, store, times
 
 # `error_model="numpy"` is needed for speed, and since a division by zero must not stop a loop half way.
 # Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
-_CACHE = os.environ.get("RMSPROP_CACHE") == "1"
-kernel = numba.njit(nogil=True, error_model="numpy", cache=_CACHE)
-parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=_CACHE)
+CACHE = os.environ.get("RMSPROP_CACHE") == "1"
+kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE)
+parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=CACHE)
 
 CHUNK = 16_384
 """Elements that one thread takes at a time."""
