@@ -34,30 +34,29 @@ compiled = numba.njit(error_model="numpy", cache=CACHE)
 
 
 @compiled
-def read(given, kinds, expected, occupied, gradients):
+def read(given, expected, occupied, gradients):
     """Write the addresses of the gradients; return False if anything is not as expected.
 
     Parameters
     ----------
     given : int
         Address of the list of pairs (gradient, variable).
-    kinds : array of int64, shape (2,)
-        Addresses of the types of pairs and of gradients.
     expected : array of int64
-        For each variable: addresses of what the caller passes, of its array, and of the data of this; size in bytes;
-        number of axes; address of the dtype; shape.
+        First the addresses of the types of pairs and of gradients. Then for each variable: addresses of what the
+        caller passes, of its array, and of the data of this; size in bytes; number of axes; address of the dtype;
+        shape.
     occupied : array of int64, shape (n, 2)
         Start and end of all memory that the step writes to, in rising order.
     gradients : array of int64, one for each variable
     """
-    pairs, at = word_at(given + LIST_ITEMS), 0
+    pairs, at = word_at(given + LIST_ITEMS), 2
     for k in range(len(gradients)):
         pair = word_at(pairs + 8 * k)
-        if word_at(pair + TYPE) != kinds[0] or word_at(pair + LENGTH) != 2:
+        if word_at(pair + TYPE) != expected[0] or word_at(pair + LENGTH) != 2:
             return False
         gradient, variable = word_at(pair + TUPLE_ITEMS), word_at(pair + TUPLE_ITEMS + 8)
         key, array, data, size, ndim = expected[at : at + 5]
-        if variable != key or word_at(array + DATA) != data or word_at(gradient + TYPE) != kinds[1]:
+        if variable != key or word_at(array + DATA) != data or word_at(gradient + TYPE) != expected[1]:
             return False
         like = expected[at + 4 : at + 6 + ndim]
         if not (is_like(array, like, WRITEABLE) and is_like(gradient, like, READABLE)):
@@ -94,12 +93,9 @@ def is_occupied(occupied, start, stop):
     return low < len(occupied) and occupied[low, 0] < stop and start < stop
 
 
-KINDS = np.array([id(tuple), id(np.ndarray)])
-
-
 def expected_of(keys: Sequence[object], arrays: Sequence[Array]) -> Array:
     """Return what `read` is to find of variables: what the caller passes for them, and their arrays."""
-    numbers: list[int] = []
+    numbers = [id(tuple), id(np.ndarray)]
     for key, array in zip(keys, arrays, strict=True):
         numbers += id(key), id(array), address(array), array.nbytes, array.ndim, id(array.dtype), *array.shape
     return np.array(numbers, np.int64)

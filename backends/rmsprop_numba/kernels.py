@@ -128,21 +128,6 @@ def square_sum(g, limit, total):
 
 
 @kernel
-def square_sums(g, limit, sums):
-    """Write the sum of squares of each block."""
-    total = np.empty(LANES)
-    for block in range(len(sums)):
-        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, total)
-
-
-@parallel_kernel
-def square_sums_parallel(g, limit, sums):
-    """Do as `square_sums`, in several threads."""
-    for block in numba.prange(len(sums)):
-        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, np.empty(LANES))
-
-
-@kernel
 def add(total, values, limit, factor):
     """Add values, clipped and scaled, to a total."""
     for j in range(values.size):
