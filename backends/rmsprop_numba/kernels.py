@@ -26,6 +26,9 @@ BLOCK = 4_096
 LANES = 16
 """Partial sums in a block, so that it is summed in vector registers."""
 
+ROWS = 8
+"""Elements that are added to a partial sum before it goes back to memory."""
+
 
 @kernel
 def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
@@ -115,8 +118,14 @@ def square_sum(g, limit, total):
     """Return the sum of squares of a block, in double precision, after clipping by value."""
     for lane in range(LANES):
         total[lane] = 0.0
-    whole = g.size // LANES * LANES
-    for start in range(0, whole, LANES):
+    many, whole = g.size // (ROWS * LANES) * (ROWS * LANES), g.size // LANES * LANES
+    for start in range(0, many, ROWS * LANES):
+        for lane in range(LANES):
+            partial = total[lane]
+            for row in range(ROWS):
+                partial += double_square(g[start + row * LANES + lane], limit)
+            total[lane] = partial
+    for start in range(many, whole, LANES):
         for lane in range(LANES):
             total[lane] += double_square(g[start + lane], limit)
     for i in range(whole, g.size):
