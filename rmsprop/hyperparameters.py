@@ -264,14 +264,15 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
 
 def _current(name: str, setting: Value, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
     """Return the present value of a setting."""
+    if type(setting) is not float:
+        if isinstance(setting, LearningRateSchedule):
+            setting = setting(step)
+        elif isinstance(setting, Variable):
+            setting = setting.array
+        elif callable(setting):
+            setting = setting()
     if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
         return setting
-    if isinstance(setting, LearningRateSchedule):
-        setting = setting(step)
-    elif isinstance(setting, Variable):
-        setting = setting.array
-    elif callable(setting):
-        setting = setting()
     return _number(name, setting, low, high)
 
 

@@ -217,8 +217,8 @@ class RMSprop(Settings, Weights):
 
     def _is_replayed(self, given: list[Any]) -> bool:
         """Take the step by what the backend has kept of an earlier one, if all is as it was then."""
-        replay = self._parameters.replay_of(given)
-        accepted = None if replay is None else replay.accept(given, self._needed_slots())
+        replay, slots = self._parameters.replay_of(given), self._needed_slots()
+        accepted = None if replay is None else replay.accept(given, slots)
         if replay is None or accepted is None:
             return False
         count = self._iterations.array
@@ -226,8 +226,8 @@ class RMSprop(Settings, Weights):
         hyper = self._constant
         if hyper is None:  # to read the settings may run the user's code, after which all may be different
             hyper = self._read(step)
-            accepted = replay.accept(given, self._needed_slots())
-            if accepted is None:
+            accepted = replay.accept(given, slots)
+            if accepted is None or slots is not self._needed_slots():
                 return False
         replay.step(accepted, hyper)
         count[()] = step + 1

@@ -1,4 +1,4 @@
-"""Lists of NumPy arrays: steps that repeat the one before give what single steps give, and check what they check."""
+"""Lists of NumPy arrays: steps that repeat the one before give what single steps give, and check what they do."""
 
 import copy
 import pickle
@@ -250,7 +250,9 @@ def test_a_callable_that_moves_a_gradient_in_memory_does_no_harm():
     assert bits([v], optimizer) == before
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"]
+)
 def test_copies_have_plans_of_their_own(copied):
     optimizer, variables, gradients = start(momentum=0.9)
     twin, copies = copied((optimizer, variables))

@@ -1,4 +1,4 @@
-"""Whether a list of pairs is what it was in the last step, read from CPython's and NumPy's objects in compiled code.
+"""Whether a list of pairs is what it was in the last step, read from the objects of CPython in compiled code.
 
 In a step that repeats the one before, this is all that variables and gradients are checked for: 0.02 us for each,
 where Python takes 1 us. `is_known` tells whether objects are laid out as is assumed here; if not, it isn't done.
@@ -19,8 +19,8 @@ from rmsprop_numba.pointers import int_at, word_at
 
 Array = np.ndarray[Any, Any]
 
-# Offsets in bytes: of the type of an object, of the number of items in a list or tuple, of the items of either, and
-# of what describes an array.
+# Offsets in bytes: of the type of an object, of the number of items in a list or tuple, of the items of either,
+# and of what describes an array.
 TYPE, LENGTH = 8, object.__basicsize__
 LIST_ITEMS, TUPLE_ITEMS = LENGTH + 8, tuple.__basicsize__
 DATA, NDIM, SHAPE, DTYPE, FLAGS = (object.__basicsize__ + 8 * k for k in (0, 1, 2, 5, 6))
@@ -71,10 +71,14 @@ def read(given, expected, occupied, gradients):
 @compiled
 def is_like(array, like, flags):
     """Tell whether an array has these flags, and number of axes, dtype and shape as expected."""
-    if int_at(array + FLAGS) & flags != flags or int_at(array + NDIM) != like[0] or word_at(array + DTYPE) != like[1]:
+    if (
+        int_at(array + FLAGS) & flags != flags
+        or int_at(array + NDIM) != like[0]
+        or word_at(array + DTYPE) != like[1]
+    ):
         return False
     shape = word_at(array + SHAPE)
-    for axis in range(like[0]):
+    for axis in range(like[0]):  # noqa: SIM110 (Numba has no generators here)
         if word_at(shape + 8 * axis) != like[2 + axis]:
             return False
     return True

@@ -33,7 +33,7 @@ class ListPlan:
     def __init__(self, parameters: Sequence[Parameter], plans: Sequence[Plan]) -> None:
         self._plans = list(plans)
         self.slots = frozenset(["rms", *_slots(plans[0])])
-        rows = [plan.flat or [] for plan in plans]
+        rows = [tuple(plan.flat or ()) for plan in plans]
         self.division = divided(rows)
         self._addresses = np.array([[0 if a is None else headers.address(a) for a in row] for row in rows])
         self._numbers: tuple[Hyperparameters | None, tuple[float, ...]] = None, ()

@@ -1,9 +1,12 @@
 """Memory at addresses, for compiled code that works through tables of them."""
 
+from typing import Any
+
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 from numba.np.arrayobj import make_array, populate_array
+
+intrinsic: Any = extending.intrinsic  # makes functions of fewer arguments, which only Numba can type
 
 
 @intrinsic
@@ -29,7 +32,7 @@ def int_at(typingctx, address):
 
 @intrinsic
 def stretch(typingctx, address, start, size, like):
-    """Return `size` elements of the array at an address, whose dtype is that of `like`; None if that is None."""
+    """Return `size` elements of the array at an address, with the dtype of `like`; None if that is None."""
     if isinstance(like, types.NoneType):
         return types.none(address, start, size, like), lambda context, *_: context.get_dummy_value()
     kind = types.Array(like.dtype, 1, "C")

@@ -43,21 +43,21 @@ def _jobs(
 ) -> list[Job]:
     """Return the calls that update all variables: those that are contiguous together, others one by one."""
     jobs: list[Job] = []
-    together: list[int] = []
+    together: dict[int, Array] = {}
     numbers = scalars(hyper)
     for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
         own = (*numbers, None if factors is None else factors[i])
         if isinstance(gradient, IndexedSlices):
             jobs += rows.jobs(plan.tables, gradient, own, hyper)
         elif plan.flat is not None and gradient.flags.c_contiguous and gradient.flags.aligned:
-            together.append(i)
+            together[i] = gradient
         else:
-            jobs += _strided_jobs(plan, layout.encoded(gradient, hyper.complex_as_real), own, hyper.complex_as_real)
+            encoded = layout.encoded(gradient, hyper.complex_as_real)
+            jobs += _strided_jobs(plan, encoded, own, hyper.complex_as_real)
     if together:
         plan_of_list = list_plan_of([parameters[i] for i in together], [plans[i] for i in together])
-        addresses = _addresses([gradients[i] for i in together])
-        own_factors = None if factors is None else factors[together]
-        jobs += plan_of_list.jobs(addresses, own_factors, hyper)
+        chosen = None if factors is None else factors[list(together)]
+        jobs += plan_of_list.jobs(_addresses(list(together.values())), chosen, hyper)
     return jobs
 
 
@@ -108,7 +108,8 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
     Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
     """
     dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
-    arrays = [np.require(layout.encoded(g, hyper.complex_as_real), requirements="CA").reshape(-1) for g in dense]
+    encoded = [layout.encoded(g, hyper.complex_as_real) for g in dense]
+    arrays = [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
     return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue)
 
 
