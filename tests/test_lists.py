@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop_numba import headers
+from rmsprop.testing import hyper_of
+from rmsprop_numba import headers, squared_norms
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.complex128]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (2, 0, 3), (100,), (4_096,), (4_097,), (129, 131), (40_000,)]
@@ -291,3 +292,26 @@ def test_sparse_and_strided_gradients_may_join_a_list_of_dense_ones():
         for one, gradient, v in zip(single, gradients, alone, strict=True):
             one.apply_gradients([(gradient, v)])
     assert [v.tobytes() for v in together] == [v.tobytes() for v in alone]
+
+
+def square_sum(g):
+    """Return the sum of squares as it is promised: 16 sums for each 4,096 elements, all added in their order."""
+    total = 0.0
+    for start in range(0, g.size, 4_096):
+        squares = g[start : start + 4_096].astype(np.float64) ** 2
+        lanes = [0.0] * 16
+        for i, square in enumerate(squares):
+            lanes[i % 16] += square
+        block = 0.0
+        for lane in lanes:
+            block += lane
+        total += block
+    return total
+
+
+def test_norms_are_summed_in_a_fixed_order():
+    rng = np.random.default_rng(5)
+    sizes = [0, 1, 15, 16, 127, 128, 129, 1_000, 4_096, 4_097, 40_000]
+    gradients = [rng.standard_normal(n).astype(dtype) for n in sizes for dtype in (np.float32, np.float64)]
+    norms = squared_norms([*gradients, gradients[-1][::-3]], hyper_of(RMSprop()))
+    assert norms.tolist() == [square_sum(g) for g in [*gradients, gradients[-1][::-3]]]

@@ -2,7 +2,7 @@
 
 A piece is a stretch of an array: its row of the table holds the position of the array in the step's list, its
 first element, its size, and the number of its first block. A task is what one thread does at a time: some pieces
-that follow each other. The empty arrays `v`, `r`, `mom` and `mg` tell the dtypes; None stands for what is not used.
+that follow each other. The empty arrays `v`, `r`, `mom` and `mg` tell the dtypes; None stands for what isn't used.
 """
 
 import numba

@@ -35,7 +35,8 @@ class ListPlan:
         self.slots = frozenset(["rms", *_slots(plans[0])])
         rows = [tuple(plan.flat or ()) for plan in plans]
         self.division = divided(rows)
-        self._addresses = np.array([[0 if a is None else headers.address(a) for a in row] for row in rows])
+        addresses = [[0 if a is None else headers.address(a) for a in row] for row in rows]
+        self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[float, ...]] = None, ()
         arrays = [plan.tables[0] for plan in plans]
         self._variables = [(p.variable, a) for p, a in zip(parameters, arrays, strict=True) if not p.is_raw]
@@ -63,7 +64,7 @@ class ListPlan:
         if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
             squares = squared_norms(self.division, gradients, hyper.clipvalue)
             factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)[0]
-        for function, arguments in self.jobs(gradients, factors, hyper):
+        for function, arguments in [*self.jobs(gradients, factors, hyper)]:  # all are made before one is done
             function(*arguments)
 
     def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> Iterator[Job]:
