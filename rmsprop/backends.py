@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -38,6 +38,23 @@ class Hyperparameters(NamedTuple):
     def epsilons(self) -> tuple[float, float]:
         """What is added inside and outside of the root; one of them is zero."""
         return (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
+
+
+class Replay(Protocol):
+    """What takes a step again, with other gradients, and without all of the checks in Python.
+
+    The `update` of a backend may leave one in the ``replay`` of the first parameter of its list.
+    """
+
+    def accept(self, given: list[Any], slots: frozenset[str]) -> Any:
+        """Return the gradients in a form for `step` if the step can be taken, else None; nothing is changed.
+
+        It can if the list consists of tuples of dense gradients and the variables as before, all of which would
+        pass the checks unchanged, the same slots are used, and no variable has a constraint.
+        """
+
+    def step(self, gradients: Any, hyper: Hyperparameters) -> None:
+        """Take the step, with gradients that have just been accepted and are still alive; clip them as asked."""
 
 
 class Backend(Protocol):

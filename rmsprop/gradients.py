@@ -16,6 +16,15 @@ from rmsprop.variable import Variable
 logger = logging.getLogger("rmsprop")
 
 
+def listed(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """Return what an iterable yields, in a new list; ``TypeError`` if it is none."""
+    if not hasattr(grads_and_vars, "__iter__"):
+        raise TypeError(
+            f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {_short(grads_and_vars)}."
+        )
+    return list(grads_and_vars)
+
+
 def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """Return the pairs that have a gradient.
 
@@ -26,11 +35,7 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     ValueError
         If there are variables, but no gradient for any.
     """
-    if not hasattr(grads_and_vars, "__iter__"):
-        raise TypeError(
-            f"grads_and_vars must be an iterable of (gradient, variable) pairs; given {_short(grads_and_vars)}."
-        )
-    given = list(grads_and_vars)
+    given = listed(grads_and_vars)
     for position, pair in enumerate(given):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(

@@ -48,6 +48,7 @@ class Setting:
 
     def __set__(self, settings: Any, value: Any) -> None:
         settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
+        settings._constant = None
 
 
 def _any(settings: "Settings", name: str, value: Value) -> Value:
@@ -119,6 +120,7 @@ class Settings:
 
     name: str
     _has_momentum = False
+    _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]
 
     learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
@@ -144,9 +146,11 @@ class Settings:
 
     def _read(self, step: int) -> Hyperparameters:
         """Return the numbers of a step; each schedule and callable is called once."""
+        if self._constant is not None:
+            return self._constant
         state = self.__dict__
         has_momentum, placement = self._has_momentum, state["_epsilon_in_sqrt"]
-        return Hyperparameters(
+        hyper = Hyperparameters(
             self._learning_rate_at(step),
             _current("rho", state["_rho"], 0.0, 1.0),
             _current("momentum", state["_momentum"], 0.0, 1.0) if has_momentum else None,
@@ -159,6 +163,15 @@ class Settings:
             state["_lazy"],
             state["_complex_as_real"],
         )
+        is_constant = (
+            type(state["_learning_rate"]) is float
+            and not state["_decay"]
+            and type(state["_rho"]) is float
+            and type(state["_momentum"]) is float
+        )
+        if is_constant:
+            self._constant = hyper
+        return hyper
 
     def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
@@ -251,14 +264,15 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
 
 def _current(name: str, setting: Value, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
     """Return the present value of a setting."""
+    if type(setting) is not float:
+        if isinstance(setting, LearningRateSchedule):
+            setting = setting(step)
+        elif isinstance(setting, Variable):
+            setting = setting.array
+        elif callable(setting):
+            setting = setting()
     if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
         return setting
-    if isinstance(setting, LearningRateSchedule):
-        setting = setting(step)
-    elif isinstance(setting, Variable):
-        setting = setting.array
-    elif callable(setting):
-        setting = setting()
     return _number(name, setting, low, high)
 
 

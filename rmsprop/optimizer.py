@@ -188,7 +188,10 @@ class RMSprop(Settings, Weights):
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
         may stay, at zero.
         """
-        pairs = gradients.pairs(grads_and_vars)
+        given = gradients.listed(grads_and_vars)
+        if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
+            return self._iterations
+        pairs = gradients.pairs(given)
         if not pairs:
             return None
         pairs = self._transformed(pairs, experimental_aggregate_gradients)
@@ -211,6 +214,26 @@ class RMSprop(Settings, Weights):
         if tapes:
             tell_tapes(*[variable for _, variable in pairs])
         return self._iterations
+
+    def _is_replayed(self, given: list[Any]) -> bool:
+        """Take the step by what the backend has kept of an earlier one, if all is as it was then."""
+        replay, slots = self._parameters.replay_of(given), self._needed_slots()
+        accepted = None if replay is None else replay.accept(given, slots)
+        if replay is None or accepted is None:
+            return False
+        count = self._iterations.array
+        step = int(count)
+        hyper = self._constant
+        if hyper is None:  # to read the settings may run the user's code, after which all may be different
+            hyper = self._read(step)
+            accepted = replay.accept(given, slots)
+            if accepted is None or slots is not self._needed_slots():
+                return False
+        replay.step(accepted, hyper)
+        count[()] = step + 1
+        if tapes:
+            tell_tapes(*[variable for _, variable in given])
+        return True
 
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.

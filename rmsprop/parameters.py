@@ -5,7 +5,7 @@ from typing import Any
 
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, is_updated_in_place
-from rmsprop.backends import Backend, backend_of
+from rmsprop.backends import Backend, Replay, backend_of
 from rmsprop.variable import Variable
 
 
@@ -27,9 +27,13 @@ class Parameter:
         Likewise its dtype, in the terms of its library.
     plan : object
         What the backend keeps from one step to the next.
+    replay : rmsprop.backends.Replay or None
+        What takes steps of the list that begins with this parameter, if the backend has left it here.
     """
 
-    __slots__ = ("_seen", "_strides", "backend", "dtype", "is_raw", "plan", "shape", "slots", "variable")
+    __slots__ = (
+        "_seen", "_strides", "backend", "dtype", "is_raw", "plan", "replay", "shape", "slots", "variable"
+    )  # fmt: skip
 
     def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
         self.variable = variable
@@ -39,6 +43,7 @@ class Parameter:
         self.shape = variable.shape
         self.dtype = variable.dtype
         self.plan: Any = None
+        self.replay: Replay | None = None
         self._seen = variable.array if is_updated_in_place(variable.array) else None
         self._strides = variable.array.strides if self._seen is not None else None
 
@@ -93,6 +98,14 @@ class Parameters:
     def find(self, variable: Any) -> Parameter | None:
         """Return the parameter of a variable or array, if it is known."""
         return self._by_id.get(id(variable)) or self._recognised(variable)
+
+    def replay_of(self, given: list[Any]) -> Replay | None:
+        """Return what takes steps of the list that begins with the same variable, if there is anything."""
+        first = given[0] if given else None
+        if type(first) is not tuple or len(first) != 2:
+            return None
+        parameter = self._by_id.get(id(first[1]))
+        return None if parameter is None else parameter.replay
 
     def _recognised(self, variable: Any) -> Parameter | None:
         """Return the parameter of an array that stands for the same memory as a known one."""

@@ -13,9 +13,9 @@ from rmsprop_numba.scalars import clip, load, over, square, store, times
 
 # `error_model="numpy"` is needed for speed, and since a division by zero must not stop a loop half way.
 # Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
-_CACHE = os.environ.get("RMSPROP_CACHE") == "1"
-kernel = numba.njit(nogil=True, error_model="numpy", cache=_CACHE)
-parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=_CACHE)
+CACHE = os.environ.get("RMSPROP_CACHE") == "1"
+kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE)
+parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=CACHE)
 
 CHUNK = 16_384
 """Elements that one thread takes at a time."""
@@ -25,6 +25,9 @@ BLOCK = 4_096
 
 LANES = 16
 """Partial sums in a block, so that it is summed in vector registers."""
+
+ROWS = 8
+"""Elements that are added to a partial sum before it goes back to memory."""
 
 
 @kernel
@@ -115,8 +118,14 @@ def square_sum(g, limit, total):
     """Return the sum of squares of a block, in double precision, after clipping by value."""
     for lane in range(LANES):
         total[lane] = 0.0
-    whole = g.size // LANES * LANES
-    for start in range(0, whole, LANES):
+    many, whole = g.size // (ROWS * LANES) * (ROWS * LANES), g.size // LANES * LANES
+    for start in range(0, many, ROWS * LANES):
+        for lane in range(LANES):
+            partial = total[lane]
+            for row in range(ROWS):
+                partial += double_square(g[start + row * LANES + lane], limit)
+            total[lane] = partial
+    for start in range(many, whole, LANES):
         for lane in range(LANES):
             total[lane] += double_square(g[start + lane], limit)
     for i in range(whole, g.size):
@@ -125,21 +134,6 @@ def square_sum(g, limit, total):
     for lane in range(LANES):
         result += total[lane]
     return result
-
-
-@kernel
-def square_sums(g, limit, sums):
-    """Write the sum of squares of each block."""
-    total = np.empty(LANES)
-    for block in range(len(sums)):
-        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, total)
-
-
-@parallel_kernel
-def square_sums_parallel(g, limit, sums):
-    """Do as `square_sums`, in several threads."""
-    for block in numba.prange(len(sums)):
-        sums[block] = square_sum(g[block * BLOCK : (block + 1) * BLOCK], limit, np.empty(LANES))
 
 
 @kernel

@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     tables: tuple[Array, Array, Array | None, Array | None]
     """The variable, ``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
     flat: list[Any] | None
-    """Views of the tables with one axis, if they lie in memory in C order and without gaps."""
+    """Views of the tables with one axis, if they lie in memory in C order, without gaps, and aligned."""
     owners: frozenset[int]
     """Identities of the arrays that own the memory; none if others may share it unseen, as with buffers."""
 
@@ -41,7 +41,7 @@ def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, boo
     mg = slots["mg"].array if hyper.centered else None
     tables = (parameter.variable.array, slots["rms"].array, mom, mg)
     encoded = [layout.encoded(a, hyper.complex_as_real) for a in tables]
-    is_c = all(a is None or a.flags.c_contiguous for a in encoded)
+    is_c = all(a is None or (a.flags.c_contiguous and a.flags.aligned) for a in encoded)
     owners = [owner(v.array) for v in (parameter.variable, *slots.values())]
     are_arrays = all(map(owns_memory, owners))
     return Plan(

@@ -1,6 +1,6 @@
 """One step over a list of NumPy arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
-from rmsprop_numba import kernels, layout, rows
+from rmsprop_numba import headers, kernels, layout, lists, rows
+from rmsprop_numba.lists import Job, list_plan_of, scalars
+from rmsprop_numba.pieces import divided
 from rmsprop_numba.plans import Plan, owns_memory, plan_of
-from rmsprop_numba.rows import Job
 from rmsprop_numba.threads import run
 
 Array = np.ndarray[Any, Any]
@@ -29,31 +30,35 @@ def update(
     All that may fail, for lack of memory, is done before the first variable changes.
     """
     plans = [plan_of(parameter, hyper) for parameter in parameters]
-    numbers = (*_numbers(hyper), hyper.clipvalue)
-    jobs: list[Job] = []
-    for i, (plan, gradient) in enumerate(zip(plans, disjoint(gradients, plans), strict=True)):
-        jobs += _jobs(plan, gradient, (*numbers, None if factors is None else factors[i]), hyper)
-    for function, arguments in jobs:
+    for function, arguments in _jobs(parameters, plans, disjoint(gradients, plans), factors, hyper):
         function(*arguments)
 
 
-def _jobs(plan: Plan, gradient: Gradient, scalars: tuple[Any, ...], hyper: Hyperparameters) -> Iterable[Job]:
-    """Return the calls that update one variable."""
-    if isinstance(gradient, IndexedSlices):
-        return rows.jobs(plan.tables, gradient, scalars, hyper)
-    encoded = layout.encoded(gradient, hyper.complex_as_real)
-    if plan.flat is not None and encoded.flags.c_contiguous:
-        variable, rms, mom, mg = plan.flat
-        flat = encoded if encoded.ndim == 1 else encoded.reshape(-1)
-        arguments = (variable, flat, rms, mom, mg, *scalars)
-        return ((run, (kernels.sweep, kernels.sweep_parallel, gradient.size, *arguments)),)
-    return _strided_jobs(plan, encoded, scalars, hyper.complex_as_real)
-
-
-def _numbers(hyper: Hyperparameters) -> tuple[float, ...]:
-    """Return the scalars of the kernels, all in double precision."""
-    inner, outer = hyper.epsilons
-    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer
+def _jobs(
+    parameters: Sequence[Parameter],
+    plans: Sequence[Plan],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> list[Job]:
+    """Return the calls that update all variables: those that are contiguous together, others one by one."""
+    jobs: list[Job] = []
+    together: dict[int, Array] = {}
+    numbers = scalars(hyper)
+    for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
+        own = (*numbers, None if factors is None else factors[i])
+        if isinstance(gradient, IndexedSlices):
+            jobs += rows.jobs(plan.tables, gradient, own, hyper)
+        elif plan.flat is not None and gradient.flags.c_contiguous and gradient.flags.aligned:
+            together[i] = gradient
+        else:
+            encoded = layout.encoded(gradient, hyper.complex_as_real)
+            jobs += _strided_jobs(plan, encoded, own, hyper.complex_as_real)
+    if together:
+        plan_of_list = list_plan_of([parameters[i] for i in together], [plans[i] for i in together])
+        chosen = None if factors is None else factors[list(together)]
+        jobs += plan_of_list.jobs(_addresses(list(together.values())), chosen, hyper)
+    return jobs
 
 
 def _strided_jobs(plan: Plan, gradient: Array, scalars: tuple[Any, ...], complex_as_real: bool) -> list[Job]:
@@ -102,16 +107,11 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
 
     Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
     """
-    return np.array([_squared_norm(g, hyper) for g in gradients])
+    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    encoded = [layout.encoded(g, hyper.complex_as_real) for g in dense]
+    arrays = [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
+    return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue)
 
 
-def _squared_norm(gradient: Gradient, hyper: Hyperparameters) -> float:
-    dense = gradient.values if isinstance(gradient, IndexedSlices) else gradient
-    encoded = layout.encoded(dense, hyper.complex_as_real)
-    flat = np.ascontiguousarray(encoded).reshape(-1)
-    sums = np.empty(-(-flat.size // kernels.BLOCK))
-    run(kernels.square_sums, kernels.square_sums_parallel, flat.size, flat, hyper.clipvalue, sums)
-    total = 0.0
-    for partial in sums.tolist():
-        total += partial
-    return total
+def _addresses(arrays: Sequence[Array]) -> Array:
+    return np.array([headers.address(array) for array in arrays], np.int64)

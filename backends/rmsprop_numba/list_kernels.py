@@ -1,0 +1,71 @@
+"""The update and the norm of many arrays at once, as loops over a table of their pieces.
+
+A piece is a stretch of an array: its row of the table holds the position of the array in the step's list, its
+first element, its size, and the number of its first block. A task is what one thread does at a time: some pieces
+that follow each other. The empty arrays `v`, `r`, `mom` and `mg` tell the dtypes; None stands for what isn't used.
+"""
+
+import numba
+import numpy as np
+
+from rmsprop_numba.kernels import BLOCK, LANES, kernel, parallel_kernel, square_sum, sweep
+from rmsprop_numba.pointers import entry, stretch
+
+
+@kernel
+def sweep_pieces(
+    pieces, addresses, gradients, v, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factors
+):
+    """Update the pieces of a task."""
+    for i in range(len(pieces)):
+        k, start, size = pieces[i, 0], pieces[i, 1], pieces[i, 2]
+        sweep(
+            stretch(addresses[k, 0], start, size, v), stretch(gradients[k], start, size, v),
+            stretch(addresses[k, 1], start, size, r), stretch(addresses[k, 2], start, size, mom),
+            stretch(addresses[k, 3], start, size, mg),
+            lr, rho, new, momentum, inner, outer, limit, entry(factors, k),
+        )  # fmt: skip
+
+
+def _sweep_list(
+    tasks, pieces, addresses, gradients, v, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factors
+):
+    """Update all pieces."""
+    for task in numba.prange(len(tasks) - 1):
+        sweep_pieces(
+            pieces[tasks[task] : tasks[task + 1]], addresses, gradients, v, r, mom, mg,
+            lr, rho, new, momentum, inner, outer, limit, factors,
+        )  # fmt: skip
+
+
+@kernel
+def square_pieces(pieces, gradients, g, limit, sums):
+    """Write the sum of squares of each block in the pieces of a task."""
+    lanes = np.empty(LANES)
+    for i in range(len(pieces)):
+        piece = stretch(gradients[pieces[i, 0]], pieces[i, 1], pieces[i, 2], g)
+        for block in range((piece.size + BLOCK - 1) // BLOCK):
+            part = piece[block * BLOCK : (block + 1) * BLOCK]
+            sums[pieces[i, 3] + block] = square_sum(part, limit, lanes)
+
+
+def _square_list(tasks, pieces, gradients, g, limit, sums):
+    """Write the sum of squares of each block in all pieces."""
+    for task in numba.prange(len(tasks) - 1):
+        square_pieces(pieces[tasks[task] : tasks[task + 1]], gradients, g, limit, sums)
+
+
+sweep_list = kernel(_sweep_list)
+sweep_list_parallel = parallel_kernel(_sweep_list)
+square_list = kernel(_square_list)
+square_list_parallel = parallel_kernel(_square_list)
+
+
+@kernel
+def add_blocks(sums, starts):
+    """Return for each array the sum of its blocks, added in their order."""
+    totals = np.zeros(len(starts) - 1)
+    for k in range(len(totals)):
+        for block in range(starts[k], starts[k + 1]):
+            totals[k] += sums[block]
+    return totals

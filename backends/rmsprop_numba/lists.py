@@ -1,0 +1,110 @@
+"""Steps over a list of contiguous arrays: what is found out about the list once, and how a step is taken."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rmsprop import clipping
+from rmsprop.backends import Hyperparameters
+from rmsprop.parameters import Parameter
+from rmsprop_numba import headers, list_kernels
+from rmsprop_numba.pieces import Division, divided
+from rmsprop_numba.plans import Plan
+from rmsprop_numba.threads import run
+
+Array = np.ndarray[Any, Any]
+Job = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments."""
+
+
+class ListPlan:
+    """What is known about a list of parameters; a `rmsprop.backends.Replay`.
+
+    It does not change from step to step, so that threads can share it.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+    plans : sequence of Plan
+        Theirs, each with ``flat``.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], plans: Sequence[Plan]) -> None:
+        self._plans = list(plans)
+        self._slots = frozenset(["rms", *_slots(plans[0])])
+        rows = [tuple(plan.flat or ()) for plan in plans]
+        self.division = divided(rows)
+        addresses = [[0 if a is None else headers.address(a) for a in row] for row in rows]
+        self._addresses = np.array(addresses, np.int64)
+        self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
+        arrays = [plan.tables[0] for plan in plans]
+        self._variables = [(p.variable, a) for p, a in zip(parameters, arrays, strict=True) if not p.is_raw]
+        tables = [table for plan in plans for table in plan.tables if table is not None]
+        self._is_known = headers.is_known()
+        self._expected = headers.expected_of([p.key for p in parameters], arrays)
+        self._occupied = headers.occupied_by(tables)
+
+    def is_of(self, plans: Sequence[Plan]) -> bool:
+        """Tell whether it is the plan of a list of parameters, given by their own plans."""
+        return len(plans) == len(self._plans) and all([a is b for a, b in zip(plans, self._plans, strict=True)])
+
+    def accept(self, given: list[Any], slots: frozenset[str]) -> Array | None:
+        """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
+        if not self._is_known or slots != self._slots or len(given) != len(self._plans):
+            return None
+        for variable, array in self._variables:
+            if variable.array is not array or variable.constraint is not None:
+                return None
+        gradients = np.empty(len(given), np.int64)
+        return gradients if headers.read(id(given), self._expected, self._occupied, gradients) else None
+
+    def step(self, gradients: Array, hyper: Hyperparameters) -> None:
+        """Take a step with the gradients at these addresses."""
+        factors = None
+        if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
+            squares = squared_norms(self.division, gradients, hyper.clipvalue)
+            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)[0]
+        for function, arguments in self.jobs(gradients, factors, hyper):
+            function(*arguments)
+
+    def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> list[Job]:
+        """Return the calls that update all variables, one for each combination of dtypes."""
+        known, numbers = self._numbers
+        if known is not hyper:
+            numbers = scalars(hyper)
+            self._numbers = hyper, numbers
+        kernels = list_kernels.sweep_list, list_kernels.sweep_list_parallel
+        return [
+            (run, (*kernels, size, tasks, pieces, self._addresses, gradients, *likes, *numbers, factors))
+            for likes, size, tasks, pieces in self.division.batches
+        ]
+
+
+def list_plan_of(parameters: Sequence[Parameter], plans: Sequence[Plan]) -> ListPlan:
+    """Return the plan of a list, which its first parameter keeps."""
+    kept = parameters[0].replay
+    if not isinstance(kept, ListPlan) or not kept.is_of(plans):
+        kept = parameters[0].replay = ListPlan(parameters, plans)
+    return kept
+
+
+def scalars(hyper: Hyperparameters) -> tuple[Any, ...]:
+    """Return the scalars of the kernels, in double precision, and the limit of values."""
+    inner, outer = hyper.epsilons
+    momentum = hyper.momentum or 0.0
+    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, momentum, inner, outer, hyper.clipvalue
+
+
+def squared_norms(division: Division, gradients: Array, limit: float | None) -> Array:
+    """Return the sum of ``|g|**2`` of the gradients at these addresses, after clipping by value."""
+    sums = np.empty(division.blocks[-1])
+    kernels = list_kernels.square_list, list_kernels.square_list_parallel
+    for likes, size, tasks, pieces in division.batches:
+        run(*kernels, size, tasks, pieces, gradients, likes[0], limit, sums)
+    return list_kernels.add_blocks(sums, division.blocks)  # type: ignore[no-any-return]
+
+
+def _slots(plan: Plan) -> list[str]:
+    _, _, mom, mg = plan.tables
+    return [name for name, table in (("momentum", mom), ("mg", mg)) if table is not None]

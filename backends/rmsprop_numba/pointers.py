@@ -1,0 +1,61 @@
+"""Memory at addresses, for compiled code that works through tables of them."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import extending, types
+from numba.np.arrayobj import make_array, populate_array
+
+intrinsic: Any = extending.intrinsic  # makes functions of fewer arguments, which only Numba can type
+
+
+@intrinsic
+def word_at(typingctx, address):
+    """Return the word of 64 bits at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def int_at(typingctx, address):
+    """Return the C ``int`` at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        number = builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
+        return builder.sext(number, ir.IntType(64))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def stretch(typingctx, address, start, size, like):
+    """Return `size` elements of the array at an address, with the dtype of `like`; None if that is None."""
+    if isinstance(like, types.NoneType):
+        return types.none(address, start, size, like), lambda context, *_: context.get_dummy_value()
+    kind = types.Array(like.dtype, 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        address, start, size, _ = arguments
+        array = make_array(kind)(context, builder)
+        itemsize = address.type(like.dtype.bitwidth // 8)
+        first = builder.add(address, builder.mul(start, itemsize))
+        populate_array(array, builder.inttoptr(first, array.data.type), [size], [itemsize], itemsize, None)
+        return array._getvalue()
+
+    return kind(types.int64, types.int64, types.int64, like), codegen
+
+
+@intrinsic
+def entry(typingctx, array, i):
+    """Return an element of an array of doubles; None if that is None."""
+    if isinstance(array, types.NoneType):
+        return types.none(array, i), lambda context, *_: context.get_dummy_value()
+
+    def codegen(context, builder, signature, arguments):
+        data = make_array(array)(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return types.float64(array, types.int64), codegen
