@@ -30,7 +30,8 @@ def update(
     All that may fail, for lack of memory, is done before the first variable changes.
     """
     plans = [plan_of(parameter, hyper) for parameter in parameters]
-    for function, arguments in _jobs(parameters, plans, disjoint(gradients, plans), factors, hyper):
+    apart = disjoint(gradients, plans)  # some are copies, of which the kernels only get the address
+    for function, arguments in _jobs(parameters, plans, apart, factors, hyper):
         function(*arguments)
 
 
