@@ -1,6 +1,6 @@
 """Steps over a list of contiguous arrays: what is found out about the list once, and how a step is taken."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,16 @@ class ListPlan:
 
     def __init__(self, parameters: Sequence[Parameter], plans: Sequence[Plan]) -> None:
         self._plans = list(plans)
-        self.slots = frozenset(["rms", *_slots(plans[0])])
+        self._slots = frozenset(["rms", *_slots(plans[0])])
         rows = [tuple(plan.flat or ()) for plan in plans]
         self.division = divided(rows)
         addresses = [[0 if a is None else headers.address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
-        self._numbers: tuple[Hyperparameters | None, tuple[float, ...]] = None, ()
+        self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
         arrays = [plan.tables[0] for plan in plans]
         self._variables = [(p.variable, a) for p, a in zip(parameters, arrays, strict=True) if not p.is_raw]
         tables = [table for plan in plans for table in plan.tables if table is not None]
+        self._is_known = headers.is_known()
         self._expected = headers.expected_of([p.key for p in parameters], arrays)
         self._occupied = headers.occupied_by(tables)
 
@@ -50,7 +51,7 @@ class ListPlan:
 
     def accept(self, given: list[Any], slots: frozenset[str]) -> Array | None:
         """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
-        if len(given) != len(self._plans) or slots != self.slots or not headers.is_known():
+        if not self._is_known or slots != self._slots or len(given) != len(self._plans):
             return None
         for variable, array in self._variables:
             if variable.array is not array or variable.constraint is not None:
@@ -64,18 +65,20 @@ class ListPlan:
         if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
             squares = squared_norms(self.division, gradients, hyper.clipvalue)
             factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)[0]
-        for function, arguments in [*self.jobs(gradients, factors, hyper)]:  # all are made before one is done
+        for function, arguments in self.jobs(gradients, factors, hyper):
             function(*arguments)
 
-    def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> Iterator[Job]:
-        """Yield the calls that update all variables, one for each combination of dtypes."""
+    def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> list[Job]:
+        """Return the calls that update all variables, one for each combination of dtypes."""
         known, numbers = self._numbers
         if known is not hyper:
             numbers = scalars(hyper)
             self._numbers = hyper, numbers
         kernels = list_kernels.sweep_list, list_kernels.sweep_list_parallel
-        for likes, size, tasks, pieces in self.division.batches:
-            yield run, (*kernels, size, tasks, pieces, self._addresses, gradients, *likes, *numbers, factors)
+        return [
+            (run, (*kernels, size, tasks, pieces, self._addresses, gradients, *likes, *numbers, factors))
+            for likes, size, tasks, pieces in self.division.batches
+        ]
 
 
 def list_plan_of(parameters: Sequence[Parameter], plans: Sequence[Plan]) -> ListPlan:
