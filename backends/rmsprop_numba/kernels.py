@@ -15,6 +15,7 @@ from rmsprop_numba.scalars import clip, load, over, square, store, times
 # Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
 CACHE = os.environ.get("RMSPROP_CACHE") == "1"
 kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE)
+inlined_kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE, forceinline=True)
 parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=CACHE)
 
 CHUNK = 16_384
@@ -30,7 +31,7 @@ ROWS = 8
 """Elements that are added to a partial sum before it goes back to memory."""
 
 
-@kernel
+@inlined_kernel  # a call would take as long as the update of ten elements
 def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Update elements of one-dimensional arrays.
 

@@ -58,4 +58,4 @@ def _merged_shape(arrays: Sequence[Array]) -> list[int]:
 
 def has_rows(array: Array) -> bool:
     """Tell whether each entry of the first axis lies in memory in C order, without gaps, and aligned."""
-    return len(array) == 0 or (array[0].flags.c_contiguous and array.flags.aligned)
+    return array.ndim > 0 and len(array) > 0 and array[0].flags.c_contiguous and array.flags.aligned

@@ -7,74 +7,61 @@ from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
 from rmsprop_numba.pointers import stretch
 from rmsprop_numba.scalars import clip, load, times
 
-BITS = 11
-"""Binary digits that rows are sorted by at a time: as many counters fit into the fastest cache."""
+DIGIT = 11
+"""Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
 
 
 @kernel
-def grouped(indices):
-    """Return the distinct rows in rising order, positions in `indices` by row, and where each row starts there.
+def bit_length(number):
+    """Return how many bits a number has."""
+    length = 0
+    while number >> length:
+        length += 1
+    return length
 
-    The last start is the end. Positions of one row keep their order, so that their sum has one result. Time is
+
+@kernel
+def by_row(indices):
+    """Return rows and their positions in `indices`, in rising order, and the bits of a position.
+
+    Both are in one number, the row above the bits of the position: positions of one row keep their order. Time is
     linear in the number of indices, which must be >= 0, contiguous and of int64.
     """
-    order = np.arange(len(indices))
-    if not is_rising(indices):
-        indices, order = sorted_by_digits(indices, order)
-    starts, rows = np.empty(len(indices) + 1, np.int64), np.empty(len(indices), np.int64)
-    count = 0
+    low, high = bit_length(len(indices)), bit_length(indices.max())
+    if low + high > 63:
+        raise OverflowError("too many indices of too many rows")
+    passes = (high + DIGIT - 1) // DIGIT
+    digit = (high + passes - 1) // max(passes, 1)
+    counts = np.zeros((passes, 1 << digit), np.int64)
+    listed = np.empty_like(indices)
     for position in range(len(indices)):
-        if position == 0 or indices[position] != indices[position - 1]:
-            starts[count], rows[count] = position, indices[position]
-            count += 1
-    starts[count] = len(indices)
-    return rows[:count], order, starts[: count + 1]
-
-
-@kernel
-def is_rising(indices):
-    """Tell whether no index is lower than the one before."""
-    for position in range(1, len(indices)):  # noqa: SIM110 (Numba has no generators here)
-        if indices[position] < indices[position - 1]:
-            return False
-    return True
-
-
-@kernel
-def sorted_by_digits(keys, order):
-    """Return numbers >= 0 in rising order, and what stands at their positions in `order`; a stable radix sort."""
-    highest = keys.max()
-    counts = np.empty((1 << BITS) + 1, np.int64)
-    from_keys, from_order = keys.copy(), order
-    to_keys, to_order = np.empty_like(keys), np.empty_like(order)
-    shift = 0
-    while highest >> shift > 0:
-        counts[:] = 0
-        for key in from_keys:
-            counts[((key >> shift) & ((1 << BITS) - 1)) + 1] += 1
-        for digit in range(1, len(counts)):
-            counts[digit] += counts[digit - 1]
-        for position in range(len(from_keys)):
-            key = from_keys[position]
-            digit = (key >> shift) & ((1 << BITS) - 1)
-            to_keys[counts[digit]], to_order[counts[digit]] = key, from_order[position]
-            counts[digit] += 1
-        from_keys, to_keys, from_order, to_order = to_keys, from_keys, to_order, from_order
-        shift += BITS
-    return from_keys, from_order
+        listed[position] = indices[position] << low | position
+        for k in range(passes):
+            counts[k, indices[position] >> k * digit & (1 << digit) - 1] += 1
+    other = np.empty_like(indices)
+    for k in range(passes):
+        total = 0
+        for i in range(1 << digit):
+            counts[k, i], total = total, total + counts[k, i]
+        for number in listed:
+            i = number >> low + k * digit & (1 << digit) - 1
+            other[counts[k, i]] = number
+            counts[k, i] += 1
+        listed, other = other, listed
+    return listed, low
 
 
 @kernel
 def sweep_rows(
-    rows, order, starts, values, tables, width, totals, v, r, mom, mg,
+    listed, low, values, tables, width, totals, v, r, mom, mg,
     lr, rho, new, momentum, inner, outer, limit, factor,
 ):  # fmt: skip
     """Update the listed rows of tables, each by the sum of its gradients in their order.
 
     Parameters
     ----------
-    rows, order, starts : array of int64
-        What `grouped` returns.
+    listed, low
+        What `by_row` returns.
     values : array
         The gradients, contiguous.
     tables : array of int64, shape (4, 2)
@@ -87,34 +74,45 @@ def sweep_rows(
         Empty ones, which tell the dtypes of the tables; None stands for what isn't used.
     """
     total, given = totals[0], values.ctypes.data
-    for k in range(len(rows)):
-        i, first, last = rows[k], starts[k], starts[k + 1]
+    for k in range(len(listed)):
+        i = listed[k] >> low
+        if k > 0 and listed[k - 1] >> low == i:
+            continue  # it was updated with the first of its listings
         variable, rms = table_row(tables[0], i, width, v), table_row(tables[1], i, width, r)
         velocity, mean = table_row(tables[2], i, width, mom), table_row(tables[3], i, width, mg)
-        if last == first + 1:
-            sweep(
-                variable, stretch(given, order[first] * width, width, v), rms, velocity, mean,
-                lr, rho, new, momentum, inner, outer, limit, factor,
-            )  # fmt: skip
+        if k + 1 == len(listed) or listed[k + 1] >> low != i:
+            gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
+            sweep(variable, gradient, rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
         else:
             total[:] = 0
-            for position in range(first, last):
-                add(total, stretch(given, order[position] * width, width, v), limit, factor)
+            for number in listed[k:]:
+                if number >> low != i:
+                    break
+                add(total, stretch(given, (number & (1 << low) - 1) * width, width, v), limit, factor)
             sweep(variable, total, rms, velocity, mean, lr, rho, new, momentum, inner, outer, None, None)
 
 
 @parallel_kernel
 def sweep_rows_parallel(
-    rows, order, starts, values, tables, width, totals, v, r, mom, mg,
+    listed, low, values, tables, width, totals, v, r, mom, mg,
     lr, rho, new, momentum, inner, outer, limit, factor,
 ):  # fmt: skip
     """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
     for task in numba.prange(len(totals)):
-        a, b = task * len(rows) // len(totals), (task + 1) * len(rows) // len(totals)
+        a = next_row(listed, low, task * len(listed) // len(totals))
+        b = next_row(listed, low, (task + 1) * len(listed) // len(totals))
         sweep_rows(
-            rows[a:b], order, starts[a : b + 1], values, tables, width, totals[task : task + 1],
-            v, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor,
+            listed[a:b], low, values, tables, width, totals[task : task + 1], v, r, mom, mg,
+            lr, rho, new, momentum, inner, outer, limit, factor,
         )  # fmt: skip
+
+
+@kernel
+def next_row(listed, low, k):
+    """Return the first position from `k` on where a row begins, or the end."""
+    while 0 < k < len(listed) and listed[k] >> low == listed[k - 1] >> low:
+        k += 1
+    return k
 
 
 @kernel
