@@ -80,6 +80,8 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
 
 def _checked_array(array: Any, like: Array, what: str) -> Array:
     """Return `array` in the library and dtype of `like`."""
+    if type(array) is type(like) and array.dtype == like.dtype:
+        return array
     if isinstance(array, Variable):
         array = array.array
     if isinstance(array, np.generic) and isinstance(like, np.ndarray):
@@ -155,6 +157,8 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: boo
 
 
 def _checked_indices(indices: Any, like: Array) -> Array:
+    if type(indices) is np.ndarray is type(like) and indices.ndim == 1 and indices.dtype.kind in "iu":
+        return indices  # by far the most frequent
     xp = namespace(like)
     if isinstance(indices, list | tuple):
         indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)

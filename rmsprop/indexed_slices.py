@@ -3,10 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-Host = np.ndarray[Any, Any]
-
 
 @dataclass(frozen=True, eq=False)
 class IndexedSlices:
@@ -41,15 +37,3 @@ class IndexedSlices:
     values: Any
     indices: Any
     dense_shape: tuple[int, ...] | None = None
-
-
-def group_by_row(indices: Host) -> tuple[Host, Host, Host]:
-    """Return the distinct rows, the positions in `indices` ordered by row, and where each row starts there.
-
-    The last start is the end. Positions of one row keep their order, so that their sum has one result.
-    """
-    order = np.argsort(indices, kind="stable")
-    ordered = indices[order].astype(np.intp, copy=False)
-    is_first = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
-    return ordered[is_first], order, np.append(np.flatnonzero(is_first), len(ordered))

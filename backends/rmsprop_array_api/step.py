@@ -8,7 +8,7 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop.arrays import device, namespace, to_numpy
 from rmsprop.backends import Gradient, Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices, group_by_row
+from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_array_api.formula import State, clipped, joined, parts, square, stepped
 
@@ -140,7 +140,7 @@ def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, h
     if not hyper.lazy and hyper.momentum is None:
         mg = None if state.mg is None else hyper.rho * state.mg
         tables = state._replace(rms=hyper.rho * state.rms, mg=mg)
-    rows, order, starts = group_by_row(to_numpy(gradient.indices))
+    rows, order, starts = _group_by_row(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables
     total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
@@ -184,3 +184,15 @@ def _like(array: Array, numbers: Host) -> Array:
 def _column(flags: Array, like: Array) -> Array:
     xp = namespace(flags)
     return xp.reshape(flags, (-1, *[1] * (len(like.shape) - 1)))
+
+
+def _group_by_row(indices: Host) -> tuple[Host, Host, Host]:
+    """Return the distinct rows, the positions in `indices` ordered by row, and where each row starts there.
+
+    The last start is the end. Positions of one row keep their order, so that their sum has one result.
+    """
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order].astype(np.intp, copy=False)
+    is_first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first], order, np.append(np.flatnonzero(is_first), len(ordered))

@@ -15,6 +15,7 @@ from rmsprop_numba.scalars import clip, load, over, square, store, times
 # Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
 CACHE = os.environ.get("RMSPROP_CACHE") == "1"
 kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE)
+inlined_kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE, forceinline=True)
 parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=CACHE)
 
 CHUNK = 16_384
@@ -30,7 +31,7 @@ ROWS = 8
 """Elements that are added to a partial sum before it goes back to memory."""
 
 
-@kernel
+@inlined_kernel  # a call would take as long as the update of ten elements
 def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Update elements of one-dimensional arrays.
 
@@ -67,24 +68,6 @@ def sweep_matrix(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, 
         sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
 
 
-@kernel
-def sweep_rows(tables, gradients, totals, lr, rho, new, momentum, inner, outer, limit, factor):
-    """Update the listed rows of two-dimensional tables, each by the sum of its gradients in their order.
-
-    `gradients` are the values, their order by row, the start of each row in this order, and the rows; `totals`
-    is memory to work in.
-    """
-    v, r, mom, mg = tables
-    total = totals[0]
-    values, order, starts, rows = gradients
-    for k in range(len(rows)):
-        total[:] = 0
-        for position in range(starts[k], starts[k + 1]):
-            add(total, values[order[position]], limit, factor)
-        i = rows[k]
-        sweep(v[i], total, r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, None, None)
-
-
 @parallel_kernel
 def sweep_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Do as `sweep`, in several threads."""
@@ -101,16 +84,6 @@ def sweep_matrix_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer
     """Do as `sweep_matrix`, in several threads."""
     for i in numba.prange(len(v)):
         sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
-
-
-@parallel_kernel
-def sweep_rows_parallel(tables, gradients, totals, lr, rho, new, momentum, inner, outer, limit, factor):
-    """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
-    values, order, starts, rows = gradients
-    for task in numba.prange(len(totals)):
-        a, b = task * len(rows) // len(totals), (task + 1) * len(rows) // len(totals)
-        own = values, order, starts[a : b + 1], rows[a:b]
-        sweep_rows(tables, own, totals[task : task + 1], lr, rho, new, momentum, inner, outer, limit, factor)
 
 
 @kernel
@@ -134,18 +107,6 @@ def square_sum(g, limit, total):
     for lane in range(LANES):
         result += total[lane]
     return result
-
-
-@kernel
-def add(total, values, limit, factor):
-    """Add values, clipped and scaled, to a total."""
-    for j in range(values.size):
-        gradient = load(values[j])
-        if limit is not None:
-            gradient = clip(gradient, type(gradient.real)(limit))
-        if factor is not None:
-            gradient = times(gradient, type(gradient.real)(factor))
-        total[j] += gradient
 
 
 @kernel

@@ -56,9 +56,6 @@ def _merged_shape(arrays: Sequence[Array]) -> list[int]:
     return shape
 
 
-def table(array: Array) -> Array | None:
-    """Return a view with rows and columns, if the axes after the first can be merged."""
-    try:
-        return array.reshape(len(array), array.size // max(len(array), 1), copy=False)
-    except ValueError:
-        return None
+def has_rows(array: Array) -> bool:
+    """Tell whether each entry of the first axis lies in memory in C order, without gaps, and aligned."""
+    return array.ndim > 0 and len(array) > 0 and array[0].flags.c_contiguous and array.flags.aligned

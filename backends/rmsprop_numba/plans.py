@@ -8,6 +8,7 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import layout
+from rmsprop_numba.rows import Tables, tables_of
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +23,8 @@ class Plan(NamedTuple):
     """The variable, ``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
     flat: list[Any] | None
     """Views of the tables with one axis, if they lie in memory in C order, without gaps, and aligned."""
+    rows: Tables | None
+    """The tables by rows, if each row lies in memory in C order, without gaps, and aligned."""
     owners: frozenset[int]
     """Identities of the arrays that own the memory; none if others may share it unseen, as with buffers."""
 
@@ -49,6 +52,7 @@ def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, boo
         variant,
         tables,
         layout.flat(encoded) if is_c else None,
+        tables_of(encoded),
         frozenset(map(id, owners)) if are_arrays else frozenset(),
     )
 

@@ -1,26 +1,51 @@
 """Sparse gradients: the update of the rows that are listed."""
 
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from rmsprop.backends import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices, group_by_row
-from rmsprop_numba import kernels, layout
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop_numba import layout, row_kernels
+from rmsprop_numba.headers import address
 from rmsprop_numba.threads import run
 
 Array = np.ndarray[Any, Any]
 Job = tuple[Callable[..., object], tuple[Any, ...]]
 """A function and its arguments."""
 
-TASKS = 16
+TASKS = 64
 """Parts that the rows are divided into, for threads to take."""
 
 
+class Tables(NamedTuple):
+    """A variable and its slots, as the kernels for rows take them; see `rmsprop_numba.row_kernels`."""
+
+    arrays: tuple[Any, ...]
+    places: Array
+    """Address of each array, and bytes from one row to the next."""
+    likes: tuple[Any, ...]
+    """Empty arrays of their dtypes."""
+    computing: np.dtype[Any]
+    """Dtype of sums of gradients."""
+
+
+def tables_of(arrays: Sequence[Any]) -> Tables | None:
+    """Return arrays as tables, unless there are no rows or they do not lie in memory in one piece each."""
+    variable, rms, _, _ = arrays
+    if not all([a is None or layout.has_rows(a) for a in arrays]):
+        return None
+    places = [(0, 0) if a is None else (address(a), a.strides[0]) for a in arrays]
+    likes = tuple([a if a is None else np.empty(0, a.dtype) for a in arrays])
+    computing = rms.dtype if variable.dtype.kind in "ui" else variable.dtype
+    return Tables(tuple(arrays), np.array(places, np.int64), likes, computing)
+
+
 def jobs(
-    tables: tuple[Array | None, ...],
+    tables: Tables | None,
+    arrays: tuple[Array | None, ...],
     gradient: IndexedSlices,
     scalars: tuple[Any, ...],
     hyper: Hyperparameters,
@@ -32,35 +57,32 @@ def jobs(
     decays = not hyper.lazy and hyper.momentum is None
     if decays:
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
-        for average in tables[1:]:
+        for average in arrays[1:]:
             if average is not None:
                 yield np.multiply, (average, average.dtype.type(hyper.rho), average)
     if gradient.indices.size == 0:
         return
-    rows, order, starts = group_by_row(gradient.indices)
-    arrays = [layout.encoded(a, hyper.complex_as_real) for a in tables]
     values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
-    matrices = [a if a is None else layout.table(a) for a in arrays]
-    if all(m is not None or a is None for m, a in zip(matrices, arrays, strict=True)):
-        yield _sweep(matrices, values, (order, starts, rows), scalars)
+    if tables is not None:
+        yield _sweep(tables, values, gradient.indices, scalars)
         return
     # The rows of an odd layout can't be seen as one axis: copies of them are updated, and put back.
-    copies = [a if a is None else np.ascontiguousarray(a[rows]) for a in arrays]
+    rows, indices = np.unique(gradient.indices, return_inverse=True)
+    encoded = [layout.encoded(a, hyper.complex_as_real) for a in arrays]
+    copies = [a if a is None else np.ascontiguousarray(a[rows]) for a in encoded]
     for copy in copies[1:] if decays else ():
         if copy is not None:
             copy *= copy.dtype.type(hyper.rho)
-    matrices = [a if a is None else layout.table(a) for a in copies]
-    yield _sweep(matrices, values, (order, starts, np.arange(len(rows))), scalars)
-    for array, copy in zip(arrays, copies, strict=True):
+    yield _sweep(cast("Tables", tables_of(copies)), values, indices, scalars)
+    for array, copy in zip(encoded, copies, strict=True):
         if array is not None:
             yield operator.setitem, (array, rows, copy)
 
 
-def _sweep(matrices: list[Any], values: Array, groups: tuple[Array, ...], scalars: tuple[Any, ...]) -> Job:
+def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ...]) -> Job:
     """Return the call of the kernel."""
-    variable, rms, _, _ = matrices
-    gradients = values.reshape(len(values), -1), *groups
-    computing = rms.dtype if variable.dtype.kind in "ui" else variable.dtype
-    totals = np.empty((TASKS, gradients[0].shape[1]), computing)
-    arguments = kernels.sweep_rows, kernels.sweep_rows_parallel, values.size, tuple(matrices), gradients
-    return run, (*arguments, totals, *scalars)
+    listed, width = row_kernels.by_row(np.ascontiguousarray(indices, np.int64)), values.size // len(values)
+    totals = np.empty((TASKS, width), tables.computing)
+    kernels = row_kernels.sweep_rows, row_kernels.sweep_rows_parallel
+    arguments = values.reshape(-1), tables.places, width, totals, *tables.likes, *scalars
+    return run, (*kernels, values.size, *listed, *arguments)

@@ -49,7 +49,7 @@ def _jobs(
     for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
         own = (*numbers, None if factors is None else factors[i])
         if isinstance(gradient, IndexedSlices):
-            jobs += rows.jobs(plan.tables, gradient, own, hyper)
+            jobs += rows.jobs(plan.rows, plan.tables, gradient, own, hyper)
         elif plan.flat is not None and gradient.flags.c_contiguous and gradient.flags.aligned:
             together[i] = gradient
         else:

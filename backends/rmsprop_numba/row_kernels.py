@@ -1,0 +1,133 @@
+"""The update of listed rows of a table: how they are put together, and the loops over them."""
+
+import numba
+import numpy as np
+
+from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
+from rmsprop_numba.pointers import stretch
+from rmsprop_numba.scalars import clip, load, times
+
+DIGIT = 11
+"""Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
+
+
+@kernel
+def bit_length(number):
+    """Return how many bits a number has."""
+    length = 0
+    while number >> length:
+        length += 1
+    return length
+
+
+@kernel
+def by_row(indices):
+    """Return rows and their positions in `indices`, in rising order, and the bits of a position.
+
+    Both are in one number, the row above the bits of the position: positions of one row keep their order. Time is
+    linear in the number of indices, which must be >= 0, contiguous and of int64.
+    """
+    low, high = bit_length(len(indices)), bit_length(indices.max())
+    if low + high > 63:
+        raise OverflowError("too many indices of too many rows")
+    passes = (high + DIGIT - 1) // DIGIT
+    digit = (high + passes - 1) // max(passes, 1)
+    counts = np.zeros((passes, 1 << digit), np.int64)
+    listed = np.empty_like(indices)
+    for position in range(len(indices)):
+        listed[position] = indices[position] << low | position
+        for k in range(passes):
+            counts[k, indices[position] >> k * digit & (1 << digit) - 1] += 1
+    other = np.empty_like(indices)
+    for k in range(passes):
+        total = 0
+        for i in range(1 << digit):
+            counts[k, i], total = total, total + counts[k, i]
+        for number in listed:
+            i = number >> low + k * digit & (1 << digit) - 1
+            other[counts[k, i]] = number
+            counts[k, i] += 1
+        listed, other = other, listed
+    return listed, low
+
+
+@kernel
+def sweep_rows(
+    listed, low, values, tables, width, totals, v, r, mom, mg,
+    lr, rho, new, momentum, inner, outer, limit, factor,
+):  # fmt: skip
+    """Update the listed rows of tables, each by the sum of its gradients in their order.
+
+    Parameters
+    ----------
+    listed, low
+        What `by_row` returns.
+    values : array
+        The gradients, contiguous.
+    tables : array of int64, shape (4, 2)
+        Address of each table, and bytes from one row to the next.
+    width : int
+        Elements of a row.
+    totals : array, shape (n, width)
+        Memory to work in; a row of it is needed.
+    v, r, mom, mg : array
+        Empty ones, which tell the dtypes of the tables; None stands for what isn't used.
+    """
+    total, given = totals[0], values.ctypes.data
+    for k in range(len(listed)):
+        i = listed[k] >> low
+        if k > 0 and listed[k - 1] >> low == i:
+            continue  # it was updated with the first of its listings
+        variable, rms = table_row(tables[0], i, width, v), table_row(tables[1], i, width, r)
+        velocity, mean = table_row(tables[2], i, width, mom), table_row(tables[3], i, width, mg)
+        if k + 1 == len(listed) or listed[k + 1] >> low != i:
+            gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
+            sweep(variable, gradient, rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
+        else:
+            total[:] = 0
+            for number in listed[k:]:
+                if number >> low != i:
+                    break
+                add(total, stretch(given, (number & (1 << low) - 1) * width, width, v), limit, factor)
+            sweep(variable, total, rms, velocity, mean, lr, rho, new, momentum, inner, outer, None, None)
+
+
+@parallel_kernel
+def sweep_rows_parallel(
+    listed, low, values, tables, width, totals, v, r, mom, mg,
+    lr, rho, new, momentum, inner, outer, limit, factor,
+):  # fmt: skip
+    """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
+    for task in numba.prange(len(totals)):
+        a = next_row(listed, low, task * len(listed) // len(totals))
+        b = next_row(listed, low, (task + 1) * len(listed) // len(totals))
+        sweep_rows(
+            listed[a:b], low, values, tables, width, totals[task : task + 1], v, r, mom, mg,
+            lr, rho, new, momentum, inner, outer, limit, factor,
+        )  # fmt: skip
+
+
+@kernel
+def next_row(listed, low, k):
+    """Return the first position from `k` on where a row begins, or the end."""
+    while 0 < k < len(listed) and listed[k] >> low == listed[k - 1] >> low:
+        k += 1
+    return k
+
+
+@kernel
+def table_row(table, i, width, like):
+    """Return a row of a table, given by its address and the bytes between rows; None if `like` is None."""
+    return stretch(table[0] + i * table[1], 0, width, like)
+
+
+@kernel
+def add(total, values, limit, factor):
+    """Add values, clipped and scaled, to a total."""
+    for j in range(values.size):
+        gradient = load(values[j])
+        if limit is not None:
+            gradient = clip(gradient, type(gradient.real)(limit))
+        if factor is not None:
+            gradient = times(gradient, type(gradient.real)(factor))
+        total[j] += gradient
