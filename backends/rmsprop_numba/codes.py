@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from rmsprop_numba.kernels import kernel
+from rmsprop_numba.kernels import inlined_kernel
 from rmsprop_numba.scalars import as_bits, as_float
 
 STRIDE = 0xC13FA9A9
@@ -66,6 +66,14 @@ def encode(x: Any, codes: Any, scales: Any, k: Any, dither: Any, stride: Any) ->
     """
 
 
+def bits_of(x: Any) -> Any:
+    """Return the bits of a float, as an integer of its size."""
+
+
+def number_of(bits: Any) -> Any:
+    """Return the float of these bits."""
+
+
 @overload(decode)
 def _decode(codes, scales, k, out):
     def bfloat16(codes, scales, k, out):
@@ -93,19 +101,19 @@ def _encode(x, codes, scales, k, dither, stride):
     def bfloat16(x, codes, scales, k, dither, stride):
         for j in range(x.size):
             bits = as_bits(x[j])
-            kept = np.uint32(np.uint32(bits + np.uint32(dither >> np.uint32(16))) >> np.uint32(16))
+            kept = np.uint32(
+                np.uint32(bits + np.uint32(dither_of(j, dither, stride) >> np.uint32(16))) >> np.uint32(16)
+            )
             is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
             codes[j] = np.int16(QUIET_NAN if is_nan else kept)
-            dither = np.uint32(dither + stride)
 
     def unsigned(x, codes, scales, k, dither, stride):
         scales[k] = scale = largest(x)
         inverse = x.dtype.type(SLIGHTLY_MORE) / scale
         for j in range(x.size):
             bits = np.uint32(as_bits(x[j] * inverse + UNSIGNED_ZERO) - UNSIGNED)
-            code = np.uint32(np.uint32(bits + np.uint32(dither >> DITHER_SHIFT)) >> SHIFT)
+            code = np.uint32(np.uint32(bits + np.uint32(dither_of(j, dither, stride) >> DITHER_SHIFT)) >> SHIFT)
             codes[j] = min(code, np.uint32(255))  # what is not finite, too
-            dither = np.uint32(dither + stride)
 
     def signed(x, codes, scales, k, dither, stride):
         scales[k] = scale = largest(x)
@@ -113,20 +121,41 @@ def _encode(x, codes, scales, k, dither, stride):
         for j in range(x.size):
             scaled = as_bits(x[j] * inverse)
             bits = np.uint32(as_bits(as_float(scaled & MAGNITUDE) + SIGNED_ZERO) - SIGNED)
-            code = np.uint32(np.uint32(bits + np.uint32(dither >> DITHER_SHIFT)) >> SHIFT)
+            code = np.uint32(np.uint32(bits + np.uint32(dither_of(j, dither, stride) >> DITHER_SHIFT)) >> SHIFT)
             sign = np.uint32(np.uint32(scaled >> np.uint32(24)) & np.uint32(128))
             codes[j] = np.uint8(min(code, np.uint32(127)) | sign)
-            dither = np.uint32(dither + stride)
 
     return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
 
 
-@kernel
+@overload(bits_of, inline="always")
+def _bits_of(x):
+    if x == types.float32:
+        return lambda x: np.float32(x).view(np.int32)
+    return lambda x: np.float64(x).view(np.int64)
+
+
+@overload(number_of, inline="always")
+def _number_of(bits):
+    if bits == types.int32:
+        return lambda bits: np.int32(bits).view(np.float32)
+    return lambda bits: np.int64(bits).view(np.float64)
+
+
+@inlined_kernel
+def dither_of(j, dither, stride):
+    """Return the dither of an element, as 32 bits."""
+    # A sum that goes from element to element would not be taken to vector registers.
+    return np.uint32(dither + np.uint32(np.uint32(j) * stride))
+
+
+@inlined_kernel
 def largest(x):
     """Return the largest finite magnitude, but at least the smallest normal number."""
-    # Maxima of integers are found in vector registers, those of floats only if there may be no NaN.
-    best = bits_of(x.dtype.type(np.finfo(x.dtype).tiny))
+    # Maxima of integers with a sign are found in vector registers, others not always.
+    real = x.dtype.type
+    nothing, infinity, best = bits_of(real(0)), bits_of(real(np.inf)), bits_of(np.finfo(x.dtype).tiny)
     for j in range(x.size):
         bits = bits_of(abs(x[j]))
-        best = max(best, bits if bits < bits_of(x.dtype.type(np.inf)) else type(bits)(0))
+        best = max(best, bits if bits < infinity else nothing)
     return number_of(best)
