@@ -4,9 +4,9 @@
     The upper half of a float32.
 8 bits (codes of uint8, or of int8 for numbers with a sign, which then takes one of the bits)
     A number is ``scale * (2**(j // 8) * (1 + j % 8 / 8) - 1.125) / top`` with ``j = code + 1``: a small float with
-    three bits of mantissa that, like the µ-law of telephony (ITU-T G.711), goes on to zero in equal steps. The scale
-    is the largest finite magnitude of the block, and what the largest code stands for. So numbers that were decoded
-    are encoded to themselves, and need nothing but their values to be restored.
+    three bits of mantissa that goes on to zero in equal steps, like the µ-law of telephony (ITU-T G.711). The
+    scale is the largest finite magnitude of the block, and what the largest code stands for. So numbers that
+    were decoded are encoded to themselves, and need nothing but their values to be restored.
 
 What is cut off is decided by a dither that is added before: a lattice in the index of the element and the number
 of the step whose values are spread evenly over each element's steps and over each step's elements. So rounding has
