@@ -66,8 +66,8 @@ class Weights:
         if create is None or dtypes.name_of(parameter.dtype) not in ("float32", "float64"):
             library = namespace(parameter.variable.array).__name__.removeprefix("array_api_compat.")
             raise TypeError(
-                f"Variable {parameter}: state_dtype={self.state_dtype!r} needs float32 or float64 arrays of numpy; "
-                f"given a {dtypes.name_of(parameter.dtype)} array of {library}."
+                f"Variable {parameter}: state_dtype={self.state_dtype!r} needs an array of NumPy of float32 or "
+                f"float64; given a {dtypes.name_of(parameter.dtype)} array of {library}."
             )
         label = self._label(parameter, name)
         return create(parameter.variable.array, name, self.state_dtype, label)  # type: ignore[no-any-return]

@@ -45,6 +45,8 @@ UNSIGNED = np.uint32(0x3F800000 - (255 << 20))
 SIGNED = np.uint32(0x3F800000 - (127 << 20))
 UNSIGNED_ZERO = UNSIGNED.view(np.float32)
 SIGNED_ZERO = SIGNED.view(np.float32)
+SIGNED_RANGE = np.float32(1) - SIGNED_ZERO
+SIGNED_FACTOR = np.float32(1) / SIGNED_RANGE  # times the range it is 1.0 to the bit
 
 SIGN = np.uint32(0x80000000)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -91,7 +93,7 @@ def _decode(codes, scales, k, out):
             code = np.uint32(np.uint8(codes[j]))
             magnitude = as_float(np.uint32((code & np.uint32(127)) << SHIFT) + SIGNED) - SIGNED_ZERO
             sign = np.uint32(np.uint32(code << np.uint32(24)) & SIGN)
-            out[j] = as_float(as_bits(magnitude) | sign) * scale
+            out[j] = as_float(as_bits(magnitude * SIGNED_FACTOR) | sign) * scale
 
     return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
 
@@ -117,7 +119,7 @@ def _encode(x, codes, scales, k, dither, stride):
 
     def signed(x, codes, scales, k, dither, stride):
         scales[k] = scale = largest(x)
-        inverse = x.dtype.type(SLIGHTLY_MORE) / scale
+        inverse = x.dtype.type(SLIGHTLY_MORE * SIGNED_RANGE) / scale
         for j in range(x.size):
             scaled = as_bits(x[j] * inverse)
             bits = np.uint32(as_bits(as_float(scaled & MAGNITUDE) + SIGNED_ZERO) - SIGNED)
