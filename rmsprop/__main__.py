@@ -73,6 +73,8 @@ def checked(xp: Any) -> dict[str, Any]:
     """Run all kernels for one library, and time one of a backend that is made for it."""
     wrong, count = [], 0
     for name, momentum, centered in product(_dtypes(xp), (0.0, 0.9), (False, True)):
+        if centered and not momentum and name not in ("float32", "complex64"):
+            continue  # its terms are also those of the other variants; half a minute is for all
         settings = {"momentum": momentum, "centered": centered}
         # That clipping is right for reals and complex numbers is seen in one dtype of each.
         clipping = (clipped_values, clipped) if name in ("float32", "complex64") and not centered else ()
