@@ -66,7 +66,12 @@ class RMSprop(Settings, Weights):
     complex_as_real : bool, default False
         Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
         with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
-
+    state_dtype : {None, "bfloat16", "uint8"}, default None
+        What the averages and the momentum are kept in between steps, for NumPy arrays of float32 and float64. By
+        default in the dtype of the variable. "bfloat16" takes 2 bytes for each element, with errors of at most
+        1/128; "uint8" one, with errors of at most 1/8 of the element or 2**-35 (with a sign, 2**-19) of the
+        largest of at most 512 neighbours. Rounding is up or down in such turns that averages have no bias. Steps
+        are computed in full. Slots and weights are still read and set as arrays in full.
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
@@ -125,6 +130,7 @@ class RMSprop(Settings, Weights):
         lazy: bool = True,
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
+        state_dtype: str | None = None,
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -141,7 +147,7 @@ class RMSprop(Settings, Weights):
         self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
-        self.validate = validate
+        self.state_dtype, self.validate = state_dtype, validate
 
     @property
     def current_learning_rate(self) -> float:
