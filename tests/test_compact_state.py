@@ -52,7 +52,7 @@ def bits(optimizer, arrays):
 @pytest.mark.parametrize("is_signed", [False, True])
 @given(data=st.data())
 def test_numbers_are_stored_with_the_documented_error_and_decoded_ones_without(state_dtype, is_signed, data):
-    size = st.floats(1e-18, 1e18, width=32)
+    size = st.floats(2.0**-60, 2.0**60, width=32)
     elements = (
         st.one_of(st.just(0.0), size, size.map(lambda x: -x)) if is_signed else st.one_of(st.just(0.0), size)
     )
@@ -69,8 +69,8 @@ def test_numbers_are_stored_with_the_documented_error_and_decoded_ones_without(s
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-@pytest.mark.parametrize("largest", [1e-44, 1e-38, 1e-30, 1.0, 3.4e38])
-def test_8_bits_serve_the_whole_range_of_float32(is_signed, largest):
+@pytest.mark.parametrize("largest", [1.2e-38, 1e-30, 1.0, 3.4e38])
+def test_8_bits_serve_all_normal_numbers_of_float32(is_signed, largest):
     numbers = np.array([largest, largest / 2, 0], np.float32)
     slot = CompactSlot((3,), np.float32, "uint8", is_signed, "slot")
     slot.assign(numbers)
