@@ -67,11 +67,13 @@ class RMSprop(Settings, Weights):
         Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
         with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
     state_dtype : {None, "bfloat16", "uint8"}, default None
-        What the averages and the momentum are kept in between steps, for NumPy arrays of float32 and float64. By
-        default in the dtype of the variable. "bfloat16" takes 2 bytes for each element, with errors of at most
-        1/128; "uint8" one, with errors of at most 1/8 of the element or 2**-35 (with a sign, 2**-19) of the
-        largest of at most 512 neighbours. Rounding is up or down in such turns that averages have no bias. Steps
-        are computed in full. Slots and weights are still read and set as arrays in full.
+        What averages and momentum are kept in between steps, for NumPy arrays of float32 and float64; by default
+        the dtype of the variable. "bfloat16" takes 2 bytes for each element, with errors of less than 1/128 and
+        the range of float32. "uint8" takes one, with errors of less than 1/8 of the element or 2**-35 (of momentum
+        and ``mg`` 2**-19) of the largest of at most 512 neighbours. Rounding leaves averages without bias. With
+        `centered`, the variance is at least about 1/65 or 1/9 of ``rms``. Sparse gradients need "bfloat16" or
+        rows of at least 64 elements. Slots and weights are read and set as arrays in full.
+
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are

@@ -1,10 +1,13 @@
 """Slots in bfloat16 and in 8 bits: their errors, their rounding, their state, and what they do to convergence."""
 
 import copy
+import functools
+import importlib.util
 import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+import rmsprop
 from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop_numba.compact import CompactSlot
 
@@ -385,3 +389,41 @@ def test_what_is_not_asked_for_is_not_imported():
         "sys.exit(any('compact' in name or 'block_kernels' in name for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Convergence
+
+
+def example(name):
+    for package in ("matplotlib", "skimage", "sklearn", "threadpoolctl", "tqdm"):
+        pytest.importorskip(package, reason="the examples need the extra 'demo'")
+    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class OnReals(RMSprop):
+    """Takes complex arrays as pairs of reals."""
+
+    def apply_gradients(self, pairs):
+        return super().apply_gradients([(np.ascontiguousarray(g).view("f"), v.view("f")) for g, v in pairs])
+
+
+@each_state
+def test_ptychography_ends_within_3_percent_of_the_loss_with_full_state(state_dtype, monkeypatch, tmp_path):
+    losses = []
+    for dtype in (None, state_dtype):
+        monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(OnReals, state_dtype=dtype))
+        losses.append(example("ptychography").main(["--small", "--output", str(tmp_path)]).loss)
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+@each_state
+def test_digits_are_classified_as_well_as_with_full_state(state_dtype, monkeypatch):
+    accuracies = []
+    for dtype in (None, state_dtype):
+        monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(RMSprop, state_dtype=dtype))
+        accuracies.append(example("digits").main([]))
+    assert accuracies[1] > accuracies[0] - 0.01
