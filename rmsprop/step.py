@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rmsprop import clipping
 from rmsprop.arrays import Array, is_updated_in_place, on_device
 from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
@@ -114,7 +116,7 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
     touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
     before = [(v, _kept(v, has_constraint)) for v in touched]
     try:
-        for group in sorted(groups, key=lambda group: is_updated_in_place(group.parameters[0].variable.array)):
+        for group in sorted(groups, key=_order):
             _run(group, hyper)
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
@@ -126,6 +128,12 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
                 variable.assign(array)
         raise
     return None
+
+
+def _order(group: Group) -> tuple[bool, bool]:
+    """Sort backends by what can fail: first arrays that are replaced, then those of a device, then NumPy's."""
+    array = group.parameters[0].variable.array
+    return is_updated_in_place(array), isinstance(array, np.ndarray)
 
 
 def _run(group: Group, hyper: Hyperparameters) -> Refresh | None:

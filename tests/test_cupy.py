@@ -289,6 +289,23 @@ def test_a_step_without_enough_memory_changes_nothing(count, settings):
     assert all((v.get() < 1).all() for v in variables)
 
 
+def test_arrays_of_the_host_stay_as_they_are_if_the_device_lacks_memory():
+    host, variables = np.ones(3), [cupy.ones(3) for _ in range(5)]
+    opt, failures = RMSprop(0.1), 0
+    pairs = [(np.ones(3), host), *[(cupy.ones(3), v) for v in variables]]
+    while True:
+        try:
+            with cupy.cuda.using_allocator(Scarce(failures)):
+                opt.apply_gradients(pairs)
+            break
+        except cupy.cuda.memory.OutOfMemoryError:
+            failures += 1
+            assert all((v == 1).all() for v in (host, *variables))
+            assert opt.iterations == 0
+    assert failures > len(variables)
+    assert all((v < 1).all() for v in (host, *variables))
+
+
 def test_minimize_takes_the_gradients_of_the_loss():
     v = cupy.ones(3)
     RMSprop(0.1).minimize(lambda v: (float((v * v).sum()), [2 * v]), [v])

@@ -227,3 +227,27 @@ def test_a_step_captured_again_goes_by_its_own_settings(stream):
             two.apply_gradients(zip(gradients, twins, strict=True))
     for a, b in zip(variables, twins, strict=True):
         np.testing.assert_array_equal(a.get(), b.get())
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("settings", [{}, {"global_clipnorm": 0.5}], ids=str)
+def test_a_stream_that_is_current_by_use_captures_and_stays_current(count, settings):
+    variables, gradients = problem(count)
+    twins = [v.copy() for v in variables]
+    one, two = decaying(**settings), decaying(**settings)
+    one.build(variables)
+    before, own = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    own.use()
+    try:
+        graph = captured(own, one, list(zip(gradients, variables, strict=True)))
+        assert cupy.cuda.get_current_stream() == own
+        assert one.iterations == 0
+        one.advance()
+        graph.launch(own)
+        two.apply_gradients(zip(gradients, twins, strict=True))
+        own.synchronize()
+    finally:
+        before.use()
+    for a, b in zip(variables, twins, strict=True):
+        np.testing.assert_array_equal(a.get(), b.get())

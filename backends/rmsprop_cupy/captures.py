@@ -24,10 +24,14 @@ def is_captured(device: int) -> bool:
 @contextmanager
 def aside() -> Iterator[None]:
     """Do something in a stream of its own, which no capture records, and wait until it is done."""
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream:
+    # `with stream` would not go back to a stream that has been made the current one by `use`.
+    before, stream = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+    stream.use()
+    try:
         yield
         stream.synchronize()
+    finally:
+        before.use()
 
 
 class Captured:
