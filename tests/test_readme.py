@@ -15,7 +15,7 @@ def test_all_blocks_are_found():
 
 
 def test_the_blocks_run_in_turn_and_print_what_they_show():
-    run([block for block in BLOCKS if "cupy" not in block])
+    assert failures([block for block in BLOCKS if "cupy" not in block]) == 0
 
 
 @pytest.mark.gpu
@@ -23,15 +23,15 @@ def test_the_blocks_for_a_gpu_do_so_too():
     cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
     if not cupy.cuda.is_available():
         pytest.skip("no CUDA device")
-    run([">>> from rmsprop import RMSprop", *[block for block in BLOCKS if "cupy" in block]])
+    blocks = [">>> from rmsprop import RMSprop", *[block for block in BLOCKS if "cupy" in block]]
+    assert failures(blocks) == 0
 
 
-def run(blocks):
-    """Run blocks of code one after the other."""
+def failures(blocks):
+    """Run blocks of code one after the other; return how many examples do not print what they show."""
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", str(README), 0)
     assert len(test.examples) > 5
-    results = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
-    assert results.failed == 0
+    return doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed
 
 
 @pytest.mark.parametrize("path", ["docs/ptychography.png", "CONTRIBUTING.md"])

@@ -1,6 +1,6 @@
 """Steps over a list of contiguous arrays: what is found out about the list once, and how a step is taken."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,9 @@ from rmsprop.parameters import Parameter
 from rmsprop_numba import headers, list_kernels
 from rmsprop_numba.pieces import Division, divided
 from rmsprop_numba.plans import Plan
-from rmsprop_numba.threads import run
+from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
-Job = tuple[Callable[..., object], tuple[Any, ...]]
-"""A function and its arguments."""
 
 
 class ListPlan:

@@ -1,7 +1,7 @@
 """Sparse gradients: the update of the rows that are listed."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -10,11 +10,9 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.headers import address
-from rmsprop_numba.threads import run
+from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
-Job = tuple[Callable[..., object], tuple[Any, ...]]
-"""A function and its arguments."""
 
 TASKS = 64
 """Parts that the rows are divided into, for threads to take."""
@@ -23,7 +21,6 @@ TASKS = 64
 class Tables(NamedTuple):
     """A variable and its slots, as the kernels for rows take them; see `rmsprop_numba.row_kernels`."""
 
-    arrays: tuple[Any, ...]
     places: Array
     """Address of each array, and bytes from one row to the next."""
     likes: tuple[Any, ...]
@@ -40,7 +37,7 @@ def tables_of(arrays: Sequence[Any]) -> Tables | None:
     places = [(0, 0) if a is None else (address(a), a.strides[0]) for a in arrays]
     likes = tuple([a if a is None else np.empty(0, a.dtype) for a in arrays])
     computing = rms.dtype if variable.dtype.kind in "ui" else variable.dtype
-    return Tables(tuple(arrays), np.array(places, np.int64), likes, computing)
+    return Tables(np.array(places, np.int64), likes, computing)
 
 
 def jobs(

@@ -11,10 +11,10 @@ from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import headers, kernels, layout, lists, rows
-from rmsprop_numba.lists import Job, list_plan_of, scalars
+from rmsprop_numba.lists import list_plan_of, scalars
 from rmsprop_numba.pieces import divided
 from rmsprop_numba.plans import Plan, owns_memory, plan_of
-from rmsprop_numba.threads import run
+from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
 

@@ -5,6 +5,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+Job = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments."""
+
 PARALLEL_FROM = 262_144
 """Elements from which on threads are used.
 
