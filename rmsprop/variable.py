@@ -50,7 +50,11 @@ class Variable(ValueOperators):
     __slots__ = ("__weakref__", "array", "constraint", "name", "trainable")
 
     array: Array
-    """The array itself, never traced. To change its values, use `assign`, or change them in place."""
+    """The array itself, never traced. To change its values, use `assign`, or change them in place.
+
+    It can be replaced only if it is of a library that never changes arrays in place: what has been planned for
+    the memory of any other would go on there.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,14 @@ class Variable(ValueOperators):
         variable.array, variable.trainable, variable.constraint = array, trainable, None
         variable.name = name or "Variable"
         return variable
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        old = getattr(self, "array", None) if name == "array" else None
+        if old is not None and old is not value and is_updated_in_place(old):
+            raise AttributeError(
+                f"the array of {self.name} can't be replaced; expected a change of its values by assign()."
+            )
+        super().__setattr__(name, value)
 
     @property
     def value(self) -> Array:
