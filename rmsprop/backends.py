@@ -43,7 +43,8 @@ class Hyperparameters(NamedTuple):
 class Replay(Protocol):
     """What takes a step again, with other gradients, and without all of the checks in Python.
 
-    The `update` of a backend may leave one in the ``replay`` of the first parameter of its list.
+    The `update` of a backend may keep one in the ``plans`` of its parameters, for the identity of the first one's
+    ``key``.
     """
 
     def accept(self, given: list[Any], slots: frozenset[str]) -> Any:

@@ -97,7 +97,10 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
     given, wanted = dtypes.name_of(array.dtype), dtypes.name_of(like.dtype)
     if not dtypes.castable(given, wanted):
         raise TypeError(f"{what} has dtype {given}, which can't be cast to {wanted}.")
-    return array if array.dtype == like.dtype else namespace(array).astype(array, like.dtype)
+    if array.dtype == like.dtype:
+        return array
+    with on_device(array):  # and not on that of the variable, so that a wrong one is still noticed
+        return namespace(array).astype(array, like.dtype)
 
 
 def _from_python(numbers: Any, like: Array, what: str) -> Array:

@@ -37,7 +37,8 @@ class RMSprop(Settings, Weights):
     Parameters
     ----------
     learning_rate : float, 0-d array, Variable, callable or LearningRateSchedule, default 0.001
-        A schedule gets `iterations`, any other callable no argument; either is called once per step.
+        A schedule gets `iterations`, any other callable no argument; either is called once per step. A 0-d array
+        on a GPU is waited for in each step, and so is one that is any other hyperparameter.
     rho : float, 0-d array, Variable or callable, default 0.9
         Decay factor of the moving averages, in [0, 1].
     momentum : float, 0-d array, Variable or callable, default 0.0
@@ -207,12 +208,13 @@ class RMSprop(Settings, Weights):
         groups = clipped(groups, hyper)
         self._prepare(parameters)
         refresh = update(groups, hyper)
+        variables = [variable for _, variable in pairs]
         if refresh is not None:
-            self._parameters.captured.append(Captured(fixed(hyper), refresh))
+            self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
         count[()] = step + 1
         if tapes:
-            tell_tapes(*[variable for _, variable in pairs])
+            tell_tapes(*variables)
         return self._iterations
 
     def _is_replayed(self, given: list[Any]) -> bool:
@@ -241,8 +243,9 @@ class RMSprop(Settings, Weights):
         Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
         graph. It copies 88 bytes for each captured step, asynchronously. `clipvalue`, `clipnorm`,
         `global_clipnorm` and the variant of the formula stay as captured; to capture a step with others ends the
-        replays of earlier ones. The optimizer keeps the variables and gradients of captured steps alive, and must
-        itself live as long as the graph. What else is captured with a step must be kept alive by you.
+        replays of earlier ones. The optimizer keeps the variables and gradients of captured steps alive, until
+        `discard_captured`, and must itself live as long as the graph. What else is captured with a step must be
+        kept alive by you. The stream has to capture in the mode "relaxed", which is CuPy's default.
 
         Returns
         -------
@@ -282,8 +285,27 @@ class RMSprop(Settings, Weights):
         for step in captured:
             if step.fixed == captured[-1].fixed:
                 step.refresh(hyper)
+                if tapes:
+                    tell_tapes(*step.variables)
         count[()] += 1
         return self._iterations
+
+    def discard_captured(self) -> None:
+        """Forget all captured steps, and free what their replays need; their graphs must not be launched again.
+
+        Call it in the stream of the last launch. Without it, `advance` goes on to serve each step that was ever
+        captured.
+
+        Examples
+        --------
+        On a GPU, where the step is captured again because an array was replaced::
+
+            opt.discard_captured()
+            stream.begin_capture()
+            opt.apply_gradients([(other_gradient, x)])
+            graph = stream.end_capture()
+        """
+        self._parameters.captured.clear()
 
     def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
         """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""

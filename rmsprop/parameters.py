@@ -9,6 +9,26 @@ from rmsprop.backends import Backend, Replay, backend_of
 from rmsprop.variable import Variable
 
 
+class Plans(dict[Any, Any]):
+    """What backends keep about the lists of parameters of one optimizer, from one step to the next.
+
+    The key tells the list. A plan has the length of its list. So that lists in ever another order do not fill the
+    memory, the oldest plans are forgotten.
+    """
+
+    def keep(self, key: Any, plan: Any) -> None:
+        """Keep a plan, instead of any other for this key."""
+        self.pop(key, None)
+        self[key] = plan
+        lengths = list(map(len, self.values()))
+        while len(self) > 1 and sum(lengths) > max(PLANNED, 4 * max(lengths)):
+            del self[next(iter(self))], lengths[0]
+
+
+PLANNED = 4_096
+"""Length of all lists together, up to which their plans are kept."""
+
+
 class Parameter:
     """A variable and its slots, as a backend receives them.
 
@@ -26,13 +46,13 @@ class Parameter:
     dtype : dtype
         Likewise its dtype, in the terms of its library.
     plan : object
-        What the backend keeps from one step to the next.
-    replay : rmsprop.backends.Replay or None
-        What takes steps of the list that begins with this parameter, if the backend has left it here.
+        What the backend keeps about this parameter from one step to the next.
+    plans : Plans
+        What it keeps about lists of parameters; that of their optimizer.
     """
 
     __slots__ = (
-        "_seen", "_strides", "backend", "dtype", "is_raw", "plan", "replay", "shape", "slots", "variable"
+        "_strides", "backend", "dtype", "is_raw", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
     def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
@@ -43,9 +63,8 @@ class Parameter:
         self.shape = variable.shape
         self.dtype = variable.dtype
         self.plan: Any = None
-        self.replay: Replay | None = None
-        self._seen = variable.array if is_updated_in_place(variable.array) else None
-        self._strides = variable.array.strides if self._seen is not None else None
+        self.plans = Plans()
+        self._strides = variable.array.strides if is_updated_in_place(variable.array) else None
 
     def __reduce__(self) -> Any:
         return Parameter, (self.variable, self.is_raw, self.slots)
@@ -61,8 +80,8 @@ class Parameter:
         self.backend.check_variable(array)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
-        if self._seen is not None and (self._seen is not array or self._strides != array.strides):
-            raise ValueError("its array, or the strides of this, was replaced; expected changes by assign() only.")
+        if self._strides is not None and self._strides != array.strides:
+            raise ValueError(f"its strides were {self._strides} when it was first given; now {array.strides}.")
 
     def __str__(self) -> str:
         return described(self.variable.array if self.is_raw else self.variable)
@@ -78,6 +97,7 @@ class Parameters:
     def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
         self._by_id: dict[int, Parameter] = {}
         self._by_memory: dict[Any, Parameter] = {}
+        self.plans = Plans()
         self.captured: list[Any] = []
         """The steps that have been captured, see `rmsprop.step.Captured`; copies have none."""
         for parameter in parameters:
@@ -91,6 +111,7 @@ class Parameters:
 
     def add(self, parameter: Parameter) -> None:
         """Make a parameter known."""
+        parameter.plans = self.plans
         self._by_id[id(parameter.key)] = parameter
         if parameter.is_raw:
             self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
@@ -102,10 +123,7 @@ class Parameters:
     def replay_of(self, given: list[Any]) -> Replay | None:
         """Return what takes steps of the list that begins with the same variable, if there is anything."""
         first = given[0] if given else None
-        if type(first) is not tuple or len(first) != 2:
-            return None
-        parameter = self._by_id.get(id(first[1]))
-        return None if parameter is None else parameter.replay
+        return self.plans.get(id(first[1])) if type(first) is tuple and len(first) == 2 else None
 
     def _recognised(self, variable: Any) -> Parameter | None:
         """Return the parameter of an array that stands for the same memory as a known one."""
@@ -124,6 +142,7 @@ class Parameters:
         try:
             parameter = self._by_id.get(id(variable)) or self._recognised(variable) or _new_parameter(variable)
             parameter.check()
+            parameter.plans = self.plans
             return parameter
         except (TypeError, ValueError) as error:
             raise type(error)(f"Variable {position} {described(variable)}: {error}") from None

@@ -43,6 +43,7 @@ def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -
 class Captured(NamedTuple):
     """A step that has been captured in a graph."""
 
+    variables: Sequence[Variable | Array]
     fixed: dict[str, Any]
     """What its replays have in common of the hyperparameters."""
     refresh: Refresh

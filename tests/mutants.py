@@ -55,7 +55,7 @@ MUTANTS = [
     ),
     Mutant(
         "kernels launched on the current device",
-        "devices.py", "    with device:\n        kernel(", "    if True:\n        kernel(",
+        "launches.py", "        with launch.device:\n            launch", "        if True:\n            launch",
         "test_cupy_devices.py", devices=2,
     ),
     Mutant(
@@ -91,12 +91,13 @@ MUTANTS = [
     ),
     Mutant(
         "captured step shares its plan",
-        "kept.py", "return Kept(is_captured=True) if is_new else ", "return ",
+        "kept.py", "return Kept(len(parameters), Captured(hyper))", "pass",
         "test_cupy_graphs.py -k between",
     ),
     Mutant(
         "captured numbers frozen",
-        "captures.py", "with self._device:\n            self._column.write(_words(hyper))", "pass",
+        "captures.py", "with self.device:\n            self._column.write(_words(hyper))",
+        "hasattr(self, 'first') or self._column.write(_words(hyper)); self.first = True",
         "test_cupy_graphs.py -k 'replays_are and 8'",
     ),
     Mutant(
@@ -121,9 +122,24 @@ MUTANTS = [
     ),
     Mutant(
         "table of another formula used",
-        "lists.py", "(plan.formula, plan.positions, plan.parameters) != wanted",
-        "(plan.positions, plan.parameters) != wanted[1:]",
+        "lists.py", "(plan.formula, plan.positions) != (_formula(hyper), positions)",
+        "plan.positions != positions",
         "test_cupy_pending.py -k formulas",
+    ),
+    Mutant(
+        "kernels compiled one after the other",
+        "launches.py", "if compiled_for not in _compiled", "if False",
+        "test_cupy.py -k compile",
+    ),
+    Mutant(
+        "tables and slots gone with their optimizer",
+        "kept.py", "hold(things, event)", "pass",
+        "test_cupy_pending.py -k 'another_stream_is_done'",
+    ),
+    Mutant(
+        "captured step gone when it is discarded",
+        "kept.py", "                hold(things)\n", "                pass\n",
+        "test_cupy_pending.py -k discarded",
     ),
     Mutant(
         "aliases not looked for",

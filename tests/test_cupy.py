@@ -15,7 +15,7 @@ from rmsprop.testing import BackendTests, hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
-from rmsprop_cupy import kernels  # noqa: E402
+from rmsprop_cupy import kernels, source  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
 from rmsprop_cupy.norms import measured  # noqa: E402
 
@@ -122,7 +122,7 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     hyper = hyper_of(RMSprop(**settings))
     (expected,) = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)
     gradients = [cupy.asarray(g) for g in host]
-    factors = measured(Kept(), gradients, hyper).factors
+    factors = measured(Kept(len(gradients)), gradients, hyper).factors
     np.testing.assert_allclose(factors["float64"].get(), expected, rtol=1e-12)
     np.testing.assert_array_equal(factors["float32"].get(), factors["float64"].get().astype(np.float32))
     np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
@@ -251,6 +251,68 @@ def test_empty_arrays_are_variables_of_their_own(count, settings):
         opt.apply_gradients([(cupy.ones_like(v), v) for v in variables])
     assert len(opt.weights) == 1 + len(variables)
     assert (variables[-1].get() < 1).all()
+
+
+def test_empty_views_are_recognised():
+    opt, w, empty = RMSprop(0.1), cupy.ones((3, 2)), cupy.ones(0)
+    for _ in range(3):
+        opt.apply_gradients([(cupy.ones((0, 2)), w[:0]), (cupy.ones((0, 2)), w[2:2]), (cupy.ones(0), empty[:])])
+    assert len(opt.weights) == 1 + 3
+
+
+def test_plans_of_lists_in_ever_another_order_do_not_add_up():
+    variables = [cupy.ones(2) for _ in range(1_000)]
+    opt, rng = RMSprop(0.1), np.random.default_rng(0)
+    opt.build(variables)
+    for _ in range(12):
+        opt.apply_gradients([(variables[i] * 0, variables[i]) for i in rng.permutation(len(variables))])
+    (kept,) = {id(p.plans): p.plans for p in opt._parameters}.values()
+    assert len(kept) == 4
+
+
+def test_lists_in_turn_are_planned_once(gpusim):
+    variables, gradients = [[cupy.ones(n) for n in range(9)] for _ in range(2)]
+    lists = [list(zip(gradients, variables, strict=True)), list(zip(gradients, variables, strict=True))[:6]]
+    opt = RMSprop(0.1, clipnorm=1.0)
+    for _ in range(2):
+        for pairs in lists:
+            opt.apply_gradients(pairs)
+    gpusim.reset_counters()
+    for pairs in lists:
+        opt.apply_gradients(pairs)
+    counted = gpusim.counters()
+    assert counted["mallocs"] == counted["memcpy_async_h2d"] == counted["synchronisations"] == 0
+
+
+UNCOMPILED = {
+    "dense": lambda: (cupy.ones(3), cupy.ones(3)),
+    "strided": lambda: (cupy.ones((2, 6))[:, ::2], cupy.ones((2, 6))[:, ::2]),
+    "sparse": lambda: (IndexedSlices(cupy.ones((1, 3)), cupy.asarray([1])), cupy.ones((2, 3))),
+}
+
+
+@pytest.mark.parametrize("case", UNCOMPILED)
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_kernel_that_does_not_compile_leaves_no_half_of_a_step(monkeypatch, case, count):
+    known = [(cupy.ones(n, cupy.float32), cupy.ones(n, cupy.float32)) for n in range(count)]
+    pairs = [*known, UNCOMPILED[case]()]
+    opt = RMSprop(0.1, lazy=False)
+    opt.build([v for _, v in pairs])
+    formula = source.formula
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            source, "formula", lambda variant: "not C++" if variant.dtype == "float64" else formula(variant)
+        )
+        for kernel in (kernels.array_kernel, kernels.rows_kernel):
+            kernel.cache_clear()
+        with pytest.raises(Exception, match="error"):
+            opt.apply_gradients(pairs)
+    assert all((v == 1).all() for _, v in pairs)
+    assert not any(w.any() for w in opt.get_weights())
+    for kernel in (kernels.array_kernel, kernels.rows_kernel):
+        kernel.cache_clear()
+    opt.apply_gradients(pairs)
+    assert all((v < 1).any() for _, v in pairs if v.size)
 
 
 class Scarce:
@@ -384,6 +446,15 @@ def test_rows_out_of_range_are_left_out_and_reported_once():
     with pytest.raises(ValueError, match=report):
         opt.get_weights()
     assert opt.iterations == opt.get_weights()[0] == 2
+
+
+def test_rows_beyond_int64_are_reported_as_such():
+    gradient = IndexedSlices(cupy.ones((2, 2)), cupy.asarray([1, 2**64 - 1], np.uint64))
+    opt = RMSprop(0.1)
+    opt.apply_gradients([(gradient, cupy.ones((3, 2)))])
+    cupy.cuda.Device().synchronize()
+    with pytest.raises(ValueError, match=f"left out 1, from {2**63 - 1}"):
+        opt.get_weights()
 
 
 def test_a_sparse_step_touches_listed_rows_only(gpusim):

@@ -73,7 +73,7 @@ def test_a_gradient_on_another_device_is_refused_before_anything_changes(far, co
     opt = RMSprop(0.1)
     bad = cupy.ones((3, 2), np.float32), IndexedSlices(cupy.ones((1, 2), np.float32), cupy.asarray([0]))
     mixed = IndexedSlices(far(np.ones((1, 2), np.float32)), cupy.asarray([0]))
-    for gradient in (*bad, mixed):
+    for gradient in (*bad, mixed, cupy.ones((3, 2), np.float64)):
         pairs = [*zip(ones(far, count - 1), variables, strict=False), (gradient, variables[-1])]
         with pytest.raises(ValueError, match=f"Gradient of variable {count - 1} .* device 0, not on device 1"):
             opt.apply_gradients(pairs)

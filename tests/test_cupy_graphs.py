@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop.recording import Recorder
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 pytestmark = [
@@ -90,6 +91,56 @@ def test_advance_is_one_asynchronous_copy(stream):
     counted = gpusim.counters()
     assert counted["memcpy_async_h2d"] == counted["graph_launches"] == 1
     assert counted["synchronisations"] == counted["mallocs"] == counted["kernel_launches"] == 0
+
+
+def test_discarded_steps_cost_nothing_more(stream):
+    gpusim = sys.modules.get("gpusim") or pytest.skip("only a simulator counts copies")
+    variables, gradients = problem(6)
+    opt = decaying(clipnorm=1.0)
+    opt.build(variables)
+    used = []
+    for _ in range(3):
+        graph = captured(stream, opt, list(zip(gradients, variables, strict=True)))
+        opt.advance()
+        graph.launch(stream)
+        gpusim.reset_counters()
+        opt.advance()
+        graph.launch(stream)
+        assert gpusim.counters()["memcpy_async_h2d"] == 1
+        stream.synchronize()
+        opt.discard_captured()
+        used.append(cupy.get_default_memory_pool().used_bytes())
+    assert used[0] == used[2]
+    with pytest.raises(RuntimeError, match="no step has been captured"):
+        opt.advance()
+
+
+def test_a_learning_rate_beyond_float32_is_infinite_there(stream):
+    x = cupy.ones(3)
+    opt = RMSprop(1e300)
+    opt.build([x])
+    graph = captured(stream, opt, [(cupy.ones(3), x)])
+    opt.advance()
+    graph.launch(stream)
+    assert (x.get() < -1e299).all()
+
+
+def test_tapes_learn_of_replays(stream):
+    x = Variable(cupy.ones(3))
+    opt = RMSprop(0.1)
+    opt.build([x])
+    captured(stream, opt, [(cupy.ones(3), x)])
+
+    class Told(Recorder):
+        _new_value = None
+
+        def forget(self, source):
+            told.append(source)
+
+    told = []
+    with Told():
+        opt.advance()
+    assert told == [x]
 
 
 def test_gradients_of_a_captured_step_stay_alive(stream):

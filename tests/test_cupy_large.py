@@ -10,6 +10,8 @@ from rmsprop.testing import hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 from rmsprop_cupy import arguments, kernels, rows  # noqa: E402
+from rmsprop_cupy.kept import Kept  # noqa: E402
+from rmsprop_cupy.launches import make  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,8 +41,7 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
     parameter = SimpleNamespace(plan=None, shape=shifted[0].shape)
     variant = arguments.variant_of(tables[0], hyper, None, None)
-    for launch in rows.launches(parameter, variant, shifted, gradient, (), hyper):
-        launch()
+    make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1))
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
     np.testing.assert_array_equal(tables[0].get() < 0, [True, False, False, False, True])
 

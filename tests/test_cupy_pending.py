@@ -91,6 +91,25 @@ def test_an_optimizer_may_be_gone_before_its_step_is_done(stream):
     assert not np.any(pinned)
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_an_optimizer_may_be_gone_before_its_step_in_another_stream_is_done(stream, count):
+    hosts, gradients = drawn(range(20, 20 + count), 0), drawn(range(20, 20 + count), 1)
+    variables, on_device = devices(hosts), devices(gradients)
+    opt, twin = RMSprop(0.1, clipnorm=1.0), RMSprop(0.1, clipnorm=1.0)
+    opt.apply_gradients(zip(on_device, variables, strict=True))
+    stream.synchronize()
+    with cupy.cuda.Stream(non_blocking=True) as own:
+        opt.apply_gradients(zip(on_device, variables, strict=True))
+    del opt
+    others = [cupy.full(n, 7, np.uint64) for _ in range(10) for n in (1, 2, 8, 10, 27, 40, 64)]
+    stream.synchronize()
+    own.synchronize()
+    for _ in range(2):
+        twin.apply_gradients(zip(gradients, hosts, strict=True))
+    assert_alike(variables, hosts)
+    assert all((other == 7).all() for other in others)
+
+
 @pytest.mark.parametrize("settings", [{"clipnorm": 2.0}, {"global_clipnorm": 3.0}], ids=str)
 def test_the_host_and_the_device_are_clipped_together_without_confusion(stream, settings):
     hosts, gradients = drawn(range(20, 28), 0), drawn(range(20, 28), 1)
@@ -144,6 +163,21 @@ def test_two_captured_steps_are_replayed_in_turn(stream):
         graphs[i % 2].launch(stream)
         part = slice(0, 4) if i % 2 == 0 else slice(4, 8)
         two.apply_gradients(zip(gradients[part], hosts[part], strict=True))
+    assert_alike(variables, hosts)
+
+
+def test_captured_steps_may_be_discarded_before_their_replay_is_done(stream):
+    hosts, gradients = drawn(range(20, 28), 0), drawn(range(20, 28), 1)
+    variables, on_device = devices(hosts), devices(gradients)
+    one, two = RMSprop(schedule(), clipnorm=1.0), RMSprop(schedule(), clipnorm=1.0)
+    one.build(variables)
+    for _ in range(3):
+        graph = captured(stream, one, on_device, variables)
+        for _ in range(2):
+            one.advance()
+            graph.launch(stream)
+            two.apply_gradients(zip(gradients, hosts, strict=True))
+        one.discard_captured()
     assert_alike(variables, hosts)
 
 

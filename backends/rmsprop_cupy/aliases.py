@@ -12,17 +12,17 @@ Array = Any
 
 
 class Occupied:
-    """The memory of variables and all of their slots."""
+    """The memory of variables and all of their slots.
+
+    Attributes
+    ----------
+    arrays : list of cupy.ndarray
+    """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self._parameters, self._count = identities(parameters), _slot_count(parameters)
-        arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
-        pairs = np.array(sorted(bounds(a) for a in arrays), np.uint64).reshape(-1, 2)
+        self.arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
+        pairs = np.array(sorted(bounds(a) for a in self.arrays), np.uint64).reshape(-1, 2)
         self._starts, self._stops = pairs[:, 0], np.maximum.accumulate(pairs[:, 1])
-
-    def is_of(self, parameters: Sequence[Parameter]) -> bool:
-        """Tell whether this is the memory of these parameters, with the slots that they have now."""
-        return self._parameters == identities(parameters) and self._count == _slot_count(parameters)
 
     def overlap(self, arrays: Sequence[Array]) -> Sequence[bool]:
         """Tell for each array whether its memory may be a part of this."""
@@ -30,15 +30,3 @@ class Occupied:
         before = np.searchsorted(self._starts, pairs[:, 1])  # how many begin before each array ends
         ends = np.concatenate([np.zeros(1, np.uint64), self._stops])
         return (ends[before] > pairs[:, 0]).tolist()  # type: ignore[no-any-return]
-
-
-def identities(parameters: Sequence[Parameter]) -> list[int]:
-    """Return what parameters are recognised by, without keeping them, and the memory of their slots, alive.
-
-    They live as long as their optimizer, and so at least as long as what their backend keeps with one of them.
-    """
-    return list(map(id, parameters))
-
-
-def _slot_count(parameters: Sequence[Parameter]) -> int:
-    return sum([len(p.slots) for p in parameters])

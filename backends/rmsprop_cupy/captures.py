@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from threading import get_ident
 from typing import Any
 
 import cupy
@@ -22,38 +24,38 @@ def is_captured(device: int) -> bool:
 
 
 @contextmanager
-def aside() -> Iterator[None]:
+def aside() -> Iterator[Any]:
     """Do something in a stream of its own, which no capture records, and wait until it is done."""
     # `with stream` would not go back to a stream that has been made the current one by `use`.
-    before, stream = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+    before, stream = cupy.cuda.get_current_stream(), _side_stream(cupy.cuda.runtime.getDevice(), get_ident())
     stream.use()
     try:
-        yield
+        yield stream
         stream.synchronize()
     finally:
         before.use()
 
 
+@cache
+def _side_stream(device: int, thread: int) -> Any:
+    """Return a stream of its own for each device, and each thread: what one captures must not be another's."""
+    return cupy.cuda.Stream(non_blocking=True)
+
+
 class Captured:
-    """The hyperparameters of a captured step, where its replays read them.
+    """The hyperparameters of a captured step, on the current device, where its replays read them.
 
     Parameters
     ----------
     hyper : Hyperparameters
         Those of the first replay, if no others are written.
-
-    Attributes
-    ----------
-    kept : list
-        What the replays read besides, and nobody else may hold.
     """
 
     def __init__(self, hyper: Hyperparameters) -> None:
-        self.kept: list[Any] = []
-        self._device = cupy.cuda.Device()
+        self.device = cupy.cuda.Device()
         with aside():
             self._column = Column(11)  # seven float64, seven float32
-            self._column.write(_words(hyper))
+            self.refresh(hyper)
 
     def scalars(self, variant: Variant) -> Array:
         """Return the array of a kernel's scalars."""
@@ -63,7 +65,7 @@ class Captured:
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay to the device, by one asynchronous copy."""
-        with self._device:
+        with self.device:
             self._column.write(_words(hyper))
 
 
@@ -76,5 +78,6 @@ def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:
     """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
     words = np.zeros(11, np.uint64)
     words[:7].view(np.float64)[:] = numbers(hyper)
-    words[7:].view(np.float32)[:7] = numbers(hyper)
+    with np.errstate(over="ignore"):
+        words[7:].view(np.float32)[:7] = numbers(hyper)
     return words

@@ -1,4 +1,4 @@
-"""Launches on a device, and copies from one to another, in the order of the current streams of both."""
+"""Copies from one device to another, in the order of the current streams of both."""
 
 from typing import Any
 
@@ -7,12 +7,6 @@ import cupy
 from rmsprop_cupy.pending import hold
 
 Array = Any
-
-
-def launch(device: Any, kernel: Any, arguments: tuple[Any, ...], **options: Any) -> None:
-    """Launch a kernel in the current stream of a device."""
-    with device:
-        kernel(*arguments, **options)
 
 
 def copied(source: Array, target: Array) -> None:

@@ -1,5 +1,6 @@
 """What the backend keeps about a list of parameters from one step to the next."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,80 +8,111 @@ from typing import Any
 import cupy
 import numpy as np
 
+from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_cupy.aliases import Occupied
-from rmsprop_cupy.captures import aside, is_captured
+from rmsprop_cupy.captures import Captured, aside, is_captured
 from rmsprop_cupy.columns import Column
-from rmsprop_cupy.misses import Misses
 from rmsprop_cupy.pending import hold
 
 Array = Any
 
 
 class Kept:
-    """The plans of a list of parameters, kept by the first of them; a captured step gets some of its own.
+    """The plans of a list of parameters; a captured step gets some of its own.
+
+    When it is let go, the memory that it has, and that of the slots, stays until the device is done with it.
 
     Parameters
     ----------
-    is_captured : bool, default False
-        Whether they belong to a captured step.
+    length : int
+        How many parameters the list has.
+    captured : Captured, optional
+        The numbers of the step, if it is captured.
 
     Attributes
     ----------
     lists : dict
         For each device and dtype the plan of `rmsprop_cupy.lists`.
     norms : rmsprop_cupy.norms.Plan or None
-    misses : Misses or None
-        Of the first parameter, if it has had sparse gradients.
     columns : dict of int to Column
         For each device the addresses of the gradients.
     gradients : list
         The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
 
-    def __init__(self, is_captured: bool = False) -> None:
+    def __init__(self, length: int, captured: Captured | None = None) -> None:
         self.lists: dict[Any, Any] = {}
         self.norms: Any = None
-        self.misses: Misses | None = None
-        self.gradients: list[Array] = []
         self.columns: dict[int, Column] = {}
-        self._is_captured = is_captured
+        self.gradients: list[Array] = []
+        self.captured = captured
+        self._length = length
         self._occupied: Occupied | None = None
+        self._events: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        things = list(vars(self).values())
+        for event in self._events.values():
+            hold(things, event)
+        if self.captured is not None:
+            with self.captured.device:
+                hold(things)
+
+    def used(self) -> None:
+        """Take note that what is kept is read by all that the current stream has been given so far."""
+        if self.captured is None:
+            device = cupy.cuda.runtime.getDevice()
+            if device not in self._events:
+                self._events[device] = cupy.cuda.Event(disable_timing=True)
+            self._events[device].record()
+
+    def refresh(self, hyper: Hyperparameters) -> None:
+        """Bring the hyperparameters of the next replay of a captured step to the device."""
+        if self.captured is not None:
+            self.captured.refresh(hyper)
 
     def keep(self, gradients: Sequence[Array]) -> None:
         """Let the gradients of a captured step live as long as this."""
-        if self._is_captured:
+        if self.captured is not None:
             self.gradients += gradients
 
-    def setup(self) -> AbstractContextManager[None]:
+    def setup(self) -> AbstractContextManager[Any]:
         """Return the context for work that is done once, and not again by each replay."""
-        return aside() if self._is_captured else nullcontext()
+        return nullcontext() if self.captured is None else aside()
 
     def addresses(self, gradients: Sequence[Array]) -> Array:
         """Bring the addresses of all gradients to the current device; return the array there."""
         device = cupy.cuda.runtime.getDevice()
         column = self.columns.get(device)
-        if column is None or column.array.size != len(gradients):
-            hold(column)
+        if column is None:
             column = self.columns[device] = Column(len(gradients))
         return column.write(np.array([g.data.ptr for g in gradients], np.uint64))
 
     def occupied(self, parameters: Sequence[Parameter]) -> Occupied:
         """Return the memory of all variables and slots."""
-        if self._occupied is None or not self._occupied.is_of(parameters):
+        count = len(parameters) + sum([len(p.slots) for p in parameters])
+        if self._occupied is None or len(self._occupied.arrays) != count:
             self._occupied = Occupied(parameters)
         return self._occupied
 
 
-def kept_of(parameter: Parameter) -> Kept:
-    """Return what is kept by a parameter."""
-    if parameter.plan is None:
-        parameter.plan = Kept()
-    kept: Kept = parameter.plan
-    return kept
-
-
-def kept_for_step(parameters: Sequence[Parameter]) -> Kept:
+def kept_for_step(parameters: Sequence[Parameter], hyper: Hyperparameters) -> Kept:
     """Return what a step over a list of parameters uses."""
-    is_new = is_captured(parameters[0].variable.array.data.device_id)
-    return Kept(is_captured=True) if is_new else kept_of(parameters[0])
+    first = parameters[0]
+    device = first.variable.array.device
+    if is_captured(device.id):
+        with device:
+            return Kept(len(parameters), Captured(hyper))
+    # A parameter lives as long as the plans of its optimizer: its identity is that of no other.
+    key = tuple(map(id, parameters))
+    kept: Kept | None = first.plans.get(key)
+    if kept is None:
+        kept = Kept(len(parameters))
+        first.plans.keep(key, kept)
+    return kept

@@ -16,7 +16,10 @@ REAL = {name: np.dtype(source.CUPY_TYPE[source.real_type(name)]).type for name i
 """For each dtype of a variable, the scalar type of its arithmetic."""
 
 THREADS = 256
-"""Threads of a block that sums up."""
+"""Threads of a block that sums up squares."""
+
+FACTOR_THREADS = 1_024
+"""Threads of the block that makes factors of the sums."""
 
 CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
@@ -92,22 +95,38 @@ def factor_kernel() -> Any:
     """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
 
     The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions.
+    A team of threads adds up the sums of one gradient, so that neither many gradients nor a large one take long.
     """
     code = (
-        f"#define THREADS {THREADS}"
+        f"#define THREADS {FACTOR_THREADS}\n#define TEAM 32"
         + """
 __device__ double shrunk(const double norm, const double limit) {
     if (limit <= 0) return limit < 0;
     return norm <= limit ? 1.0 : limit / norm;  // NaN stays
 }
-extern "C" __global__ void rmsprop_factor(
+__device__ double added(double* shared, const double mine, const int lane, const int size) {
+    shared[lane] = mine;
+    for (int half = size / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) shared[lane] += shared[lane + half];
+    }
+    __syncthreads();
+    const double sum = shared[0];
+    __syncthreads();
+    return sum;
+}
+extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
     const double clipnorm, const double global_clipnorm, double* squares, double* factors, float* narrow) {
     __shared__ double shared[THREADS];
+    const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM;
     double total = 0;
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    for (int first = 0; first < count; first += THREADS / TEAM) {
+        const int i = first + team;
         double square = 0;
-        for (long long k = starts[i]; k < starts[i + 1]; ++k) square += sums[k];
+        if (i < count) for (long long k = starts[i] + lane; k < starts[i + 1]; k += TEAM) square += sums[k];
+        square = added(&shared[team * TEAM], square, lane, TEAM);
+        if (i >= count || lane > 0) continue;
         const double factor = shrunk(sqrt(square), clipnorm);
         squares[order[i]] = square;
         factors[order[i]] = factor;
@@ -115,15 +134,9 @@ extern "C" __global__ void rmsprop_factor(
         total += factor * factor * square;
     }
     if (global_clipnorm < 0) return;
-    shared[threadIdx.x] = total;
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-    }
-    __syncthreads();
-    const double norm = sqrt(shared[0]);
+    const double norm = sqrt(added(shared, total, threadIdx.x, THREADS));
     const double factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : norm - norm;  // infinity becomes NaN
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    for (int i = threadIdx.x; i < count; i += THREADS) {
         factors[order[i]] *= factor;
         narrow[order[i]] = factors[order[i]];
     }
@@ -172,8 +185,9 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for sparse gradients.
 
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
-    adds up the gradients of all of them in their order, so that the sum always has the same bits. Rows beyond
-    `height` are left out, and reported in `misses`, see `rmsprop_cupy.misses`.
+    adds up the gradients of all of them in their order, so that the sum always has the same bits, those of the
+    CPU; a row that is listed very often so takes that many turns of one thread. Rows beyond `height` are left out,
+    and reported in `misses`, see `rmsprop_cupy.misses`.
     """
     factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     number = source.number_type(variant.dtype)

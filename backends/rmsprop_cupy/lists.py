@@ -5,8 +5,7 @@ first in the array, the array's position in the step's list, and the addresses o
 The table is made once. Where the gradients are is written for each step, if it has changed.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import cupy
@@ -14,11 +13,11 @@ import numpy as np
 
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
-from rmsprop_cupy import devices, kernels
-from rmsprop_cupy.aliases import identities
+from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import Captured, scalars
+from rmsprop_cupy.captures import scalars
 from rmsprop_cupy.kept import Kept
+from rmsprop_cupy.launches import Launch
 from rmsprop_cupy.pending import hold
 
 Array = Any
@@ -29,17 +28,15 @@ class Plan:
 
     Attributes
     ----------
-    parameters : list of int
-        Their identities.
     positions : list of int
-        Where they stand in the step's list.
+        Where its parameters stand in the step's list.
     formula : (bool, bool)
         Whether the table has the addresses of ``momentum`` and of ``mg``.
     table : cupy.ndarray of uint64
     """
 
     def __init__(self, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> None:
-        self.parameters, self.positions, self.formula = identities(parameters), positions, _formula(hyper)
+        self.positions, self.formula = positions, _formula(hyper)
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
         self.table = cupy.asarray(np.concatenate(rows))
@@ -52,8 +49,7 @@ def launches(
     factors: Array | None,
     hyper: Hyperparameters,
     kept: Kept,
-    captured: Captured | None,
-) -> list[Callable[[], object]]:
+) -> list[Launch]:
     """Return the launch for contiguous variables of one device and dtype.
 
     `gradients` and `factors` are those of the whole step.
@@ -61,25 +57,23 @@ def launches(
     first = parameters[0].variable.array
     with first.device:
         sample = paired(first, hyper)
-        variant = variant_of(sample, hyper, factors, captured)
+        variant = variant_of(sample, hyper, factors, kept.captured)
         with kept.setup():
             plan = _plan(kept, parameters, positions, hyper)
             addresses = kept.addresses(gradients)
     if plan.table.size == 0:
         return []
     factor = () if factors is None else (factors,)
-    arguments = (sample, addresses, *factor, *scalars(variant, hyper, captured), plan.table)
+    arguments = (sample, addresses, *factor, *scalars(variant, hyper, kept.captured), plan.table)
     kernel = kernels.list_kernel(variant, kernels.OPTIONS)
-    size = plan.table.shape[0] * kernels.CHUNK
-    return [partial(devices.launch, first.device, kernel, arguments, size=size)]
+    return [Launch(first.device, kernel, arguments, {"size": plan.table.shape[0] * kernels.CHUNK})]
 
 
 def _plan(kept: Kept, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> Plan:
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
-    wanted = _formula(hyper), positions, identities(parameters)
     plan: Plan | None = kept.lists.get(key)
-    if plan is None or (plan.formula, plan.positions, plan.parameters) != wanted:
+    if plan is None or (plan.formula, plan.positions) != (_formula(hyper), positions):
         hold(plan)
         plan = kept.lists[key] = Plan(parameters, positions, hyper)
     return plan

@@ -58,15 +58,13 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    reads : list
-        What else the kernels read, for replays of a captured step.
     sums, squares : cupy.ndarray of float64
     factors : dict of cupy.ndarray
         The same factors by their dtype, float64 and float32, on the device of the first gradient.
     """
 
-    def __init__(self, kinds: list[Kind], kept: Kept) -> None:
-        self.kinds, self.reads = kinds, [kept.columns, kept.gradients]
+    def __init__(self, kinds: list[Kind]) -> None:
+        self.kinds = kinds
         members: dict[tuple[int, str], list[int]] = {}
         for i, kind in enumerate(kinds):
             members.setdefault((kind.device, kind.dtype), []).append(i)
@@ -96,17 +94,22 @@ def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 
-def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
-    """Return a plan with the factors to multiply gradients by."""
-    return measured(kept_for_step(parameters), gradients, hyper)
+class Clipping(NamedTuple):
+    """The factors of a step, and what else this uses."""
+
+    kept: Kept
+    plan: Plan
+
+
+def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
+    """Compute the factors to multiply gradients by."""
+    kept = kept_for_step(parameters, hyper)
+    return Clipping(kept, measured(kept, gradients, hyper))
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
     """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
-    plan = measured(Kept(), gradients, hyper)
-    with plan.squares.device:
-        hold(plan)
-    return plan.squares
+    return measured(Kept(len(gradients)), gradients, hyper).squares
 
 
 def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
@@ -118,7 +121,7 @@ def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) 
         with kept.setup():
             if kept.norms is None or kept.norms.kinds != kinds:
                 hold(kept.norms)
-                kept.norms = Plan(kinds, kept)
+                kept.norms = Plan(kinds)
         plan: Plan = kept.norms
         for part, place in plan.parts:
             _sum(part, arrays, hyper, kept)
@@ -129,7 +132,8 @@ def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) 
         ]
         results = plan.squares, *plan.factors.values()
         arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results)
-        kernels.factor_kernel()((1,), (kernels.THREADS,), arguments)
+        kernels.factor_kernel()((1,), (kernels.FACTOR_THREADS,), arguments)
+        kept.used()
     return plan
 
 
@@ -150,3 +154,4 @@ def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept
         kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, kernels.OPTIONS)
         limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
         kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit))
+        kept.used()

@@ -1,17 +1,16 @@
 """Sparse gradients: the update of the rows that are listed, without waiting for the device."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import cupy
+import numpy as np
 
 from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
-from rmsprop_cupy import devices, kernels
+from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired
-from rmsprop_cupy.kept import kept_of
+from rmsprop_cupy.launches import Launch
 from rmsprop_cupy.misses import Misses
 from rmsprop_cupy.source import Variant
 
@@ -20,7 +19,7 @@ Array = Any
 
 def report_misses(parameter: Parameter) -> None:
     """Raise ``ValueError`` if earlier steps are known to have left out rows of a variable."""
-    misses = kept_of(parameter).misses
+    misses: Misses | None = parameter.plan
     if misses is not None:
         misses.report(parameter.shape[0])
 
@@ -32,32 +31,32 @@ def launches(
     gradient: IndexedSlices,
     factor: tuple[Any, ...],
     hyper: Hyperparameters,
-) -> list[Callable[[], object]]:
+) -> list[Launch]:
     """Return the launches that update the rows of a variable and its slots that a sparse gradient lists."""
     device = gradient.values.device
     scalars, averages = numbers(hyper), tables[1:]
     decays = not hyper.lazy and hyper.momentum is None
     if decays:
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
-    begun: list[Callable[[], object]] = [
-        partial(devices.launch, device, _decay, (average, hyper.rho)) for average in averages if decays
+    begun = [
+        Launch(device, cupy.multiply, (average, average.dtype.type(hyper.rho), average))
+        for average in averages
+        if decays
     ]
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
     if values.size == 0:
         return begun
-    kept = kept_of(parameter)
-    kept.misses = misses = kept.misses or Misses()
+    parameter.plan = misses = parameter.plan or Misses()
     order = cupy.argsort(gradient.indices, kind="stable")
-    ordered = gradient.indices[order].astype(cupy.int64)
+    ordered = _signed(gradient.indices[order])
     sizes = len(values), values.size // len(values), parameter.shape[0]
     arguments = (values, order, ordered, *sizes, *factor, *scalars, misses.array, *tables)
     kernel = kernels.rows_kernel(variant, kernels.OPTIONS)
-    return [
-        *begun,
-        partial(devices.launch, device, kernel, arguments, size=values.size),
-        partial(devices.launch, device, misses.record, ()),
-    ]
+    return [*begun, Launch(device, kernel, arguments, {"size": values.size}, misses.record)]
 
 
-def _decay(average: Array, rho: float) -> None:
-    average *= average.dtype.type(rho)
+def _signed(indices: Array) -> Array:
+    """Return indices as int64; those beyond stay beyond the rows of any variable."""
+    if indices.dtype == np.uint64:
+        indices = cupy.minimum(indices, np.uint64(np.iinfo(np.int64).max))
+    return indices.astype(cupy.int64)

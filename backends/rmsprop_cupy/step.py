@@ -1,7 +1,6 @@
 """One step over a list of CuPy arrays."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from rmsprop.backends import Gradient, Hyperparameters, Refresh
@@ -9,11 +8,11 @@ from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import devices, kernels, lists, norms, rows
 from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import Captured, is_captured, scalars
+from rmsprop_cupy.captures import is_captured, scalars
 from rmsprop_cupy.kept import Kept, kept_for_step
+from rmsprop_cupy.launches import Launch, make
 
 Array = Any
-Launch = Callable[[], object]
 
 FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""
@@ -41,42 +40,29 @@ def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient], p
 def update(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],
-    factors: norms.Plan | Array | None,
+    factors: norms.Clipping | Array | None,
     hyper: Hyperparameters,
 ) -> Refresh | None:
     """Update all variables and slots; see `rmsprop.backends.Backend`.
 
     All memory that is needed is there before the first kernel is launched.
     """
-    kept = kept_for_step(parameters)
-    captured = _captured(parameters, hyper, [kept, factors])
+    kept = factors.kept if isinstance(factors, norms.Clipping) else kept_for_step(parameters, hyper)
     separated = _disjoint(parameters, gradients, kept)
     addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
     kept.keep(addressed)
-    launches: list[Launch] = []
+    prepared: list[Launch] = []
     for members in _groups(parameters, separated):
         array = parameters[members[0]].variable.array
         near = None if factors is None else _near(array, factors)
         if len(members) > FEW:
             group = [parameters[i] for i in members]
-            launches += lists.launches(group, members, addressed, near, hyper, kept, captured)
+            prepared += lists.launches(group, members, addressed, near, hyper, kept)
             continue
         for i in members:
-            launches += _launches(parameters[i], separated[i], i, near, hyper, captured)
-    for launch in launches:
-        launch()
-    return None if captured is None else captured.refresh
-
-
-def _captured(parameters: Sequence[Parameter], hyper: Hyperparameters, kept: list[Any]) -> Captured | None:
-    """Return the numbers of a step that is being captured, which keep what its replays read."""
-    device = parameters[0].variable.array.device
-    if not is_captured(device.id):
-        return None
-    with device:
-        captured = Captured(hyper)
-    captured.kept += kept
-    return captured
+            prepared += _launches(parameters[i], separated[i], i, near, hyper, kept)
+    make(prepared, kept)
+    return None if kept.captured is None else kept.refresh
 
 
 def _groups(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[list[int]]:
@@ -103,11 +89,11 @@ def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient], ke
     return separated
 
 
-def _near(array: Array, factors: norms.Plan | Array) -> Array:
+def _near(array: Array, factors: norms.Clipping | Array) -> Array:
     """Return the factors on the device of an array, and in the precision of its arithmetic."""
     real = kernels.REAL[array.dtype.name].__name__
-    if isinstance(factors, norms.Plan):
-        return devices.on(array.device, factors.factors[real])
+    if isinstance(factors, norms.Clipping):
+        return devices.on(array.device, factors.plan.factors[real])
     with factors.device:  # those of several array libraries
         precise = factors.astype(real, copy=False)
     return devices.on(array.device, precise)
@@ -119,15 +105,15 @@ def _launches(
     which: int,
     factors: Array | None,
     hyper: Hyperparameters,
-    captured: Captured | None,
+    kept: Kept,
 ) -> list[Launch]:
     """Return the launches for one array."""
     array = parameter.variable.array
     tables = [paired(a, hyper) for a in slots(parameter, hyper)]
-    variant = variant_of(tables[0], hyper, factors, captured)
+    variant = variant_of(tables[0], hyper, factors, kept.captured)
     factor = () if factors is None else (factors, which)
     with array.device:
         if isinstance(gradient, IndexedSlices):
             return rows.launches(parameter, variant, tables, gradient, factor, hyper)
-        arguments = (paired(gradient, hyper), *factor, *scalars(variant, hyper, captured), *tables)
-    return [partial(devices.launch, array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]
+        arguments = (paired(gradient, hyper), *factor, *scalars(variant, hyper, kept.captured), *tables)
+    return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

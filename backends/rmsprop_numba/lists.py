@@ -37,11 +37,14 @@ class ListPlan:
         self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
         arrays = [plan.tables[0] for plan in plans]
-        self._variables = [(p.variable, a) for p, a in zip(parameters, arrays, strict=True) if not p.is_raw]
+        self._variables = [p.variable for p in parameters if not p.is_raw]
         tables = [table for plan in plans for table in plan.tables if table is not None]
         self._is_known = headers.is_known()
         self._expected = headers.expected_of([p.key for p in parameters], arrays)
         self._occupied = headers.occupied_by(tables)
+
+    def __len__(self) -> int:
+        return len(self._plans)
 
     def is_of(self, plans: Sequence[Plan]) -> bool:
         """Tell whether it is the plan of a list of parameters, given by their own plans."""
@@ -51,8 +54,8 @@ class ListPlan:
         """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
         if not self._is_known or slots != self._slots or len(given) != len(self._plans):
             return None
-        for variable, array in self._variables:
-            if variable.array is not array or variable.constraint is not None:
+        for variable in self._variables:
+            if variable.constraint is not None:
                 return None
         gradients = np.empty(len(given), np.int64)
         return gradients if headers.read(id(given), self._expected, self._occupied, gradients) else None
@@ -80,10 +83,12 @@ class ListPlan:
 
 
 def list_plan_of(parameters: Sequence[Parameter], plans: Sequence[Plan]) -> ListPlan:
-    """Return the plan of a list, which its first parameter keeps."""
-    kept = parameters[0].replay
-    if not isinstance(kept, ListPlan) or not kept.is_of(plans):
-        kept = parameters[0].replay = ListPlan(parameters, plans)
+    """Return the plan of a list, which is kept for its first parameter."""
+    first = parameters[0]
+    kept: ListPlan | None = first.plans.get(id(first.key))
+    if kept is None or not kept.is_of(plans):
+        kept = ListPlan(parameters, plans)
+        first.plans.keep(id(first.key), kept)
     return kept
 
 
