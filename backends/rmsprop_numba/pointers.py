@@ -59,3 +59,17 @@ def entry(typingctx, array, i):
         return builder.load(builder.gep(data, [arguments[1]]))
 
     return types.float64(array, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Let the line of the cache that an address lies in be fetched, to be written to; it need not be valid."""
+
+    def codegen(context, builder, signature, arguments):
+        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen

@@ -4,11 +4,17 @@ import numba
 import numpy as np
 
 from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
-from rmsprop_numba.pointers import stretch
+from rmsprop_numba.pointers import prefetch, stretch
 from rmsprop_numba.scalars import clip, load, times
 
 DIGIT = 11
 """Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
+
+AHEAD = 2
+"""How many rows before its turn a row of a table is fetched."""
+
+LINE = 64
+"""Bytes of a line of the cache."""
 
 
 @kernel
@@ -30,23 +36,28 @@ def by_row(indices):
     low, high = bit_length(len(indices)), bit_length(indices.max())
     if low + high > 63:
         raise OverflowError("too many indices of too many rows")
-    passes = (high + DIGIT - 1) // DIGIT
-    digit = (high + passes - 1) // max(passes, 1)
-    counts = np.zeros((passes, 1 << digit), np.int64)
-    listed = np.empty_like(indices)
-    for position in range(len(indices)):
-        listed[position] = indices[position] << low | position
-        for k in range(passes):
-            counts[k, indices[position] >> k * digit & (1 << digit) - 1] += 1
-    other = np.empty_like(indices)
+    passes = max((high + DIGIT - 1) // DIGIT, 1)
+    digit = (high + passes - 1) // passes
+    mask = (1 << digit) - 1
+    starts = np.empty(1 << digit, np.int64)
+    listed, other = np.empty_like(indices), np.empty_like(indices)
     for k in range(passes):
+        starts[:] = 0
+        for index in indices:
+            starts[index >> k * digit & mask] += 1
         total = 0
-        for i in range(1 << digit):
-            counts[k, i], total = total, total + counts[k, i]
-        for number in listed:
-            i = number >> low + k * digit & (1 << digit) - 1
-            other[counts[k, i]] = number
-            counts[k, i] += 1
+        for i in range(len(starts)):
+            starts[i], total = total, total + starts[i]
+        if k == 0:
+            for position in range(len(indices)):
+                i = indices[position] & mask
+                other[starts[i]] = indices[position] << low | position
+                starts[i] += 1
+        else:
+            for number in listed:
+                i = number >> low + k * digit & mask
+                other[starts[i]] = number
+                starts[i] += 1
         listed, other = other, listed
     return listed, low
 
@@ -76,6 +87,9 @@ def sweep_rows(
     total, given = totals[0], values.ctypes.data
     for k in range(len(listed)):
         i = listed[k] >> low
+        if k + AHEAD < len(listed):
+            fetch_row(tables[0], listed[k + AHEAD] >> low, width * v.itemsize)
+            fetch_row(tables[1], listed[k + AHEAD] >> low, width * r.itemsize)
         if k > 0 and listed[k - 1] >> low == i:
             continue  # it was updated with the first of its listings
         variable, rms = table_row(tables[0], i, width, v), table_row(tables[1], i, width, r)
@@ -113,6 +127,13 @@ def next_row(listed, low, k):
     while 0 < k < len(listed) and listed[k] >> low == listed[k - 1] >> low:
         k += 1
     return k
+
+
+@kernel
+def fetch_row(table, i, size):
+    """Let a row of so many bytes be fetched into the cache; the processor can't foresee which will be next."""
+    for line in range(0, size, LINE):
+        prefetch(table[0] + i * table[1] + line)
 
 
 @kernel
