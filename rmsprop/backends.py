@@ -33,6 +33,10 @@ class Hyperparameters(NamedTuple):
     global_clipnorm: float | None
     lazy: bool
     complex_as_real: bool
+    state_dtype: str | None = None
+    """What slots are kept in, where they are not kept in full; see `Backend`."""
+    step: int = 0
+    """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
 
     @property
     def epsilons(self) -> tuple[float, float]:
@@ -74,6 +78,9 @@ class Backend(Protocol):
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether `update` will be captured in a graph, to be replayed
       later. Then `update` returns a function that is called with the hyperparameters of each replay.
+    - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
+      zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `update` will know such slots by
+      ``hyper.state_dtype``.
     """
 
     def memory(self, array: Array) -> Hashable:

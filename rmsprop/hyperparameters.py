@@ -18,6 +18,9 @@ LARGEST = sys.float_info.max
 DEFAULT_EPSILON = 1e-7
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
 
+STATE_DTYPES = ("bfloat16", "uint8")
+"""What slots can be kept in, other than in full."""
+
 Value = Any
 """A number, 0-d array, `Variable` or callable without arguments; for the learning rate also a schedule."""
 
@@ -115,6 +118,17 @@ def _before_slots(settings: "Settings", name: str, value: bool) -> bool:
     return _flag(settings, name, value)
 
 
+def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | None:
+    if not (value is None or (isinstance(value, str) and value in STATE_DTYPES)):
+        raise ValueError(f"{name} must be None, 'bfloat16' or 'uint8'; given {value!r}.")
+    if getattr(settings, "_slots", None) and value != settings.state_dtype:
+        raise ValueError(
+            f"{name} determines the dtype of slots, and can't be changed once there are any: it is "
+            f"{settings.state_dtype!r}; given {value!r}. Give the weights to a new optimizer, by set_weights."
+        )
+    return value
+
+
 class Settings:
     """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
@@ -142,6 +156,7 @@ class Settings:
     lazy = Setting(_flag, "Whether a sparse gradient leaves the averages of rows that it does not list.")
     epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
     complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
+    state_dtype = Setting(_state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8.")
     validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
 
     def _read(self, step: int) -> Hyperparameters:
@@ -162,9 +177,12 @@ class Settings:
             state["_global_clipnorm"],
             state["_lazy"],
             state["_complex_as_real"],
+            state["_state_dtype"],
+            0 if state["_state_dtype"] is None else step,
         )
         is_constant = (
             type(state["_learning_rate"]) is float
+            and state["_state_dtype"] is None
             and not state["_decay"]
             and type(state["_rho"]) is float
             and type(state["_momentum"]) is float
@@ -193,7 +211,13 @@ class Settings:
          'epsilon': 1e-07, 'centered': False}
         """
         limits = {name: getattr(self, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")}
-        own = {"lazy": True, "epsilon_in_sqrt": None, "complex_as_real": False, "validate": False}
+        own = {
+            "lazy": True,
+            "epsilon_in_sqrt": None,
+            "complex_as_real": False,
+            "state_dtype": None,
+            "validate": False,
+        }
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},

@@ -67,6 +67,14 @@ class RMSprop(Settings, Weights):
     complex_as_real : bool, default False
         Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
         with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
+    state_dtype : {None, "bfloat16", "uint8"}, default None
+        What averages and momentum are kept in between steps, for NumPy arrays of float32 and float64; by default
+        the dtype of the variable. "bfloat16" takes 2 bytes for each element, with errors of less than 1/128 and
+        the range of float32. "uint8" takes one, with errors of less than 1/8 of the element or 2**-31 (of momentum
+        and ``mg`` 2**-15) of the largest of at most 256 neighbours; beyond 3.2e38 numbers are infinite. Rounding
+        leaves averages without bias. With `centered`, the variance is at least about 1/65 or 1/9 of ``rms``.
+        Sparse gradients need "bfloat16" or rows of at least 64 elements. Slots and weights are read and set as
+        arrays in full.
 
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
@@ -126,6 +134,7 @@ class RMSprop(Settings, Weights):
         lazy: bool = True,
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
+        state_dtype: str | None = None,
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -142,7 +151,7 @@ class RMSprop(Settings, Weights):
         self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
-        self.validate = validate
+        self.state_dtype, self.validate = state_dtype, validate
 
     @property
     def current_learning_rate(self) -> float:

@@ -55,11 +55,28 @@ class Weights:
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
+        if self.state_dtype is not None:
+            return self._compact(parameter, name)
         dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self.complex_as_real)
         return self._slot(parameter, name, parameter.backend.zeros(array, dtype))
 
+    def _compact(self, parameter: Parameter, name: str) -> Variable:
+        """Return a slot that is kept in `state_dtype`."""
+        create = getattr(parameter.backend, "compact_slot", None)
+        if create is None or dtypes.name_of(parameter.dtype) not in ("float32", "float64"):
+            library = namespace(parameter.variable.array).__name__.removeprefix("array_api_compat.")
+            raise TypeError(
+                f"Variable {parameter}: state_dtype={self.state_dtype!r} needs an array of NumPy of float32 or "
+                f"float64; given a {dtypes.name_of(parameter.dtype)} array of {library}."
+            )
+        label = self._label(parameter, name)
+        return create(parameter.variable.array, name, self.state_dtype, label)  # type: ignore[no-any-return]
+
     def _slot(self, parameter: Parameter, name: str, array: Array) -> Variable:
-        return Variable.around(array, f"{self.name}/{parameter.variable.name}/{name}", trainable=False)
+        return Variable.around(array, self._label(parameter, name), trainable=False)
+
+    def _label(self, parameter: Parameter, name: str) -> str:
+        return f"{self.name}/{parameter.variable.name}/{name}"
 
     def _add(self, parameter: Parameter, name: str, slot: Variable) -> None:
         parameter.slots[name] = slot
@@ -68,6 +85,7 @@ class Weights:
             self._slot_names.append(name)
 
     complex_as_real: Any
+    state_dtype: Any
 
     def _needed_slots(self) -> frozenset[str]:
         """Return the names of the slots that each variable needs."""

@@ -1,7 +1,26 @@
 """NumPy arrays, updated in one pass over memory by Numba kernels."""
 
+from typing import Any
+
 from rmsprop.memory import overlapping
+from rmsprop.variable import Variable
 from rmsprop_numba.step import squared_norms, update
 from rmsprop_numba.variables import check_variable, in_range, memory, zeros
 
-__all__ = ["check_variable", "in_range", "memory", "overlapping", "squared_norms", "update", "zeros"]
+__all__ = [
+    "check_variable",
+    "compact_slot",
+    "in_range",
+    "memory",
+    "overlapping",
+    "squared_norms",
+    "update",
+    "zeros",
+]
+
+
+def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Variable:
+    """Return a slot of zeros in a smaller dtype; see `rmsprop.backends.Backend`."""
+    from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
+
+    return CompactSlot(array.shape, array.dtype, state_dtype, name != "rms", label)

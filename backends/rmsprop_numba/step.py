@@ -29,6 +29,11 @@ def update(
 
     All that may fail, for lack of memory, is done before the first variable changes.
     """
+    if hyper.state_dtype is not None:
+        from rmsprop_numba import compact_step  # only for those who ask for it
+
+        compact_step.update(parameters, gradients, factors, hyper)
+        return
     plans = [plan_of(parameter, hyper) for parameter in parameters]
     apart = disjoint(gradients, plans)  # some are copies, of which the kernels only get the address
     for function, arguments in _jobs(parameters, plans, apart, factors, hyper):

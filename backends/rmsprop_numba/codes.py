@@ -1,0 +1,173 @@
+"""Encodings of slots in fewer bits: how a block of numbers becomes codes, and codes become numbers.
+
+`bfloat16` (codes of int16)
+    The upper half of a float32.
+8 bits (codes of uint8, or of int8 for numbers with a sign)
+    A float of 8 bits times the scale of its block, a power of two: of its bits, 3 are the mantissa, 5 the exponent
+    (E5M3), or 4 where one is for the sign (E4M3). As in IEEE 754, there are subnormal numbers, infinities and
+    NaN. The scale is the smallest with which the largest number of the block, say 1.875 at most, has a code: so
+    decoded numbers are encoded to themselves, and need nothing but their values to be restored.
+
+What is cut off is decided by a dither that is added before: a lattice in the index of the element, displaced in
+each step by a hash of its number. Its values are spread evenly over the elements of a step, and independent from
+step to step. So rounding has no bias on average, and depends on nothing else: not on threads, layout, or a pause
+between two steps.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from rmsprop_numba.kernels import inlined_kernel
+from rmsprop_numba.scalars import as_bits, as_float
+
+STRIDE = 0xC13FA9A9
+"""Of the dither, from element to element: 2**32 over the plastic number, whose powers make an even lattice."""
+
+NEAREST = np.uint32(0x80000000)
+"""With a stride of zero, the dither that rounds to the nearest code."""
+
+# Of the bits of a float32, a code of 8 bits has three of the mantissa, and what is left of the exponent when that
+# of the smallest number is subtracted: what is at least 1 then has the codes of infinity and NaN.
+SHIFT, DITHER_SHIFT = np.uint32(20), np.uint32(12)
+OCTAVE = np.uint32(1 << 23)
+UNSIGNED = np.uint32(0x40000000 - (32 << 23))
+SIGNED = np.uint32(0x40000000 - (16 << 23))
+TWO = np.uint32(0x40000000)
+
+SIGN = np.uint32(0x80000000)
+MAGNITUDE = np.uint32(0x7FFFFFFF)
+INFINITY = np.uint32(0x7F800000)
+QUIET_NAN = np.uint32(0x7FC0)
+ANY_NAN = np.uint32(0x7FF00000)
+
+
+def displacement(number: int) -> int:
+    """Return 32 bits that are different for each number, as if by chance: the hash of SplitMix64 (Steele 2014)."""
+    bits = (number + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return bits >> 32 ^ bits >> 63
+
+
+def decode(codes: Any, scales: Any, k: Any, out: Any) -> Any:
+    """Write the numbers of block `k`, given its codes, to `out`."""
+
+
+def encode(x: Any, codes: Any, scales: Any, k: Any, dither: Any, stride: Any) -> Any:
+    """Write the codes of numbers, and the scale of their block `k`.
+
+    `dither` is that of the first element, `stride` what it grows by; both are of uint32.
+    """
+
+
+def bits_of(x: Any) -> Any:
+    """Return the bits of a float, as an integer of its size."""
+
+
+def number_of(bits: Any) -> Any:
+    """Return the float of these bits."""
+
+
+@overload(decode)
+def _decode(codes, scales, k, out):
+    def bfloat16(codes, scales, k, out):
+        for j in range(out.size):
+            out[j] = as_float(np.uint32(np.uint16(codes[j])) << np.uint32(16))
+
+    def unsigned(codes, scales, k, out):
+        scale = scales[k]
+        for j in range(out.size):
+            out[j] = magnitude_of(np.uint32(codes[j]), UNSIGNED) * scale
+
+    def signed(codes, scales, k, out):
+        scale = scales[k]
+        for j in range(out.size):
+            code = np.uint32(np.uint8(codes[j]))
+            bits = as_bits(magnitude_of(np.uint32(code & np.uint32(127)), SIGNED))
+            out[j] = as_float(bits | np.uint32(np.uint32(code << np.uint32(24)) & SIGN)) * scale
+
+    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
+
+
+@overload(encode)
+def _encode(x, codes, scales, k, dither, stride):
+    def bfloat16(x, codes, scales, k, dither, stride):
+        for j in range(x.size):
+            bits = as_bits(x[j])
+            kept = np.uint32(
+                np.uint32(bits + np.uint32(dither_of(j, dither, stride) >> np.uint32(16))) >> np.uint32(16)
+            )
+            is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
+            codes[j] = np.int16(QUIET_NAN if is_nan else kept)
+
+    def unsigned(x, codes, scales, k, dither, stride):
+        scales[k] = scale = scale_of(x)
+        factor = x.dtype.type(0.5) / scale
+        for j in range(x.size):
+            codes[j] = np.uint8(code_of(np.float32(x[j] * factor), UNSIGNED, dither_of(j, dither, stride)))
+
+    def signed(x, codes, scales, k, dither, stride):
+        scales[k] = scale = scale_of(x)
+        factor = x.dtype.type(0.5) / scale
+        for j in range(x.size):
+            bits = as_bits(x[j] * factor)
+            code = code_of(as_float(bits & MAGNITUDE), SIGNED, dither_of(j, dither, stride))
+            sign = np.uint32(np.uint32(bits & SIGN) >> np.uint32(24))
+            codes[j] = np.int8(np.uint32(code & np.uint32(127)) | sign)
+
+    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
+
+
+@inlined_kernel
+def magnitude_of(code, zero):
+    """Return the number of a code without sign, in a block with a scale of 1; `zero` are the bits of code 0."""
+    bits = np.uint32(np.uint32(code << SHIFT) + np.uint32(zero + OCTAVE))
+    x = as_float(np.uint32(bits | INFINITY) if bits >= TWO else bits)
+    subnormal = x + x - as_float(np.uint32(zero + np.uint32(2) * OCTAVE))
+    return x if x < subnormal else subnormal
+
+
+@inlined_kernel
+def code_of(x, zero, dither):
+    """Return the code, in its lowest bits, of a number without sign that was divided by twice the scale."""
+    subnormal = x * np.float32(0.5) + as_float(zero)
+    bits = min(as_bits(x if x > subnormal else subnormal), ANY_NAN)  # or else the dither might carry NaN to zero
+    return np.uint32(np.uint32(bits + np.uint32(dither >> DITHER_SHIFT)) >> SHIFT)
+
+
+@inlined_kernel
+def scale_of(x):
+    """Return the scale of a block: a power of two, of which no finite number is more than 1.875 times as much."""
+    # Maxima of integers with a sign are found in vector registers, others not always.
+    real = x.dtype.type
+    octave, infinity = bits_of(np.finfo(x.dtype).tiny), bits_of(real(np.inf))
+    largest = octave
+    for j in range(x.size):
+        bits = bits_of(abs(x[j]))
+        largest = max(largest, bits if bits < infinity else octave)
+    rounded = (largest + octave // 8 - 1) & infinity
+    return number_of(type(octave)(min(rounded, infinity - octave)))
+
+
+@overload(bits_of, inline="always")
+def _bits_of(x):
+    if x == types.float32:
+        return lambda x: np.float32(x).view(np.int32)
+    return lambda x: np.float64(x).view(np.int64)
+
+
+@overload(number_of, inline="always")
+def _number_of(bits):
+    if bits == types.int32:
+        return lambda bits: np.int32(bits).view(np.float32)
+    return lambda bits: np.int64(bits).view(np.float64)
+
+
+@inlined_kernel
+def dither_of(j, dither, stride):
+    """Return the dither of an element, as 32 bits."""
+    # A sum that goes from element to element would not be taken to vector registers.
+    return np.uint32(dither + np.uint32(np.uint32(j) * stride))

@@ -1,0 +1,119 @@
+"""Slots in a smaller dtype, which are read and set as arrays in full."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmsprop.variable import Variable
+from rmsprop_numba import block_kernels
+
+Array = np.ndarray[Any, Any]
+
+LENGTH = 256
+"""Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
+
+SHORTEST = 64
+"""Elements of a row from which on a row has blocks of its own."""
+
+
+class Blocks(NamedTuple):
+    """How the elements of an array, in C order, are divided into blocks.
+
+    Parameters
+    ----------
+    row : int
+        Elements that blocks do not cross the ends of.
+    length : int
+        Elements of a block, but of the last one in each row.
+    """
+
+    row: int
+    length: int
+
+    @property
+    def per_row(self) -> int:
+        """Blocks of a row."""
+        return -(-self.row // self.length)
+
+
+def blocks_of(shape: tuple[int, ...], state_dtype: str) -> Blocks:
+    """Return the division of an array with slots of a dtype.
+
+    The rows of a table have blocks, and so scales, of their own where that does not cost more than it saves: a
+    sparse gradient must not touch the others. For a dtype without scales, all elements are one row.
+    """
+    size, width = math.prod(shape), math.prod(shape[1:])
+    row = width if state_dtype == "uint8" and len(shape) > 1 and width >= SHORTEST else size
+    even = -(-row // max(1, -(-row // LENGTH)))
+    return Blocks(max(row, 1), max(1, min(row, -(-even // 16) * 16)))  # whole vectors
+
+
+class CompactSlot(Variable):
+    """A slot of zeros that is kept as codes; its `array` is a copy in full, which can't be written to.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+        Of the numbers in full.
+    state_dtype : {"bfloat16", "uint8"}
+    is_signed : bool
+    name : str
+    """
+
+    __slots__ = ("_dtype", "_shape", "blocks", "codes", "scales")
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: Any, state_dtype: str, is_signed: bool, name: str | None
+    ) -> None:
+        self.name, self.trainable, self.constraint = name or "Variable", False, None
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self.blocks = blocks_of(shape, state_dtype)
+        size = math.prod(shape)
+        count = size // self.blocks.row * self.blocks.per_row
+        kind = np.int16 if state_dtype == "bfloat16" else np.int8 if is_signed else np.uint8
+        self.codes: Array = np.zeros(size, kind)
+        self.scales: Array = np.zeros(count if state_dtype == "uint8" else 0, self._dtype)
+
+    def __reduce__(self) -> Any:
+        return _restored, (self._shape, self._dtype, self.codes, self.scales, self.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self._shape
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the array."""
+        return self._dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._shape)
+
+    @property
+    def array(self) -> Array:
+        """A copy in full, in C order, which can't be written to: use `assign`."""
+        numbers = np.empty(self.codes.size, self._dtype)
+        block_kernels.read_blocks(self.codes, self.scales, self.blocks.row, self.blocks.length, numbers)
+        numbers = numbers.reshape(self._shape)
+        numbers.flags.writeable = False
+        return numbers
+
+    def assign(self, value: Any) -> Variable:
+        """Replace the numbers, each by the nearest that has a code; see `Variable.assign`."""
+        like = np.broadcast_to(np.zeros((), self._dtype), self._shape)
+        numbers = np.ascontiguousarray(Variable.around(like, self.name)._converted(value)).reshape(-1)
+        block_kernels.write_blocks(numbers, self.codes, self.scales, self.blocks.row, self.blocks.length)
+        return self
+
+
+def _restored(shape: tuple[int, ...], dtype: Any, codes: Array, scales: Array, name: str) -> CompactSlot:
+    slot = CompactSlot(
+        shape, dtype, "bfloat16" if codes.dtype == np.int16 else "uint8", codes.dtype == np.int8, name
+    )
+    slot.codes, slot.scales = codes, scales
+    return slot
