@@ -76,8 +76,9 @@ def checked(xp: Any) -> dict[str, Any]:
         if centered and not momentum and name not in ("float32", "complex64"):
             continue  # its terms are also those of the other variants; half a minute is for all
         settings = {"momentum": momentum, "centered": centered}
-        # That clipping is right for reals and complex numbers is seen in one dtype of each.
-        clipping = (clipped_values, clipped) if name in ("float32", "complex64") and not centered else ()
+        # That clipping is right for reals and complex numbers is seen in one dtype of each, and by one formula.
+        is_plain = not momentum and not centered
+        clipping = (clipped_values, clipped) if name in ("float32", "complex64") and is_plain else ()
         for kind in (dense, listed, sparse, *clipping):
             count += 1
             try:
