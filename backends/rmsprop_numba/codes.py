@@ -8,10 +8,10 @@
     NaN. The scale is the smallest with which the largest number of the block, say 1.875 at most, has a code: so
     decoded numbers are encoded to themselves, and need nothing but their values to be restored.
 
-What is cut off is decided by a dither that is added before: a lattice in the index of the element, displaced in
-each step by a hash of its number. Its values are spread evenly over the elements of a step, and independent from
-step to step. So rounding has no bias on average, and depends on nothing else: not on threads, layout, or a pause
-between two steps.
+What is cut off is decided by a dither that is added before: multiples of a stride by the index of the element, to
+which a displacement is added. Both are hashes of the step's number, so that the dithers of an element are as if by
+chance, at whichever steps it is updated: multiples of a fixed number would repeat. So rounding has no bias on
+average, and depends on nothing else: not on threads, layout, or a pause between two steps.
 """
 
 from typing import Any
@@ -22,9 +22,6 @@ from numba.extending import overload
 
 from rmsprop_numba.kernels import inlined_kernel
 from rmsprop_numba.scalars import as_bits, as_float
-
-STRIDE = 0xC13FA9A9
-"""Of the dither, from element to element: 2**32 over the plastic number, whose powers make an even lattice."""
 
 NEAREST = np.uint32(0x80000000)
 """With a stride of zero, the dither that rounds to the nearest code."""
