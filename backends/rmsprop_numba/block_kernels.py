@@ -37,11 +37,10 @@ def used(work, slot):
 
 
 @inlined_kernel
-def write(numbers, slot, k, start, dither, stride):
+def write(numbers, slot, k, start, dither, multiples):
     """Put a block back, as codes."""
     if slot is not None:
-        first = np.uint32(dither + np.uint32(np.uint32(start) * stride))
-        encode(numbers, slot[0][start : start + numbers.size], slot[1], k, first, stride)
+        encode(numbers, slot[0][start : start + numbers.size], slot[1], k, dither, multiples)
 
 
 @inlined_kernel
@@ -59,21 +58,30 @@ def sweep_blocks(
     lr, rho, new, momentum, inner, outer, limit, factor
 ):  # fmt: skip
     """Update the blocks from `first` to `last`; `dithers` are those of the first element of each slot."""
-    work = np.empty((3, length), v.dtype)
+    work, multiples = np.empty((3, length), v.dtype), multiples_of(stride, length)
     for n in range(first, last):
         a, b = start_of(n, row, length)
         k = n if blocks is None else blocks[n]
         start, _ = start_of(k, row, length)
-        size = b - a
+        size, onwards = b - a, np.uint32(np.uint32(start) * stride)
         rms, velocity, mean = work[0, :size], used(work[1, :size], mom), used(work[2, :size], mg)
         read(r, k, start, rms)
         read(mom, k, start, velocity)
         read(mg, k, start, mean)
         lift(rms, mean, least)
         sweep(v[a:b], g[a:b], rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
-        write(rms, r, k, start, dithers[0], stride)
-        write(velocity, mom, k, start, dithers[1], stride)
-        write(mean, mg, k, start, dithers[2], stride)
+        write(rms, r, k, start, np.uint32(dithers[0] + onwards), multiples)
+        write(velocity, mom, k, start, np.uint32(dithers[1] + onwards), multiples)
+        write(mean, mg, k, start, np.uint32(dithers[2] + onwards), multiples)
+
+
+@kernel
+def multiples_of(stride, count):
+    """Return so many multiples of a number of 32 bits: to read them is faster than to multiply in a loop."""
+    multiples = np.empty(count, np.uint32)
+    for j in range(count):
+        multiples[j] = np.uint32(j) * stride
+    return multiples
 
 
 @parallel_kernel
@@ -102,6 +110,7 @@ def read_blocks(codes, scales, row, length, out):
 @kernel
 def write_blocks(numbers, codes, scales, row, length):
     """Put numbers into all blocks, rounded to the nearest."""
+    nothing = np.zeros(length, np.uint32)
     for k in range((row + length - 1) // length * (numbers.size // max(row, 1))):
         a, b = start_of(k, row, length)
-        encode(numbers[a:b], codes[a:b], scales, k, NEAREST, np.uint32(0))
+        encode(numbers[a:b], codes[a:b], scales, k, NEAREST, nothing)

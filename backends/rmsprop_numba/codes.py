@@ -24,7 +24,7 @@ from rmsprop_numba.kernels import inlined_kernel
 from rmsprop_numba.scalars import as_bits, as_float
 
 NEAREST = np.uint32(0x80000000)
-"""With a stride of zero, the dither that rounds to the nearest code."""
+"""The dither that rounds each number to the nearest code."""
 
 # Of the bits of a float32, a code of 8 bits has three of the mantissa, and what is left of the exponent when that
 # of the smallest number is subtracted: what is at least 1 then has the codes of infinity and NaN.
@@ -53,10 +53,10 @@ def decode(codes: Any, scales: Any, k: Any, out: Any) -> Any:
     """Write the numbers of block `k`, given its codes, to `out`."""
 
 
-def encode(x: Any, codes: Any, scales: Any, k: Any, dither: Any, stride: Any) -> Any:
+def encode(x: Any, codes: Any, scales: Any, k: Any, dither: Any, multiples: Any) -> Any:
     """Write the codes of numbers, and the scale of their block `k`.
 
-    `dither` is that of the first element, `stride` what it grows by; both are of uint32.
+    `dither` is that of the first element, `multiples` what is added for each of them; both are of uint32.
     """
 
 
@@ -90,28 +90,28 @@ def _decode(codes, scales, k, out):
 
 
 @overload(encode)
-def _encode(x, codes, scales, k, dither, stride):
-    def bfloat16(x, codes, scales, k, dither, stride):
+def _encode(x, codes, scales, k, dither, multiples):
+    def bfloat16(x, codes, scales, k, dither, multiples):
         for j in range(x.size):
             bits = as_bits(x[j])
             kept = np.uint32(
-                np.uint32(bits + np.uint32(dither_of(j, dither, stride) >> np.uint32(16))) >> np.uint32(16)
+                np.uint32(bits + np.uint32(np.uint32(dither + multiples[j]) >> np.uint32(16))) >> np.uint32(16)
             )
             is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
             codes[j] = np.int16(QUIET_NAN if is_nan else kept)
 
-    def unsigned(x, codes, scales, k, dither, stride):
+    def unsigned(x, codes, scales, k, dither, multiples):
         scales[k] = scale = scale_of(x)
         factor = x.dtype.type(0.5) / scale
         for j in range(x.size):
-            codes[j] = np.uint8(code_of(np.float32(x[j] * factor), UNSIGNED, dither_of(j, dither, stride)))
+            codes[j] = np.uint8(code_of(np.float32(x[j] * factor), UNSIGNED, np.uint32(dither + multiples[j])))
 
-    def signed(x, codes, scales, k, dither, stride):
+    def signed(x, codes, scales, k, dither, multiples):
         scales[k] = scale = scale_of(x)
         factor = x.dtype.type(0.5) / scale
         for j in range(x.size):
             bits = as_bits(x[j] * factor)
-            code = code_of(as_float(bits & MAGNITUDE), SIGNED, dither_of(j, dither, stride))
+            code = code_of(as_float(bits & MAGNITUDE), SIGNED, np.uint32(dither + multiples[j]))
             sign = np.uint32(np.uint32(bits & SIGN) >> np.uint32(24))
             codes[j] = np.int8(np.uint32(code & np.uint32(127)) | sign)
 
@@ -143,8 +143,12 @@ def scale_of(x):
     octave, infinity = bits_of(np.finfo(x.dtype).tiny), bits_of(real(np.inf))
     largest = octave
     for j in range(x.size):
-        bits = bits_of(abs(x[j]))
-        largest = max(largest, bits if bits < infinity else octave)
+        largest = max(largest, bits_of(abs(x[j])))
+    if largest >= infinity:  # which is rare: all over again, without what is not finite
+        largest = octave
+        for j in range(x.size):
+            bits = bits_of(abs(x[j]))
+            largest = max(largest, bits if bits < infinity else octave)
     rounded = (largest + octave // 8 - 1) & infinity
     return number_of(type(octave)(min(rounded, infinity - octave)))
 
@@ -161,10 +165,3 @@ def _number_of(bits):
     if bits == types.int32:
         return lambda bits: np.int32(bits).view(np.float32)
     return lambda bits: np.int64(bits).view(np.float64)
-
-
-@inlined_kernel
-def dither_of(j, dither, stride):
-    """Return the dither of an element, as 32 bits."""
-    # A sum that goes from element to element would not be taken to vector registers.
-    return np.uint32(dither + np.uint32(np.uint32(j) * stride))
