@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-EXTRAS ?= test,demo
+EXTRAS ?= test,demo,mpi
 
 .PHONY: demo test lint bench bench-smoke bench-pages clean
 

@@ -10,6 +10,7 @@ from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
+from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
 from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed, is_captured, update
 from rmsprop.tape import Tape
 from rmsprop.variable import Variable
@@ -115,6 +116,9 @@ class RMSprop(Settings, Weights):
     9.683772
     """
 
+    _strategy: Any = None
+    """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
+
     def __init__(
         self,
         learning_rate: Value = 0.001,
@@ -152,6 +156,8 @@ class RMSprop(Settings, Weights):
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
         self.state_dtype, self.validate = state_dtype, validate
+        if entered:
+            self._strategy = entered_strategy()
 
     @property
     def current_learning_rate(self) -> float:
@@ -198,6 +204,11 @@ class RMSprop(Settings, Weights):
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
         may stay, at zero.
         """
+        if entered:
+            refuse_across_replicas()
+        if self._strategy is not None:
+            taken: Variable | None = self._strategy._take(self, grads_and_vars, experimental_aggregate_gradients)
+            return taken
         given = gradients.listed(grads_and_vars)
         if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
             return self._iterations

@@ -49,10 +49,12 @@ class Parameter:
         What the backend keeps about this parameter from one step to the next.
     plans : Plans
         What it keeps about lists of parameters; that of their optimizer.
+    is_synced : bool
+        Whether all replicas have been given the same value; see `rmsprop.distribute`.
     """
 
     __slots__ = (
-        "_strides", "backend", "dtype", "is_raw", "plan", "plans", "shape", "slots", "variable"
+        "_strides", "backend", "dtype", "is_raw", "is_synced", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
     def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
@@ -64,6 +66,7 @@ class Parameter:
         self.dtype = variable.dtype
         self.plan: Any = None
         self.plans = Plans()
+        self.is_synced = False
         self._strides = variable.array.strides if is_updated_in_place(variable.array) else None
 
     def __reduce__(self) -> Any:

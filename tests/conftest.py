@@ -12,11 +12,12 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items):
-    """Skip the examples in docstrings that need PyTorch, where it is missing."""
-    if importlib.util.find_spec("torch") is None:
-        for item in items:
-            if "torch_tape.py" in item.nodeid and isinstance(item, pytest.DoctestItem):
-                item.add_marker(pytest.mark.skip(reason="PyTorch is in the extra 'interop'"))
+    """Skip the examples in docstrings that need PyTorch or mpi4py, where these are missing."""
+    for package, file, extra in (("torch", "torch_tape.py", "interop"), ("mpi4py", "distribute/mpi.py", "mpi")):
+        if importlib.util.find_spec(package) is None:
+            for item in items:
+                if file in item.nodeid and isinstance(item, pytest.DoctestItem):
+                    item.add_marker(pytest.mark.skip(reason=f"{package} is in the extra '{extra}'"))
 
 
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])

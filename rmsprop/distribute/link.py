@@ -1,0 +1,266 @@
+"""A communicator in which nobody waits for ever: not for a rank that hangs, nor for one that has left."""
+
+import atexit
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any, NoReturn
+
+import numpy as np
+
+from rmsprop.distribute import agreement
+from rmsprop.distribute.agreement import Statement
+from rmsprop.distribute.errors import ReplicaError
+from rmsprop.distribute.guardian import Guardian
+
+ALARM = 1
+"""Tag of messages by which ranks tell each other that they have waited too long."""
+GRACE = 2.0
+"""Seconds in which a rank that is there must answer an alarm."""
+PATIENCE = 1.0
+"""Seconds of waiting from which on a rank sleeps between looks; before that it only lets others run."""
+
+Array = np.ndarray[Any, Any]
+
+links: list["Link"] = []
+"""Those that the end of the program has to be told."""
+
+
+class Link:
+    """The connection of this rank to the others.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+        It is duplicated, so that no other messages interfere.
+    timeout : float
+        Seconds that a rank waits for the others.
+    """
+
+    def __init__(self, comm: Any, timeout: float) -> None:
+        self.rank, self.size, self.timeout = comm.rank, comm.size, timeout
+        self._broken: str | None = None
+        self._alarms: dict[int, str] = {}
+        self._kept: list[Any] = []
+        self._guardian: Guardian | None = None
+        self.comm = comm
+        if self.size > 1:
+            _install()
+            links.append(self)
+            self.comm, request = comm.Idup()
+            self.wait([request], "the start")
+            token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
+            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {socket.gethostname()})"
+            self._guardian = Guardian(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
+
+    # Agreement
+
+    def agree(self, statement: Statement, digest: bytes | None = None) -> None:
+        """Go on only if all ranks make the same statement, without an error; else raise on all of them.
+
+        Parameters
+        ----------
+        statement : Statement
+        digest : bytes, optional
+            Its digest, if it is known.
+
+        Raises
+        ------
+        ReplicaError
+            On all ranks.
+        """
+        if self._broken is not None:
+            raise ReplicaError(self._broken)
+        is_good = statement.error is None
+        record = (digest or statement.digest()) + bytes([is_good])
+        records = self._gathered(np.frombuffer(record, np.uint8), statement.doing)
+        if is_good and (records == records[0]).all():
+            return
+        texts = self.exchange(statement.text().encode(), statement.doing)
+        message = agreement.disagreement([agreement.read(text.decode()) for text in texts])
+        raise ReplicaError(message)
+
+    @contextmanager
+    def announcing(self, doing: str) -> Iterator[None]:
+        """Let the other ranks know of an exception, in place of the statement that they wait for."""
+        try:
+            yield
+        except Exception as error:
+            self.announce(error, doing)
+            raise
+
+    def announce(self, error: BaseException, doing: str) -> None:
+        """Tell the other ranks of an error, unless they know it; they raise `ReplicaError`."""
+        if self.size == 1 or isinstance(error, ReplicaError) or getattr(error, "_is_announced", False):
+            return
+        try:
+            self.agree(Statement(doing, error=f"{type(error).__name__}: {error}"))
+        except ReplicaError as others:
+            error.add_note(f"Rank {self.rank} of {self.size}. {others}")
+        error._is_announced = True  # type: ignore[attr-defined]
+
+    @contextmanager
+    def certain(self, doing: str) -> Iterator[None]:
+        """Stop all ranks if this one fails at what they have agreed on; they may be anywhere in it."""
+        try:
+            yield
+        except ReplicaError:
+            raise
+        except Exception as error:
+            if not getattr(error, "_is_announced", False) and self.size > 1:
+                self._broken = f"rank {self.rank}: {type(error).__name__}: {error}"
+                self._alarm(self._broken, is_final=True)
+                error._is_announced = True  # type: ignore[attr-defined]
+            raise
+
+    def exchange(self, message: bytes, doing: str) -> list[bytes]:
+        """Return the messages of all ranks, of any lengths."""
+        counts = self._gathered(np.array([len(message)], np.int64), doing)[:, 0]
+        pieces = self.gather(np.frombuffer(message, np.uint8), counts, doing)
+        return [piece.tobytes() for piece in np.split(pieces, np.cumsum(counts)[:-1])]
+
+    def counts(self, own: Sequence[int], doing: str) -> Array:
+        """Return the whole numbers of all ranks, a row for each."""
+        return self._gathered(np.array(own, np.int64), doing)
+
+    def gather(self, own: Array, counts: Sequence[int] | Array, doing: str) -> Array:
+        """Return what the ranks have, end to end; `counts` are numbers of elements of the first axis."""
+        everything = np.empty((int(np.sum(counts)), *own.shape[1:]), own.dtype)
+        row = own.itemsize * int(np.prod(own.shape[1:]))
+        sizes = [int(count) * row for count in counts]
+        self.wait([self.comm.Iallgatherv(raw(own), raw(everything, sizes, starts(sizes)))], doing)
+        return everything
+
+    def _gathered(self, own: Array, doing: str) -> Array:
+        if self.size == 1:
+            return own[None].copy()
+        everything = np.empty((self.size, *own.shape), own.dtype)
+        self.wait([self.comm.Iallgather(raw(np.ascontiguousarray(own)), raw(everything))], doing)
+        return everything
+
+    # Waiting
+
+    def wait(self, requests: Sequence[Any], doing: str) -> None:
+        """Wait until requests are done.
+
+        Raises
+        ------
+        ReplicaError
+            After the time-out, or when another rank has given up, with the ranks that are missing.
+        """
+        begin, looks = time.monotonic(), 0
+        for request in requests:
+            while not request.Test():
+                looks += 1
+                os.sched_yield()
+                if looks % 64:
+                    continue
+                waited = time.monotonic() - begin
+                if waited > self.timeout or self._has_alarm():
+                    self._kept += requests  # whose buffers may yet be written to
+                    self._give_up(doing)
+                if waited > PATIENCE:
+                    time.sleep(0.001)
+
+    def _has_alarm(self) -> bool:
+        return self.comm.Iprobe(tag=ALARM)  # type: ignore[no-any-return]
+
+    def _give_up(self, doing: str) -> NoReturn:
+        """Find out who is missing, and raise `ReplicaError`."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        self._alarm(doing)
+        end, final = time.monotonic() + GRACE, None
+        while len(self._alarms) < len(others) and final is None and time.monotonic() < end:
+            if self._has_alarm():
+                status = _mpi().Status()
+                text, is_final = self.comm.recv(tag=ALARM, status=status)
+                self._alarms[status.source] = text
+                final = text if is_final else None
+            time.sleep(0.001)
+        self._broken = final or self._reason(doing, [rank for rank in others if rank not in self._alarms])
+        raise ReplicaError(self._broken)
+
+    def _alarm(self, text: str, is_final: bool = False) -> None:
+        """Tell all others that something is wrong; if it is final, what."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in others]
+
+    def _reason(self, doing: str, missing: list[int]) -> str:
+        if missing:
+            ranks = ", ".join(map(str, missing[:16])) + ", ..." * (len(missing) > 16)
+            verb = "has" if len(missing) == 1 else "have"
+            return (
+                f"rank {ranks} {verb} not answered within {self.timeout:g} s: it hangs, or does something else. "
+                f"Rank {self.rank} waits at {doing}."
+            )
+        rank, theirs = next(iter(sorted(self._alarms.items())))
+        return f"rank {rank} waits at {theirs}, rank {self.rank} at {doing}, and they do not go together."
+
+    # The end
+
+    def leave(self) -> None:
+        """Say farewell at the end of the program: wait for the others, which may take their time."""
+        if self._broken is not None:
+            self.abort(self._broken)
+        self.timeout = float("inf")
+        try:
+            self.agree(Statement("the end of the program"))
+        except ReplicaError as error:
+            print(f"rmsprop: rank {self.rank} of {self.size} has left: {error}", file=sys.stderr, flush=True)
+        if self._guardian is not None:
+            self._guardian.farewell()
+
+    def abort(self, reason: str) -> NoReturn:
+        """End the job on all ranks."""
+        if self._guardian is not None:
+            self._guardian.farewell(is_failing=True)
+        print(f"rmsprop: rank {self.rank} of {self.size} ends the job: {reason}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        self.comm.Abort(1)
+        raise SystemExit(1)  # not reached
+
+
+def raw(array: Array, sizes: Sequence[int] | None = None, begins: Sequence[int] = ()) -> list[Any]:
+    """Return the memory of a contiguous array as MPI takes it, whole or cut; sizes and begins are in bytes."""
+    parts = [] if sizes is None else [(sizes, begins)]
+    return [array.reshape(-1).view(np.uint8), *parts, _mpi().BYTE]
+
+
+def starts(sizes: Sequence[int]) -> list[int]:
+    """Return where each of several stretches, one after the other, begins."""
+    return [0, *accumulate(sizes)][:-1]
+
+
+def _mpi() -> Any:
+    from mpi4py import MPI
+
+    return MPI
+
+
+def _install() -> None:
+    """End the job if the program of this rank ends, at the first call."""
+    if sys.excepthook is _uncaught:
+        return
+    global _previous_hook
+    _previous_hook = sys.excepthook
+    sys.excepthook = _uncaught
+    atexit.register(_leave_all)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    _previous_hook(kind, error, trace)
+    for link in list(links):
+        link.abort(f"{kind.__name__}: {error}")
+
+
+def _leave_all() -> None:
+    for link in list(links):
+        link.leave()
+
+
+_previous_hook = sys.excepthook

@@ -1,0 +1,66 @@
+"""Replicas that are the ranks of an MPI communicator."""
+
+from typing import Any
+
+from rmsprop.distribute.link import Link
+from rmsprop.distribute.reduction import Reduction
+from rmsprop.distribute.strategy import Strategy
+
+BUCKET_BYTES = 16 * 2**20
+TIMEOUT = 300.0
+
+
+class MPIStrategy(Strategy):
+    """Data-parallel training: each rank of an MPI communicator is a replica.
+
+    All ranks run the same program, each with other data. An optimizer that is made in the `scope` adds up the
+    gradients of all ranks and takes the same step on each, to the bit. What keeps the ranks from going on together
+    ends the job, with a message that names the rank: an exception on one of them, other variables, shapes or
+    settings, a rank that has left, was killed or hangs.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm, optional
+        By default ``mpi4py.MPI.COMM_WORLD``. To make a strategy is collective: all its ranks do.
+    timeout : float, default 300.0
+        Seconds that a rank waits for the others: longer than the slowest of them takes for its gradients.
+    bucket_bytes : int, default 16 MiB
+        Size of the buckets in which gradients travel.
+
+    Raises
+    ------
+    ImportError
+        If mpi4py is not installed.
+    ValueError
+        If `timeout` or `bucket_bytes` is not positive.
+
+    Examples
+    --------
+    Run by ``mpiexec -n 4 python program.py``, or alone, as here:
+
+    >>> import numpy as np
+    >>> import rmsprop
+    >>> strategy = rmsprop.distribute.MPIStrategy()
+    >>> with strategy.scope():
+    ...     optimizer = rmsprop.RMSprop(learning_rate=0.1)
+    >>> x = np.ones(3)
+    >>> def step(data):
+    ...     return optimizer.apply_gradients([(data * x, x)])
+    >>> strategy.run(step, args=(0.5,)).numpy()
+    array(1)
+    """
+
+    def __init__(self, comm: Any = None, *, timeout: float = TIMEOUT, bucket_bytes: int = BUCKET_BYTES) -> None:
+        for name, value in (("timeout", timeout), ("bucket_bytes", bucket_bytes)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive; given {value!r}.")
+        self._link = Link(_world() if comm is None else comm, timeout)
+        self._reduction = Reduction(self._link, bucket_bytes)
+
+
+def _world() -> Any:
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError('MPIStrategy needs mpi4py: pip install "rmsprop[mpi]".') from error
+    return MPI.COMM_WORLD

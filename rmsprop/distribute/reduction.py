@@ -1,0 +1,101 @@
+"""Sums over ranks of dense and sparse gradients of any array library."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import Array, namespace, on_device, to_numpy
+from rmsprop.distribute.link import Link
+from rmsprop.distribute.sums import Vector
+from rmsprop.indexed_slices import IndexedSlices
+
+KEPT = 8
+"""Layouts of lists that are kept, the most recent ones."""
+
+
+class Reduction:
+    """Adds up arrays over the ranks, in buckets that are used again.
+
+    Parameters
+    ----------
+    link : Link
+    bucket_bytes : int
+    """
+
+    def __init__(self, link: Link, bucket_bytes: int) -> None:
+        self.link, self._bucket_bytes = link, bucket_bytes
+        self._vectors: dict[Any, Vector] = {}
+
+    def vector(self, sizes: Sequence[int], dtype: str) -> Vector:
+        """Return the buckets for arrays of these numbers of elements."""
+        key = dtype, tuple(sizes)
+        if key not in self._vectors:
+            length = max(self._bucket_bytes // np.dtype(dtype).itemsize, 1)
+            self._vectors[key] = Vector(self.link, sizes, dtype, length)
+            if len(self._vectors) > KEPT:
+                del self._vectors[next(iter(self._vectors))]
+        return self._vectors[key]
+
+    def sums(self, values: Sequence[Any]) -> list[Any]:
+        """Return the sums of arrays and `IndexedSlices` over the ranks, in the dtype in which they are added up.
+
+        NumPy arrays lie in the buckets, and are valid until the next sum.
+        """
+        sums: list[Any] = list(values)
+        dense: dict[str, list[int]] = {}
+        for position, value in enumerate(values):
+            if isinstance(value, IndexedSlices):
+                sums[position] = self._gathered(value)
+            else:
+                dense.setdefault(summed_in(value.dtype), []).append(position)
+        for dtype, positions in dense.items():
+            flat = [flattened(values[i]) for i in positions]
+            vector = self.vector([array.size for array in flat], dtype)
+            for _ in vector.sums(flat):
+                pass
+            for i, view in zip(positions, vector.views, strict=True):
+                sums[i] = like(view.reshape(tuple(values[i].shape)), values[i])
+        return sums
+
+    def _gathered(self, slices: IndexedSlices) -> IndexedSlices:
+        """Return the rows that all ranks list, in the order of the ranks."""
+        values = np.ascontiguousarray(to_host(slices.values))
+        indices = np.ascontiguousarray(to_host(slices.indices), np.int64)
+        counts = self.link.counts([len(indices)], "a sparse gradient")[:, 0]
+        rows = self.link.gather(indices, counts, "a sparse gradient")
+        gathered = self.link.gather(values, counts, "a sparse gradient")
+        return IndexedSlices(like(gathered, slices.values), like(rows, slices.indices))
+
+
+def summed_in(dtype: Any) -> str:
+    """Return the dtype in which sums are made: float32 for halves."""
+    name = dtypes.name_of(dtype)
+    return dtypes.COMPUTE.get(name, name)
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """Return an array as one of NumPy, without a copy where it is one."""
+    return array if isinstance(array, np.ndarray) else to_numpy(array)
+
+
+def flattened(array: Array) -> np.ndarray[Any, Any]:
+    """Return the elements of an array in C order, in memory of the host; without a copy where they lie so."""
+    return np.ascontiguousarray(to_host(array)).reshape(-1)
+
+
+def like(array: np.ndarray[Any, Any], example: Array) -> Array:
+    """Return an array of the host as one of the library, and on the device, of another; the dtype stays."""
+    if isinstance(example, np.ndarray):
+        return array
+    with on_device(example):
+        return namespace(example).asarray(array, copy=True)
+
+
+def summed_by_row(slices: IndexedSlices) -> IndexedSlices:
+    """Return sparse gradients, of the host, in which each row is listed once."""
+    rows, places = np.unique(slices.indices, return_inverse=True)
+    sums = np.zeros((len(rows), *slices.values.shape[1:]), slices.values.dtype)
+    np.add.at(sums, places, slices.values)
+    return IndexedSlices(sums, rows)

@@ -1,0 +1,196 @@
+"""A step of an optimizer with replicas: agreed on by all ranks before it changes anything."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rmsprop import dtypes, gradients
+from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.distribute.overlap import update_by_bucket
+from rmsprop.distribute.reduction import summed_by_row
+from rmsprop.distribute.undo import Journal
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
+from rmsprop.recording import tapes, tell_tapes
+from rmsprop.step import Group, by_backend, clipped, is_captured, update
+from rmsprop.variable import Variable, array_of
+
+if TYPE_CHECKING:
+    from rmsprop.distribute.strategy import Strategy
+    from rmsprop.optimizer import RMSprop
+
+HALVES = ("float16", "bfloat16")
+
+
+class Plan(NamedTuple):
+    """A step that this rank can take."""
+
+    variables: list[Any]
+    """As the caller passes them."""
+    parameters: list[Parameter]
+    gradients: list[Gradient]
+    hyper: Hyperparameters
+    is_summed: bool
+    """Whether the gradients are to be added up over the ranks."""
+
+
+def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
+    """Take one step together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
+    strategy: Strategy = optimizer._strategy
+    count = optimizer._iterations.array
+    doing = f"step {int(count)}"
+    with strategy._announcing(doing):
+        plan = _planned(optimizer, given, aggregate)
+    if plan is None:
+        strategy._agree(doing, ("0 variables",))
+        return None
+    terms = *_terms(plan.parameters, plan.gradients), _options(plan.hyper, plan.is_summed)
+    strategy._agree(doing, terms)
+    with strategy._certain(doing):
+        spread(strategy, plan.parameters)
+        _stepped(optimizer, plan, doing)
+    count[()] += 1
+    if tapes:
+        tell_tapes(*plan.variables)
+    return optimizer._iterations
+
+
+def spread(strategy: "Strategy", parameters: Sequence[Parameter]) -> None:
+    """Give parameters that the strategy has not yet seen the values of rank 0."""
+    for parameter in parameters:
+        if not parameter.is_synced:
+            strategy._spread(parameter.variable)
+            parameter.is_synced = True
+
+
+def _planned(optimizer: "RMSprop", given: Any, aggregate: bool) -> Plan | None:
+    """Check everything that a rank can check alone, and create missing slots; None if there are no variables."""
+    pairs = gradients.pairs(given)
+    aggregator = optimizer.gradient_aggregator if aggregate else None
+    if aggregator is not None and pairs:
+        optimizer._checked(pairs)
+        pairs = gradients.pairs(aggregator(pairs))
+    if not pairs:
+        return None
+    parameters, grads = optimizer._checked(pairs)
+    hyper = optimizer._read(int(optimizer._iterations.array))
+    if is_captured(by_backend(parameters, grads)):
+        raise RuntimeError("A step with replicas can't be captured in a graph.")
+    is_summed = aggregate and aggregator is None
+    if is_summed:
+        grads = [_unrounded(*each) for each in zip(pairs, parameters, grads, strict=True)]
+    optimizer._prepare(parameters)
+    return Plan([variable for _, variable in pairs], parameters, grads, hyper, is_summed)
+
+
+def _unrounded(pair: tuple[Any, Any], parameter: Parameter, checked: Gradient) -> Gradient:
+    """Return the gradient of a half as it was given, if that is more precise, to be rounded only once."""
+    if dtypes.name_of(parameter.dtype) not in HALVES:
+        return checked
+    sparse = isinstance(checked, IndexedSlices)
+    given = array_of(pair[0].values if sparse else pair[0])
+    if not is_array(given) or dtypes.name_of(given.dtype) in HALVES:
+        return checked
+    single = namespace(given).astype(given, namespace(given).float32)
+    return IndexedSlices(single, checked.indices) if isinstance(checked, IndexedSlices) else single
+
+
+def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[str, ...]:
+    """Return what the ranks must have in common of a list."""
+    each = zip(parameters, grads, strict=True)
+    return f"{len(parameters)} variables", *[_term(k, *_facts(p, g)) for k, (p, g) in enumerate(each)]
+
+
+def _facts(parameter: Parameter, gradient: Gradient) -> tuple[str, str, str, bool]:
+    """Return how messages call a parameter, its library, what gradient it gets, and if all know it."""
+    is_sparse = isinstance(gradient, IndexedSlices)
+    dtype = dtypes.name_of(gradient.values.dtype if isinstance(gradient, IndexedSlices) else gradient.dtype)
+    library = type(parameter.variable.array).__module__
+    return str(parameter), library, f"{'sparse' if is_sparse else 'dense'} {dtype}", parameter.is_synced
+
+
+@lru_cache(10_000)
+def _term(position: int, described: str, library: str, kind: str, is_synced: bool) -> str:
+    seen = "" if is_synced else ", not seen before"
+    return f"variable {position} {described} of {library}, with a {kind} gradient{seen}"
+
+
+@lru_cache(100)
+def _options(hyper: Hyperparameters, is_summed: bool) -> str:
+    return f"{hyper}, gradients {'' if is_summed else 'not '}to be summed"
+
+
+def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
+    """Take a step that all ranks have agreed on."""
+    strategy, parameters, grads, hyper = optimizer._strategy, plan.parameters, plan.gradients, plan.hyper
+    if plan.is_summed and strategy.num_replicas_in_sync > 1:
+        needs_all = (
+            bool(optimizer._gradient_transformers)
+            or hyper.clipnorm is not None
+            or hyper.global_clipnorm is not None
+            or any([p.variable.constraint is not None for p in parameters])
+        )
+        if not needs_all and update_by_bucket(strategy._reduction, parameters, grads, hyper):
+            return
+        grads = strategy._reduction.sums(grads)
+    grads = [_rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
+    if optimizer._gradient_transformers:
+        parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
+    if parameters:
+        _updated(strategy, clipped(by_backend(parameters, grads), hyper), hyper, doing)
+
+
+def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> None:
+    """Update variables; if they have constraints, which may fail on one rank alone, only with all ranks."""
+    parameters = [p for group in groups for p in group.parameters]
+    if all([p.variable.constraint is None for p in parameters]):
+        update(groups, hyper)
+        return
+    journal = Journal(parameters)
+    journal.keep()
+    try:
+        with strategy._announcing(doing):
+            update(groups, hyper)
+        strategy._agree(f"{doing}, after the constraints", ())
+    except BaseException:
+        journal.undo()
+        raise
+
+
+def _rounded(total: Gradient, parameter: Parameter) -> Gradient:
+    """Return a sum in the dtype of its variable; that of halves may exceed what they hold."""
+    dtype = parameter.variable.array.dtype
+    if isinstance(total, IndexedSlices):
+        if total.values.dtype == dtype:
+            return total
+        total = summed_by_row(total)
+        return IndexedSlices(_cast(total.values, dtype), total.indices)
+    return total if total.dtype == dtype else _cast(total, dtype)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    with on_device(array), np.errstate(over="ignore"):
+        return namespace(array).astype(array, dtype)
+
+
+def _transformed(
+    optimizer: "RMSprop", variables: list[Any], grads: list[Gradient], doing: str
+) -> tuple[list[Parameter], list[Gradient]]:
+    """Apply the caller's transformations to copies, since buckets are used again."""
+    strategy = optimizer._strategy
+    with strategy._announcing(doing):
+        pairs = list(zip([_copied(g) for g in grads], variables, strict=True))
+        pairs = optimizer._transformed(pairs, aggregate=False)
+        parameters, grads = optimizer._checked(pairs)
+    strategy._agree(f"{doing}, after the transformers", _terms(parameters, grads))
+    return parameters, grads
+
+
+def _copied(gradient: Gradient) -> Gradient:
+    if isinstance(gradient, IndexedSlices):
+        return gradient
+    with on_device(gradient):
+        return namespace(gradient).asarray(gradient, copy=True)

@@ -1,0 +1,238 @@
+"""Strategies: how the replicas of a program find each other, and what they do together."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.distribute.agreement import Statement
+from rmsprop.distribute.contexts import entering
+from rmsprop.distribute.link import Link
+from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
+from rmsprop.distribute.steps import take
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import described, flatten
+from rmsprop.recording import mapped
+from rmsprop.scopes import entered_strategy
+from rmsprop.variable import Variable, array_of
+
+
+class Strategy:
+    """One replica alone: what `get_strategy` returns outside of all scopes, and the base of all strategies.
+
+    Examples
+    --------
+    >>> from rmsprop import distribute
+    >>> strategy = distribute.Strategy()
+    >>> with strategy.scope():
+    ...     strategy.run(lambda x: x + 1, args=(2,))
+    3
+    """
+
+    shard_state = False
+    _link: Link | None = None
+    _reduction: Reduction
+
+    @property
+    def rank(self) -> int:
+        """The number of this replica, from 0 on."""
+        return 0 if self._link is None else self._link.rank
+
+    @property
+    def num_replicas_in_sync(self) -> int:
+        """The number of replicas whose gradients are summed."""
+        return 1 if self._link is None else self._link.size
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Return the context in which optimizers are made that aggregate over the replicas.
+
+        Examples
+        --------
+        >>> from rmsprop import RMSprop, distribute
+        >>> with distribute.Strategy().scope():
+        ...     optimizer = RMSprop()
+        """
+        return entering(self, is_replica=False)
+
+    def run(self, fn: Callable[..., Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Call a function as a replica, as which gradients may be applied; return its result on this rank.
+
+        Parameters
+        ----------
+        fn : callable
+        args : sequence, optional
+        kwargs : dict, optional
+
+        Raises
+        ------
+        Exception
+            What `fn` raises. The other ranks then raise `ReplicaError` where they next wait for this one.
+        """
+        with entering(self, is_replica=True), self._announcing("strategy.run"):
+            return fn(*args, **({} if kwargs is None else kwargs))
+
+    def reduce(self, reduce_op: str, value: Any, axis: int | None = None) -> Any:
+        """Return the sum or mean of a value over the replicas, and over an axis of theirs if one is given.
+
+        Parameters
+        ----------
+        reduce_op : {"sum", "mean"}
+        value : array, number, or nested list, tuple or dict of these
+        axis : int, optional
+            Of arrays that need not be of the same length on all replicas.
+
+        Raises
+        ------
+        ValueError
+            If `reduce_op` is another word.
+        ReplicaError
+            If the replicas' values do not go together, or one of them is missing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rmsprop import distribute
+        >>> float(distribute.Strategy().reduce("mean", np.array([1.0, 2.0, 6.0]), axis=0))
+        3.0
+        """
+        if axis is None:
+            return self._all_reduce(reduce_op, value)
+        is_mean = _is_mean(reduce_op)
+        local = mapped(lambda x: np.asarray(np.sum(to_host(array_of(x)), axis=axis)), value)
+        totals = self._all_reduce("sum", local)
+        if not is_mean:
+            return totals
+        counts = self._all_reduce("sum", mapped(lambda x: to_host(array_of(x)).shape[axis], value))
+        quotients = iter([a / b for a, b in zip(flatten(totals), flatten(counts), strict=True)])
+        return mapped(lambda x: next(quotients), value)
+
+    def broadcast(self, variables: Any) -> None:
+        """Give variables the values that they have on rank 0.
+
+        An optimizer does so with variables that it has not seen before.
+
+        Parameters
+        ----------
+        variables : array or Variable, or nested list, tuple or dict of these
+
+        Raises
+        ------
+        ReplicaError
+            If the variables differ in number, dtype or shape.
+        """
+        targets = flatten(variables)
+        self._agree("broadcast", [f"variable {k} {described(v)}" for k, v in enumerate(targets)])
+        for target in targets:
+            self._spread(target if isinstance(target, Variable) else Variable.around(target, "array"))
+
+    def check_synced(self, variables: Any) -> None:
+        """Check that variables have the same values, to the bit, on all ranks.
+
+        Parameters
+        ----------
+        variables : array or Variable, or nested list, tuple or dict of these
+
+        Raises
+        ------
+        ReplicaError
+            On all ranks, naming those that differ from rank 0, and in which variable.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rmsprop import distribute
+        >>> distribute.Strategy().check_synced([np.ones(3)])    # of one replica
+        """
+        terms = [
+            f"variable {k} {described(v)} of digest {hashlib.blake2b(_content(v), digest_size=8).hexdigest()}"
+            for k, v in enumerate(flatten(variables))
+        ]
+        self._agree("check_synced", terms)
+
+    def _take(self, optimizer: Any, grads_and_vars: Any, aggregate: bool) -> Variable | None:
+        return take(optimizer, grads_and_vars, aggregate)
+
+    def _agree(self, doing: str, terms: Sequence[str], digest: bytes | None = None) -> None:
+        if self._link is not None:
+            self._link.agree(Statement(doing, tuple(terms)), digest)
+
+    def _announcing(self, doing: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._link is None else self._link.announcing(doing)
+
+    def _certain(self, doing: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._link is None else self._link.certain(doing)
+
+    def _spread(self, target: Variable) -> None:
+        """Give a variable the value of rank 0."""
+        if self._link is None or self._link.size == 1:
+            return
+        own = flattened(target.array)
+        counts = [own.size] + [0] * (self._link.size - 1)
+        value = self._link.gather(own[: counts[self.rank]], counts, "broadcast")
+        target.assign(like(value.reshape(target.shape), target.array))
+
+    def _all_reduce(self, reduce_op: str, value: Any) -> Any:
+        """Return the sum or mean over the replicas; see `rmsprop.distribute.ReplicaContext.all_reduce`."""
+        leaves: list[Any] = []
+        with self._announcing("all_reduce"):
+            is_mean = _is_mean(reduce_op)
+            mapped(lambda leaf: leaves.append(_as_array(leaf)), value)
+        terms = [described_gradient(k, leaf) for k, leaf in enumerate(leaves)]
+        self._agree(f"all_reduce({'mean' if is_mean else 'sum'})", terms)
+        alone = self._link is None or self._link.size == 1
+        sums = leaves if alone else self._reduction.sums(leaves)
+        divisor = self.num_replicas_in_sync if is_mean else 1
+        results = iter([_result(total, leaf, divisor) for total, leaf in zip(sums, leaves, strict=True)])
+        return mapped(lambda leaf: next(results), value)
+
+    def __deepcopy__(self, memo: Any) -> "Strategy":
+        return self  # a connection can't be copied
+
+    def __reduce__(self) -> Any:
+        return entered_strategy, ()  # an unpickled optimizer belongs to the scope that it is in
+
+
+def described_gradient(position: int, value: Any) -> str:
+    """Return how messages call a value that is reduced, with all that the ranks must have in common."""
+    if isinstance(value, IndexedSlices):
+        dtype, shape = dtypes.name_of(value.values.dtype), tuple(value.values.shape[1:])
+        return f"value {position} (rows of {dtype}, shape {shape}, sparse)"
+    return f"value {position} ({dtypes.name_of(value.dtype)}, shape {tuple(value.shape)})"
+
+
+def _is_mean(reduce_op: str) -> bool:
+    """Tell whether an operation is the mean, and not the sum."""
+    name = str(reduce_op).lower()
+    if name not in ("sum", "mean"):
+        raise ValueError(f'reduce_op must be "sum" or "mean"; given {reduce_op!r}.')
+    return name == "mean"
+
+
+def _as_array(value: Any) -> Any:
+    """Return a value in the form in which it can be added up."""
+    value = array_of(value)
+    if isinstance(value, IndexedSlices) or is_array(value):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "iufc":
+        raise TypeError(f"only arrays and numbers can be reduced; given {value!r}.")
+    return array
+
+
+def _result(total: Any, given: Any, divisor: int) -> Any:
+    """Return a sum, or with a divisor a mean, in the dtype of what was given, in memory of its own."""
+    if isinstance(total, IndexedSlices):
+        return IndexedSlices(_result(total.values, given.values, divisor), total.indices, given.dense_shape)
+    xp = namespace(total)
+    with on_device(total), np.errstate(over="ignore"):  # a sum of halves may exceed them
+        mean = total if divisor == 1 else total / divisor
+        is_whole = divisor > 1 and xp.isdtype(given.dtype, "integral")
+        return xp.asarray(mean, dtype=mean.dtype if is_whole else given.dtype, copy=True)
+
+
+def _content(variable: Any) -> bytes:
+    return flattened(array_of(variable)).tobytes()

@@ -1,0 +1,49 @@
+"""Copies of what a step changes before it is certain, to put them back if another rank fails meanwhile."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rmsprop.arrays import is_updated_in_place, on_device
+from rmsprop.parameters import Parameter
+from rmsprop.variable import Variable
+
+
+class Journal:
+    """What variables and slots were; its memory is used again.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self._variables: list[Variable] = [v for p in parameters for v in (p.variable, *p.slots.values())]
+        self._copies: list[Any] | None = None
+
+    def keep(self) -> None:
+        """Copy the present values."""
+        if self._copies is None:
+            self._copies = [_copy(v.array) for v in self._variables]
+            return
+        for k, variable in enumerate(self._variables):
+            if is_updated_in_place(variable.array):
+                with on_device(variable.array):
+                    self._copies[k][...] = variable.array
+            else:
+                self._copies[k] = variable.array
+
+    def undo(self) -> None:
+        """Put the values back that were kept last."""
+        for variable, copy in zip(self._variables, self._copies or (), strict=False):
+            if is_updated_in_place(variable.array):
+                with on_device(copy):
+                    variable.array[...] = copy
+            else:
+                variable.array = copy
+
+
+def _copy(array: Any) -> Any:
+    if not is_updated_in_place(array):
+        return array
+    with on_device(array):
+        return array.copy()

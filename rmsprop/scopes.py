@@ -1,0 +1,32 @@
+"""Which scopes of `rmsprop.distribute` are open: all that an optimizer without replicas has to look at."""
+
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+
+class Context(NamedTuple):
+    """A strategy in use: in its scope, across replicas, or as one of them, in `Strategy.run`."""
+
+    strategy: Any
+    is_replica: bool
+
+
+entered: list[Context] = []
+"""The contexts that have been entered and not left, in any thread."""
+
+current: ContextVar[Context | None] = ContextVar("rmsprop.distribute", default=None)
+
+
+def entered_strategy() -> Any:
+    """Return the strategy of the scope that this thread is in; None where there is none."""
+    context = current.get()
+    return None if context is None else context.strategy
+
+
+def refuse_across_replicas() -> None:
+    """Raise ``RuntimeError`` in a scope, outside of `Strategy.run`."""
+    context = current.get()
+    if context is not None and not context.is_replica:
+        raise RuntimeError(
+            "apply_gradients() cannot be called in a cross-replica context: call it in strategy.run(...)."
+        )

@@ -1,0 +1,76 @@
+"""A program for `mpiexec`: replicas train as one process does that adds up the same gradients.
+
+``training.py STEPS BUCKET_BYTES [clipped]``
+"""
+
+import sys
+
+import numpy as np
+
+import rmsprop
+from rmsprop import IndexedSlices
+from rmsprop.distribute import MPIStrategy
+
+SHAPES = {"w": (20, 30), "b": (7,), "z": (50,), "h": (40,)}
+DTYPES = {"w": np.float64, "b": np.float64, "z": np.complex64, "h": np.float16}
+
+
+def variables(seed):
+    """Return variables, of which each rank draws others, and only those of rank 0 are to count."""
+    rng = np.random.default_rng(seed)
+    dense = {name: rng.standard_normal(shape).astype(DTYPES[name]) for name, shape in SHAPES.items()}
+    return {**dense, "table": rng.standard_normal((30, 4)).astype(np.float32)}
+
+
+def gradients(rank, step):
+    """Return the gradients of a rank: of halves in single precision, of the table for the rows it has used."""
+    rng = np.random.default_rng([rank, step])
+    dense = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    dense["z"] = (dense["z"] * (1 - 2j)).astype(np.complex64)
+    dense["h"] = dense["h"].astype(np.float32)
+    rows = rng.integers(0, 30, rng.integers(0, 5))
+    return {**dense, "table": IndexedSlices(rng.standard_normal((len(rows), 4)).astype(np.float32), rows)}
+
+
+def added(parts):
+    """Return the sum of one variable's gradients, in the order of the ranks."""
+    if isinstance(parts[0], IndexedSlices):
+        return IndexedSlices(np.concatenate([p.values for p in parts]), np.concatenate([p.indices for p in parts]))
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def optimizer(is_clipped):
+    return rmsprop.RMSprop(0.01, momentum=0.9, centered=True, **({"global_clipnorm": 3.0} if is_clipped else {}))
+
+
+def main(steps, bucket_bytes, *options):
+    strategy = MPIStrategy(
+        timeout=60, bucket_bytes=int(bucket_bytes), **{o: True for o in options if o != "clipped"}
+    )
+    is_clipped = "clipped" in options
+    own, alone = variables(strategy.rank), variables(0)
+    with strategy.scope():
+        together = optimizer(is_clipped)
+    single = optimizer(is_clipped)
+
+    def step(number):
+        given = gradients(strategy.rank, number)
+        together.apply_gradients([(given[name], own[name]) for name in own])
+
+    for number in range(int(steps)):
+        strategy.run(step, args=(number,))
+        everyone = [gradients(rank, number) for rank in range(strategy.num_replicas_in_sync)]
+        single.apply_gradients([(added([g[name] for g in everyone]), alone[name]) for name in alone])
+    strategy.check_synced(own)
+    for name in own:
+        np.testing.assert_array_equal(own[name], alone[name], err_msg=name)
+    for mine, expected in zip(together.get_weights(), single.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    print(f"rank {strategy.rank}: the same as one process", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,102 @@
+"""Replicas over MPI: programs of several ranks, started by the mpiexec of the environment."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mpi4py", reason="mpi4py is in the extra 'mpi'")
+
+PROGRAMS = Path(__file__).parent / "replicas"
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Return variables of the environment for ranks: one thread each, and kernels that are compiled once."""
+    cache = tmp_path_factory.getbasetemp().parent / "kernels"
+    one = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {**os.environ, **one, "RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(cache)}
+
+
+@pytest.fixture
+def mpiexec(environment):
+    def run(ranks, program, *arguments):
+        command = [
+            MPIEXEC,
+            "-n",
+            str(ranks),
+            sys.executable,
+            "-W",
+            "error",
+            PROGRAMS / program,
+            *map(str, arguments),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=80, env=environment)
+
+    return run
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("options", [(), ("clipped",)], ids=["", "clipped"])
+def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec, ranks, options):
+    done = mpiexec(ranks, "training.py", 300, 1000, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same as one process") == ranks
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FAULTS = {
+    "raise": r"rank 1: ValueError: the loss is too sad",
+    "exit": r"rank 1 is at the end of the program, rank 0 at step 3",
+    "end": r"rank 1 is at the end of the program, rank 0 at step 3",
+    "os_exit": r"rank 1 of 3 .* was killed, has crashed, or has called os._exit",
+    "kill": r"rank 1 of 3 .* was killed",
+    "hang": r"rank 1 has not answered within 4 s",
+    "shape": r"rank 1 has variable 0 \(float64, shape \(9,\)\)",
+    "dtype": r"rank 1: TypeError: Gradient of variable 0 .* complex128",
+    "fewer": r"rank 1 has 1 variables; rank 0 has 2 variables",
+    "none": r"rank 1: ValueError: No gradients provided",
+    "empty": r"rank 1 has 0 variables; rank 0 has 2 variables",
+    "error in a sum": r"rank 1: MemoryError: no memory left",
+    "stop in a sum": r"rank 1 has not answered within 4 s",
+}
+SILENT = ("os_exit", "kill")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_on_one_rank_ends_the_job_and_the_step_is_applied_on_none(mpiexec, tmp_path, fault):
+    faults = program("faults")
+    begin = time.monotonic()
+    done = mpiexec(3, "faults.py", fault, tmp_path)
+    assert re.search(FAULTS[fault], done.stderr), done.stdout + done.stderr
+    assert done.returncode != 0 or fault == "os_exit"  # for which mpiexec may return what was given
+    assert time.monotonic() - begin < 40  # a hang would take 1,000 s
+    survivors = [0, 2]
+    for rank in survivors:
+        np.testing.assert_array_equal(np.fromfile(tmp_path / str(rank)), state_before_the_fault(faults, 3))
+    if fault not in SILENT:
+        for rank in survivors:
+            assert f"rank {rank}: unchanged by step 3" in done.stderr
+
+
+def state_before_the_fault(faults, ranks):
+    """Return what the variables are after the steps that no rank failed in."""
+    variables = {name: faults.start(name) for name in faults.SIZES}
+    opt = faults.optimizer()
+    for step in range(faults.FAULTY_STEP):
+        sums = [sum(faults.gradient(name, rank, step) for rank in range(ranks)) for name in variables]
+        opt.apply_gradients(zip(sums, variables.values(), strict=True))
+    return np.concatenate([*variables.values()])
