@@ -1,6 +1,6 @@
 """The RMSprop optimizer for NumPy, CuPy and every Array API library, on fused kernels."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
 from rmsprop.indexed_slices import IndexedSlices
@@ -8,6 +8,9 @@ from rmsprop.optimizer import RMSprop
 from rmsprop.tape import GradientTape
 from rmsprop.torch_tape import TorchTape
 from rmsprop.variable import Variable
+
+if TYPE_CHECKING:
+    from rmsprop import distribute
 
 __all__ = ["GradientTape", "IndexedSlices", "RMSprop", "TorchTape", "Variable", "distribute", "schedules"]
 __version__ = "0.1.0"

@@ -116,9 +116,6 @@ class RMSprop(Settings, Weights):
     9.683772
     """
 
-    _strategy: Any = None
-    """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
-
     def __init__(
         self,
         learning_rate: Value = 0.001,

@@ -26,6 +26,8 @@ class Weights:
     """
 
     name: str
+    _strategy: Any = None
+    """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
 
     def __init__(self) -> None:
         self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
@@ -55,9 +57,15 @@ class Weights:
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
+        is_sharded = self._strategy is not None and self._strategy.shard_state
         if self.state_dtype is not None:
+            if is_sharded:
+                raise ValueError(f"state_dtype={self.state_dtype!r} can't be used with shard_state=True.")
             return self._compact(parameter, name)
         dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self.complex_as_real)
+        if is_sharded:
+            slot: Variable = self._strategy._slot(parameter, dtype, self._label(parameter, name))
+            return slot
         return self._slot(parameter, name, parameter.backend.zeros(array, dtype))
 
     def _compact(self, parameter: Parameter, name: str) -> Variable:

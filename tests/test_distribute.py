@@ -33,7 +33,7 @@ assert "mpi4py" not in sys.modules
 def test_the_example_of_the_page_works_word_for_word():
     tf = rmsprop
     optimizer = tf.RMSprop(learning_rate=0.1)
-    vars = [tf.Variable(1.0), tf.Variable([2.0, 3.0])]
+    vars = [tf.Variable(1.0), tf.Variable([2.0, 3.0])]  # noqa: A001 (as on the page)
     with tf.GradientTape() as tape:
         loss = vars[0] ** 2 + (vars[1] ** 2).sum()
     grads = tape.gradient(loss, vars)

@@ -44,9 +44,8 @@ def mpiexec(environment):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("options", [(), ("clipped",)], ids=["", "clipped"])
-def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec, ranks, options):
-    done = mpiexec(ranks, "training.py", 300, 1000, *options)
+def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec, ranks):
+    done = mpiexec(ranks, "training.py", 60, 1000)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the same as one process") == ranks
 
@@ -62,34 +61,31 @@ FAULTS = {
     "raise": r"rank 1: ValueError: the loss is too sad",
     "exit": r"rank 1 is at the end of the program, rank 0 at step 3",
     "end": r"rank 1 is at the end of the program, rank 0 at step 3",
-    "os_exit": r"rank 1 of 3 .* was killed, has crashed, or has called os._exit",
-    "kill": r"rank 1 of 3 .* was killed",
-    "hang": r"rank 1 has not answered within 4 s",
+    "os_exit": r"rank 1 of 2 .* was killed, has crashed, or has called os._exit",
+    "kill": r"rank 1 of 2 .* was killed",
+    "hang": r"rank 1 has not answered within 3 s",
     "shape": r"rank 1 has variable 0 \(float64, shape \(9,\)\)",
     "dtype": r"rank 1: TypeError: Gradient of variable 0 .* complex128",
     "fewer": r"rank 1 has 1 variables; rank 0 has 2 variables",
     "none": r"rank 1: ValueError: No gradients provided",
     "empty": r"rank 1 has 0 variables; rank 0 has 2 variables",
     "error in a sum": r"rank 1: MemoryError: no memory left",
-    "stop in a sum": r"rank 1 has not answered within 4 s",
+    "stop in a sum": r"rank 1 has not answered within 3 s",
+    "stop in an exchange": r"rank 1 has not answered within 3 s",
 }
 SILENT = ("os_exit", "kill")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_on_one_rank_ends_the_job_and_the_step_is_applied_on_none(mpiexec, tmp_path, fault):
-    faults = program("faults")
+    faults, options = program("faults"), ["sharded"] * fault.endswith("exchange")
     begin = time.monotonic()
-    done = mpiexec(3, "faults.py", fault, tmp_path)
+    done = mpiexec(2, "faults.py", fault, tmp_path, *options)
     assert re.search(FAULTS[fault], done.stderr), done.stdout + done.stderr
     assert done.returncode != 0 or fault == "os_exit"  # for which mpiexec may return what was given
     assert time.monotonic() - begin < 40  # a hang would take 1,000 s
-    survivors = [0, 2]
-    for rank in survivors:
-        np.testing.assert_array_equal(np.fromfile(tmp_path / str(rank)), state_before_the_fault(faults, 3))
-    if fault not in SILENT:
-        for rank in survivors:
-            assert f"rank {rank}: unchanged by step 3" in done.stderr
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "0"), state_before_the_fault(faults, 2))
+    assert ("rank 0: unchanged by step 3" in done.stderr) == (fault not in SILENT)
 
 
 def state_before_the_fault(faults, ranks):

@@ -54,7 +54,9 @@ def watch(who: str, claim: str) -> None:
     if not said:
         reason = "ended without a word: it was killed, has crashed, or has called os._exit"
         os.write(1, f"rmsprop: {who} {reason}.\n".encode())
-    if os.fork() == 0:  # the rank need not wait until all others have gone
+    if os.fork() == 0:  # nobody need wait until all others have gone
+        os.close(1)
+        os.close(2)
         time.sleep(3)
         os.unlink(claim)
 

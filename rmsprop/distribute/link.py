@@ -6,7 +6,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, NoReturn
@@ -145,7 +145,7 @@ class Link:
 
     # Waiting
 
-    def wait(self, requests: Sequence[Any], doing: str) -> None:
+    def wait(self, requests: Iterable[Any], doing: str) -> None:
         """Wait until requests are done.
 
         Raises

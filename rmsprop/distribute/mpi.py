@@ -22,6 +22,10 @@ class MPIStrategy(Strategy):
     ----------
     comm : mpi4py.MPI.Comm, optional
         By default ``mpi4py.MPI.COMM_WORLD``. To make a strategy is collective: all its ranks do.
+    shard_state : bool, default False
+        Whether each rank keeps and updates only its share of the slots, one of n equal parts of each variable. The
+        results are the same to the bit. Variables must be NumPy arrays in C order, without constraints.
+        ``get_weights`` and slots' ``numpy()`` gather whole ones: all ranks call them, in the same order.
     timeout : float, default 300.0
         Seconds that a rank waits for the others: longer than the slowest of them takes for its gradients.
     bucket_bytes : int, default 16 MiB
@@ -50,11 +54,19 @@ class MPIStrategy(Strategy):
     array(1)
     """
 
-    def __init__(self, comm: Any = None, *, timeout: float = TIMEOUT, bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(
+        self,
+        comm: Any = None,
+        *,
+        shard_state: bool = False,
+        timeout: float = TIMEOUT,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
         for name, value in (("timeout", timeout), ("bucket_bytes", bucket_bytes)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive; given {value!r}.")
         self._link = Link(_world() if comm is None else comm, timeout)
+        self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop.arrays import Array, namespace, on_device, to_numpy
 from rmsprop.distribute.link import Link
-from rmsprop.distribute.sums import Vector
+from rmsprop.distribute.sums import Shares, Vector
 from rmsprop.indexed_slices import IndexedSlices
 
 KEPT = 8
@@ -26,17 +26,25 @@ class Reduction:
 
     def __init__(self, link: Link, bucket_bytes: int) -> None:
         self.link, self._bucket_bytes = link, bucket_bytes
-        self._vectors: dict[Any, Vector] = {}
+        self._layouts: dict[Any, Any] = {}
 
-    def vector(self, sizes: Sequence[int], dtype: str) -> Vector:
-        """Return the buckets for arrays of these numbers of elements."""
-        key = dtype, tuple(sizes)
-        if key not in self._vectors:
-            length = max(self._bucket_bytes // np.dtype(dtype).itemsize, 1)
-            self._vectors[key] = Vector(self.link, sizes, dtype, length)
-            if len(self._vectors) > KEPT:
-                del self._vectors[next(iter(self._vectors))]
-        return self._vectors[key]
+    def vector(self, sizes: Sequence[int], dtype: Any) -> Vector:
+        """Return the buckets for arrays of these numbers of elements, of which each rank gets all sums."""
+        return self._kept(Vector, sizes, dtype)  # type: ignore[no-any-return]
+
+    def shares(self, sizes: Sequence[int], dtype: Any) -> Shares:
+        """Return the buckets for arrays of which each rank gets the sums of its shares."""
+        return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
+
+    def _kept(self, kind: Any, sizes: Sequence[int], dtype: Any) -> Any:
+        dtype = np.dtype(dtype)
+        key = kind, dtype, tuple(sizes)
+        if key not in self._layouts:
+            length = max(self._bucket_bytes // dtype.itemsize, 1)
+            self._layouts[key] = kind(self.link, sizes, dtype, length)
+            if len(self._layouts) > KEPT:
+                del self._layouts[next(iter(self._layouts))]
+        return self._layouts[key]
 
     def sums(self, values: Sequence[Any]) -> list[Any]:
         """Return the sums of arrays and `IndexedSlices` over the ranks, in the dtype in which they are added up.
@@ -47,7 +55,7 @@ class Reduction:
         dense: dict[str, list[int]] = {}
         for position, value in enumerate(values):
             if isinstance(value, IndexedSlices):
-                sums[position] = self._gathered(value)
+                sums[position] = self.gathered(value)
             else:
                 dense.setdefault(summed_in(value.dtype), []).append(position)
         for dtype, positions in dense.items():
@@ -59,7 +67,7 @@ class Reduction:
                 sums[i] = like(view.reshape(tuple(values[i].shape)), values[i])
         return sums
 
-    def _gathered(self, slices: IndexedSlices) -> IndexedSlices:
+    def gathered(self, slices: IndexedSlices) -> IndexedSlices:
         """Return the rows that all ranks list, in the order of the ranks."""
         values = np.ascontiguousarray(to_host(slices.values))
         indices = np.ascontiguousarray(to_host(slices.indices), np.int64)

@@ -4,25 +4,23 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from rmsprop import dtypes, gradients
-from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.arrays import namespace, on_device
 from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.overlap import update_by_bucket
-from rmsprop.distribute.reduction import summed_by_row
+from rmsprop.distribute.sharded_steps import update_shares
+from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import Journal
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import Group, by_backend, clipped, is_captured, update
-from rmsprop.variable import Variable, array_of
+from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
     from rmsprop.distribute.strategy import Strategy
     from rmsprop.optimizer import RMSprop
-
-HALVES = ("float16", "bfloat16")
 
 
 class Plan(NamedTuple):
@@ -81,21 +79,12 @@ def _planned(optimizer: "RMSprop", given: Any, aggregate: bool) -> Plan | None:
         raise RuntimeError("A step with replicas can't be captured in a graph.")
     is_summed = aggregate and aggregator is None
     if is_summed:
-        grads = [_unrounded(*each) for each in zip(pairs, parameters, grads, strict=True)]
+        grads = [unrounded(pair[0], p, g) for pair, p, g in zip(pairs, parameters, grads, strict=True)]
+    if optimizer._strategy.shard_state:
+        for parameter in parameters:
+            check_shardable(parameter)
     optimizer._prepare(parameters)
     return Plan([variable for _, variable in pairs], parameters, grads, hyper, is_summed)
-
-
-def _unrounded(pair: tuple[Any, Any], parameter: Parameter, checked: Gradient) -> Gradient:
-    """Return the gradient of a half as it was given, if that is more precise, to be rounded only once."""
-    if dtypes.name_of(parameter.dtype) not in HALVES:
-        return checked
-    sparse = isinstance(checked, IndexedSlices)
-    given = array_of(pair[0].values if sparse else pair[0])
-    if not is_array(given) or dtypes.name_of(given.dtype) in HALVES:
-        return checked
-    single = namespace(given).astype(given, namespace(given).float32)
-    return IndexedSlices(single, checked.indices) if isinstance(checked, IndexedSlices) else single
 
 
 def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[str, ...]:
@@ -133,21 +122,28 @@ def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
             or hyper.global_clipnorm is not None
             or any([p.variable.constraint is not None for p in parameters])
         )
+        if not needs_all and strategy.shard_state:
+            update_shares(strategy._reduction, by_backend(parameters, grads)[0], hyper, is_summed=True)
+            return
         if not needs_all and update_by_bucket(strategy._reduction, parameters, grads, hyper):
             return
         grads = strategy._reduction.sums(grads)
-    grads = [_rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
+    grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
-    if parameters:
-        _updated(strategy, clipped(by_backend(parameters, grads), hyper), hyper, doing)
+    groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
+    if strategy.shard_state and groups:
+        update_shares(strategy._reduction, groups[0], hyper, is_summed=False)
+    else:
+        _updated(strategy, groups, hyper, doing)
 
 
 def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> None:
     """Update variables; if they have constraints, which may fail on one rank alone, only with all ranks."""
     parameters = [p for group in groups for p in group.parameters]
     if all([p.variable.constraint is None for p in parameters]):
-        update(groups, hyper)
+        if groups:
+            update(groups, hyper)
         return
     journal = Journal(parameters)
     journal.keep()
@@ -158,22 +154,6 @@ def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, 
     except BaseException:
         journal.undo()
         raise
-
-
-def _rounded(total: Gradient, parameter: Parameter) -> Gradient:
-    """Return a sum in the dtype of its variable; that of halves may exceed what they hold."""
-    dtype = parameter.variable.array.dtype
-    if isinstance(total, IndexedSlices):
-        if total.values.dtype == dtype:
-            return total
-        total = summed_by_row(total)
-        return IndexedSlices(_cast(total.values, dtype), total.indices)
-    return total if total.dtype == dtype else _cast(total, dtype)
-
-
-def _cast(array: Any, dtype: Any) -> Any:
-    with on_device(array), np.errstate(over="ignore"):
-        return namespace(array).astype(array, dtype)
 
 
 def _transformed(

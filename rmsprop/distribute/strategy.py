@@ -3,19 +3,21 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, namespace, on_device
 from rmsprop.distribute.agreement import Statement
+from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.contexts import entering
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
+from rmsprop.distribute.sharding import ShardedSlot, check_shardable
 from rmsprop.distribute.steps import take
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import described, flatten
+from rmsprop.parameters import Parameter, described, flatten
 from rmsprop.recording import mapped
 from rmsprop.scopes import entered_strategy
 from rmsprop.variable import Variable, array_of
@@ -34,6 +36,7 @@ class Strategy:
     """
 
     shard_state = False
+    """Whether each rank keeps its share of the slots only."""
     _link: Link | None = None
     _reduction: Reduction
 
@@ -155,6 +158,13 @@ class Strategy:
 
     def _take(self, optimizer: Any, grads_and_vars: Any, aggregate: bool) -> Variable | None:
         return take(optimizer, grads_and_vars, aggregate)
+
+    def _slot(self, parameter: Parameter, dtype: str, name: str) -> Variable:
+        """Return this rank's share of a new slot, of zeros."""
+        check_shardable(parameter)
+        link, flat = cast("Link", self._link), parameter.variable.array.reshape(-1)
+        start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
+        return ShardedSlot(link, parameter.shape, parameter.backend.zeros(flat[start:stop], dtype), start, name)
 
     def _agree(self, doing: str, terms: Sequence[str], digest: bytes | None = None) -> None:
         if self._link is not None:

@@ -7,6 +7,7 @@ turn gets the same.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Scattered(NamedTuple):
 def scatter(link: Link, bucket: Bucket, source: Array, incoming: Array) -> Scattered:
     """Send each rank its share, and receive this rank's from all others."""
     item, own = source.itemsize, bucket.bounds[link.rank + 1] - bucket.bounds[link.rank]
-    sending = [(b - a) * item for a, b in zip(bucket.bounds, bucket.bounds[1:], strict=False)]
+    sending = [(b - a) * item for a, b in pairwise(bucket.bounds)]
     receiving = [own * item] * link.size
     sending[link.rank] = receiving[link.rank] = 0  # what stays here need not be copied
     begins = [bound * item for bound in bucket.bounds[:-1]]
@@ -57,7 +58,7 @@ def add(link: Link, sent: Scattered, out: Array) -> None:
 def gather(link: Link, bucket: Bucket, values: Array) -> Any:
     """Begin to send this rank's share to all others; return the request."""
     item = values.itemsize
-    sizes = [(b - a) * item for a, b in zip(bucket.bounds, bucket.bounds[1:], strict=False)]
+    sizes = [(b - a) * item for a, b in pairwise(bucket.bounds)]
     begins = [bound * item for bound in bucket.bounds[:-1]]
     return link.comm.Iallgatherv(_mpi_in_place(), raw(values, sizes, begins))
 
@@ -117,6 +118,65 @@ class Vector:
     def _arrived(self, k: int, request: Any) -> int:
         self._link.wait([request], "a sum")
         return k
+
+
+class Shares:
+    """Arrays of one dtype, each divided among the ranks: sums arrive for this rank's shares only.
+
+    Parameters
+    ----------
+    link : Link
+    sizes : sequence of int
+        Numbers of elements.
+    dtype : dtype
+    length : int
+        Elements in a bucket.
+    """
+
+    def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int) -> None:
+        self._link = link
+        self.buckets = buckets.by_owner(sizes, length, link.size)
+        starts = list(buckets.offsets(self.buckets))
+        total = np.empty(starts[-1], dtype)
+        self._parts = [total[a:b] for a, b in pairwise(starts)]
+        bounds = [buckets.shares(size, link.size)[link.rank : link.rank + 2] for size in sizes]
+        ends = np.cumsum([0, *[stop - start for start, stop in bounds]])
+        self._own = np.empty(ends[-1], dtype)
+        self.views = [self._own[a:b] for a, b in pairwise(ends)]
+        largest = max([b.share(link.rank).stop - b.share(link.rank).start for b in self.buckets], default=0)
+        self._incoming = [np.empty(largest * (link.size - 1), dtype) for _ in range(DEPTH)]
+
+    def sum(self, arrays: Sequence[Array]) -> None:
+        """Add up flat arrays over the ranks, into `views`."""
+        scattered: deque[tuple[Array, Scattered]] = deque()
+        begin = 0
+        for k, (bucket, part) in enumerate(zip(self.buckets, self._parts, strict=True)):
+            share = bucket.share(self._link.rank)
+            out = self._own[begin : begin + share.stop - share.start]
+            begin += len(out)
+            buckets.pack(bucket.segments, arrays, part)
+            scattered.append((out, scatter(self._link, bucket, part, self._incoming[k % DEPTH])))
+            if len(scattered) == DEPTH:
+                out, sent = scattered.popleft()
+                add(self._link, sent, out)
+        while scattered:
+            out, sent = scattered.popleft()
+            add(self._link, sent, out)
+
+    def exchange(self, arrays: Sequence[Array]) -> None:
+        """Send this rank's shares of flat arrays to all others, and receive theirs; see `commit`."""
+        requests: deque[Any] = deque()
+        for bucket, part in zip(self.buckets, self._parts, strict=True):
+            buckets.pack(bucket.owned(self._link.rank), arrays, part)
+            requests.append(gather(self._link, bucket, part))
+            if len(requests) == DEPTH:
+                self._link.wait([requests.popleft()], "an exchange of variables")
+        self._link.wait(requests, "an exchange of variables")
+
+    def commit(self, arrays: Sequence[Array]) -> None:
+        """Write what has been received to the arrays."""
+        for bucket, part in zip(self.buckets, self._parts, strict=True):
+            buckets.unpack(bucket.segments, arrays, part)
 
 
 def _mpi_in_place() -> Any:

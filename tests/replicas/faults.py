@@ -1,4 +1,4 @@
-"""A program for `mpiexec` in which something befalls rank 1 at step 3: ``faults.py FAULT FOLDER``.
+"""A program for `mpiexec` in which something befalls rank 1 at step 3: ``faults.py FAULT FOLDER [sharded]``.
 
 Each rank keeps its variables in a file, so that it can be seen afterwards what they were when the rank ended.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import rmsprop
 from rmsprop.distribute import MPIStrategy, ReplicaError
 
-TIMEOUT = 4.0
+TIMEOUT = 3.0
 FAULTY_STEP = 3
 SIZES = {"a": 700, "b": 500}
 
@@ -54,28 +54,29 @@ def befall(fault, pairs, strategy):
         return [(None, variable) for _, variable in pairs]
     if fault == "empty":
         return []
-    interrupt_a_sum(fault, strategy)
+    interrupt(fault, strategy)
     return pairs
 
 
-def interrupt_a_sum(fault, strategy):
-    """Let it happen when some sums have arrived and others have not."""
+def interrupt(fault, strategy):
+    """Let it happen when some sums or variables have arrived and others have not."""
     link, calls = strategy._link, []
+    what = {"sum": "a sum", "exchange": "an exchange of variables"}[fault.rsplit(maxsplit=1)[1]]
     wait = link.wait
 
     def interrupted(requests, doing):
         calls.append(doing)
-        if calls.count("a sum") == 6:
-            if fault == "error in a sum":
+        if calls.count(what) == 3:
+            if fault.startswith("error"):
                 raise MemoryError("no memory left")
-            os.kill(os.getpid(), {"kill in a sum": signal.SIGKILL, "stop in a sum": signal.SIGSTOP}[fault])
+            os.kill(os.getpid(), signal.SIGKILL if fault.startswith("kill") else signal.SIGSTOP)
         wait(requests, doing)
 
     link.wait = interrupted
 
 
-def main(fault, folder):
-    strategy = MPIStrategy(timeout=TIMEOUT, bucket_bytes=1024)
+def main(fault, folder, *options):
+    strategy = MPIStrategy(timeout=TIMEOUT, bucket_bytes=1024, shard_state="sharded" in options)
     path = Path(folder) / f"{strategy.rank}"
     everything = np.memmap(path, np.float64, "w+", shape=sum(SIZES.values()))
     variables = dict(zip(SIZES, np.split(everything, [SIZES["a"]]), strict=True))

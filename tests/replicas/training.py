@@ -1,6 +1,6 @@
 """A program for `mpiexec`: replicas train as one process does that adds up the same gradients.
 
-``training.py STEPS BUCKET_BYTES [clipped]``
+``training.py STEPS BUCKET_BYTES``: without and with clipping by norm, and state that is sharded.
 """
 
 import sys
@@ -46,11 +46,8 @@ def optimizer(is_clipped):
     return rmsprop.RMSprop(0.01, momentum=0.9, centered=True, **({"global_clipnorm": 3.0} if is_clipped else {}))
 
 
-def main(steps, bucket_bytes, *options):
-    strategy = MPIStrategy(
-        timeout=60, bucket_bytes=int(bucket_bytes), **{o: True for o in options if o != "clipped"}
-    )
-    is_clipped = "clipped" in options
+def train(strategy, steps, is_clipped):
+    """Train replicas and a single process; check that they are the same to the bit, slots and all."""
     own, alone = variables(strategy.rank), variables(0)
     with strategy.scope():
         together = optimizer(is_clipped)
@@ -60,7 +57,7 @@ def main(steps, bucket_bytes, *options):
         given = gradients(strategy.rank, number)
         together.apply_gradients([(given[name], own[name]) for name in own])
 
-    for number in range(int(steps)):
+    for number in range(steps):
         strategy.run(step, args=(number,))
         everyone = [gradients(rank, number) for rank in range(strategy.num_replicas_in_sync)]
         single.apply_gradients([(added([g[name] for g in everyone]), alone[name]) for name in alone])
@@ -69,7 +66,40 @@ def main(steps, bucket_bytes, *options):
         np.testing.assert_array_equal(own[name], alone[name], err_msg=name)
     for mine, expected in zip(together.get_weights(), single.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, expected)
-    print(f"rank {strategy.rank}: the same as one process", flush=True)
+    return together, own
+
+
+def move(strategy, source, own):
+    """Load the weights of one optimizer into one of another strategy, and take the same step with both."""
+    with strategy.scope():
+        target = optimizer(is_clipped=False)
+    copies = {name: array.copy() for name, array in own.items()}
+    target.build(copies.values())
+    target.set_weights(source.get_weights())
+    given = gradients(strategy.rank, 10_000)
+    for opt, arrays in ((source, own), (target, copies)):
+        opt.apply_gradients([(given[name], arrays[name]) for name in own])
+    for name in own:
+        np.testing.assert_array_equal(own[name], copies[name], err_msg=name)
+    strategy.check_synced(target.get_weights())
+
+
+def main(steps, bucket_bytes):
+    settings = {"timeout": 60, "bucket_bytes": int(bucket_bytes)}
+    plain, sharded = MPIStrategy(**settings), MPIStrategy(**settings, shard_state=True)
+    trained = {}
+    for strategy in (plain, sharded):
+        for is_clipped in (True, False):
+            trained[strategy] = train(strategy, int(steps), is_clipped)
+    move(plain, *trained[sharded])
+    move(sharded, *trained[plain])
+    whole = sum(w.nbytes for w in trained[plain][0].get_weights()[1:])
+    own = sum(slot.own.nbytes for slot in trained[sharded][0].weights[1:])
+    assert (
+        own * strategy.num_replicas_in_sync
+        < 1.01 * whole + 16 * len(trained[sharded][0].weights) * strategy.num_replicas_in_sync
+    )
+    print(f"rank {plain.rank}: the same as one process", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""Gradients of halves: added up in single precision, and rounded once."""
+
+from typing import Any
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.backends import Gradient
+from rmsprop.distribute.reduction import summed_by_row
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.parameters import Parameter
+from rmsprop.variable import array_of
+
+HALVES = ("float16", "bfloat16")
+
+
+def unrounded(given: Any, parameter: Parameter, checked: Gradient) -> Gradient:
+    """Return the gradient of a half as it was given, if that is more precise than what has been checked."""
+    if dtypes.name_of(parameter.dtype) not in HALVES:
+        return checked
+    array = array_of(given.values if isinstance(given, IndexedSlices) else given)
+    if not is_array(array) or dtypes.name_of(array.dtype) in HALVES:
+        return checked
+    with on_device(array):
+        single = namespace(array).astype(array, namespace(array).float32)
+    return IndexedSlices(single, checked.indices) if isinstance(checked, IndexedSlices) else single
+
+
+def rounded(total: Gradient, parameter: Parameter) -> Gradient:
+    """Return a sum in the dtype of its variable; that of halves may exceed what they hold."""
+    dtype = parameter.variable.array.dtype
+    if isinstance(total, IndexedSlices):
+        if total.values.dtype == dtype:
+            return total
+        total = summed_by_row(total)
+        return IndexedSlices(_cast(total.values, dtype), total.indices)
+    return total if total.dtype == dtype else _cast(total, dtype)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    with on_device(array), np.errstate(over="ignore"):
+        return namespace(array).astype(array, dtype)
