@@ -1,6 +1,7 @@
 """A classifier of handwritten digits with one hidden layer, trained by `RMSprop.minimize`.
 
-python examples/digits.py    # a few seconds
+python examples/digits.py                         # a few seconds
+mpiexec -n 2 python examples/digits.py --mpi      # on two processes, each with half of each batch
 """
 
 import argparse
@@ -45,20 +46,25 @@ def cross_entropy(scores: Any, labels: NDArray[Any]) -> Any:
     return -anp.mean(log_probabilities[anp.arange(len(labels)), labels])
 
 
-def train(x: NDArray[Any], y: NDArray[Any], epochs: int, rng: np.random.Generator) -> list[rmsprop.Variable]:
+def train(
+    x: NDArray[Any], y: NDArray[Any], epochs: int, rng: np.random.Generator, strategy: rmsprop.distribute.Strategy
+) -> list[rmsprop.Variable]:
     """Return trained variables."""
     variables = [*layer(x.shape[1], HIDDEN, rng), *layer(HIDDEN, 10, rng)]
     steps = epochs * (len(x) // BATCH)
-    opt = rmsprop.RMSprop(rmsprop.schedules.CosineDecay(3e-3, decay_steps=steps), momentum=0.9, clipnorm=1.0)
+    with strategy.scope():
+        opt = rmsprop.RMSprop(rmsprop.schedules.CosineDecay(3e-3, decay_steps=steps), momentum=0.9, clipnorm=1.0)
 
     def loss() -> Any:
-        chosen = rng.choice(len(x), BATCH, replace=False)
-        return cross_entropy(logits(x[chosen], variables), y[chosen])
+        batch = rng.choice(len(x), BATCH, replace=False)  # the same on all replicas
+        own = batch[strategy.rank :: strategy.num_replicas_in_sync]
+        # Gradients of the replicas are added up: each counts as much as it has of the batch.
+        return cross_entropy(logits(x[own], variables), y[own]) * (len(own) / BATCH)
 
-    bar = trange(steps)
+    bar = trange(steps, disable=strategy.rank > 0)
     for _ in bar:
         bar.set_postfix(lr=f"{opt.current_learning_rate:.1e}", refresh=False)
-        opt.minimize(loss, variables)
+        strategy.run(opt.minimize, args=(loss, variables))
     return variables
 
 
@@ -67,11 +73,14 @@ def main(argv: Sequence[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description="Train a classifier of handwritten digits with RMSprop.")
     parser.add_argument("--epochs", type=int, default=20, help="passes over the training images")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and division of the images")
+    parser.add_argument("--mpi", action="store_true", help="train on all processes that mpiexec has started")
     settings = parser.parse_args(argv)
+    strategy = rmsprop.distribute.MPIStrategy() if settings.mpi else rmsprop.distribute.get_strategy()
     x_train, x_test, y_train, y_test = load(settings.seed)
-    variables = train(x_train, y_train, settings.epochs, np.random.default_rng(settings.seed))
+    variables = train(x_train, y_train, settings.epochs, np.random.default_rng(settings.seed), strategy)
     accuracy = float(np.mean(np.argmax(logits(x_test, variables), axis=1) == y_test))
-    print(f"accuracy on {len(y_test)} test images: {accuracy:.3f}")
+    if strategy.rank == 0:
+        print(f"accuracy on {len(y_test)} test images: {accuracy:.3f}")
     return accuracy
 
 

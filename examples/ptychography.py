@@ -6,6 +6,7 @@ much light arrives where, but not its phase. That the spots overlap makes up for
     python examples/ptychography.py                     # a quarter of a minute, on one processor core
     python examples/ptychography.py --backend cupy      # the same on a GPU
     python examples/ptychography.py --small             # a few seconds
+    mpiexec -n 2 python examples/ptychography.py --mpi  # each process takes its part of the scan positions
 
 The folder demo_output then holds a figure and the convergence as a table.
 """
@@ -159,25 +160,42 @@ def batches(scan: Scan, count: int, rng: np.random.Generator) -> Iterator[Scan]:
         yield Scan([scan.corners[i] for i in chosen], scan.moduli[chosen])
 
 
-def reconstruct(xp: Any, scan: Scan, obj: Array, probe: Array, epochs: int, seed: int) -> list[Epoch]:
+def part_of(scan: Scan, strategy: rmsprop.distribute.Strategy) -> tuple[Scan, float]:
+    """Return the patterns that this replica looks at, and which fraction of all they are."""
+    first, step = strategy.rank, strategy.num_replicas_in_sync
+    own = Scan(scan.corners[first::step], scan.moduli[first::step])
+    return own, len(own.corners) / len(scan.corners)
+
+
+def reconstruct(
+    xp: Any, scan: Scan, obj: Array, probe: Array, epochs: int, seed: int, strategy: rmsprop.distribute.Strategy
+) -> list[Epoch]:
     """Improve object and probe in place and return the convergence table."""
     rng = np.random.default_rng(seed)
     fourier = xp.asarray(fourier_matrix(len(probe)))
     count = math.ceil(len(scan.corners) / BATCH)
     schedule = rmsprop.schedules.CosineDecay(LEARNING_RATE, decay_steps=epochs * count)
-    opt = rmsprop.RMSprop(schedule, rho=RHO)
+    with strategy.scope():
+        opt = rmsprop.RMSprop(schedule, rho=RHO)
+
+    def step(batch: Scan) -> Array:
+        part, fraction = part_of(batch, strategy)
+        loss, *grads = loss_and_gradients(xp, fourier, obj, probe, part)
+        # Gradients of the replicas are added up: each counts as much as it has of the batch.
+        opt.apply_gradients([(fraction * grads[0], obj), (fraction * grads[1], probe)])
+        return fraction * loss
+
     table = []
-    with tqdm(total=epochs * count) as bar:
+    with tqdm(total=epochs * count, disable=strategy.rank > 0) as bar:
         for epoch in range(1, epochs + 1):
             losses = []
             for batch in batches(scan, count, rng):
                 learning_rate = opt.current_learning_rate
-                loss, object_gradient, probe_gradient = loss_and_gradients(xp, fourier, obj, probe, batch)
-                opt.apply_gradients([(object_gradient, obj), (probe_gradient, probe)])
-                losses.append(loss)
+                losses.append(strategy.run(step, args=(batch,)))
                 bar.update()
             # Only here does a GPU have to be waited for: a loss is not needed earlier than it is shown.
-            table.append(Epoch(epoch, int(opt.iterations), float(sum(losses)) / count, learning_rate))
+            loss = float(strategy.reduce("sum", float(sum(losses)))) / count
+            table.append(Epoch(epoch, int(opt.iterations), loss, learning_rate))
             bar.set_postfix(loss=f"{table[-1].loss:.4g}", lr=f"{learning_rate:.1e}", refresh=False)
     return table
 
@@ -264,6 +282,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--probe", type=int, default=64, help="width of the probe in pixels")
     add("--seed", type=int, default=0, help="of positions, noise and order of the patterns")
     add("--output", type=Path, default=Path("demo_output"), help="folder for figure and table")
+    add("--mpi", action="store_true", help="work on all processes that mpiexec has started")
     add("--small", action="store_true", help="other defaults: 60 epochs, widths 64 and 24")
     if parser.parse_args(argv).small:
         parser.set_defaults(epochs=60, size=64, probe=24)
@@ -273,7 +292,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return settings
 
 
-def demonstrate(xp: Any, settings: argparse.Namespace) -> Result:
+def demonstrate(xp: Any, settings: argparse.Namespace, strategy: rmsprop.distribute.Strategy) -> Result:
     """Simulate the experiment, reconstruct the object, and compare it with the truth."""
     rng, size, n = np.random.default_rng(settings.seed), settings.size, settings.probe
     truth, true_probe = make_object(size, frame=n // 4), make_probe(n, defocus=0.33, astigmatism=0.05)
@@ -283,14 +302,15 @@ def demonstrate(xp: Any, settings: argparse.Namespace) -> Result:
 
     obj, probe = xp.array(start), xp.array(start_probe)
     scan = Scan(scan.corners, xp.asarray(scan.moduli))
-    table = reconstruct(xp, scan, obj, probe, settings.epochs, settings.seed)
+    table = reconstruct(xp, scan, obj, probe, settings.epochs, settings.seed, strategy)
 
     to_numpy = getattr(xp, "asnumpy", np.asarray)
     mask = illuminated(true_probe, scan.corners, size)
     found = align(to_numpy(obj), truth, mask)
     shown = np.where(mask, found, np.nan)
     rows = {"truth": (truth, true_probe), "start": (start, start_probe), "RMSprop": (shown, to_numpy(probe))}
-    write(rows, table, noise, settings.output)
+    if strategy.rank == 0:
+        write(rows, table, noise, settings.output)
     return Result(table[-1].loss, noise, relative_error(found, truth, mask))
 
 
@@ -298,10 +318,12 @@ def main(argv: Sequence[str] | None = None) -> Result:
     """Run the demonstration as the command line asks."""
     settings = parse(argv)
     # The matrices are so small that threads would wait for each other longer than they work.
+    strategy = rmsprop.distribute.MPIStrategy() if settings.mpi else rmsprop.distribute.get_strategy()
     with threadpool_limits(limits=1, user_api="blas"):
-        result = demonstrate(array_module(settings.backend), settings)
-    print(f"loss {result.loss:.4g} (noise alone: {result.noise:.4g})")
-    print(f"relative error of the object {result.object_error:.4f}")
+        result = demonstrate(array_module(settings.backend), settings, strategy)
+    if strategy.rank == 0:
+        print(f"loss {result.loss:.4g} (noise alone: {result.noise:.4g})")
+        print(f"relative error of the object {result.object_error:.4f}")
     return result
 
 

@@ -50,6 +50,29 @@ def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec
     assert done.stdout.count("the same as one process") == ranks
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_a_strategy_keeps_what_it_promises(mpiexec, ranks):
+    done = mpiexec(ranks, "behaviour.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("all promises kept") == ranks
+
+
+def test_two_processes_classify_digits_as_well_as_one(mpiexec):
+    pytest.importorskip("sklearn", reason="the examples need the extra 'demo'")
+    accuracies = [mpiexec(n, PROGRAMS.parents[1] / "examples" / "digits.py", *["--mpi"]).stdout for n in (1, 2)]
+    one, two = (float(re.search(r"test images: ([\d.]+)", text)[1]) for text in accuracies)
+    assert two > 0.95
+    assert abs(one - two) < 0.01
+
+
+def test_ptychography_is_divided_among_processes(mpiexec, tmp_path):
+    pytest.importorskip("skimage", reason="the examples need the extra 'demo'")
+    path = PROGRAMS.parents[1] / "examples" / "ptychography.py"
+    done = mpiexec(2, path, "--mpi", "--small", "--output", tmp_path)
+    assert float(re.search(r"error of the object ([\d.]+)", done.stdout)[1]) < 0.05, done.stderr
+    assert (tmp_path / "ptychography.csv").is_file()
+
+
 def program(name):
     spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

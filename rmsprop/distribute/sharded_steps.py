@@ -45,13 +45,15 @@ def update_shares(reduction: Reduction, group: Group, hyper: Hyperparameters, is
             if not isinstance(gradient, IndexedSlices):
                 gradients[k] = flattened(gradient)[share.start : share.stop]
     parts = [part for k, (g, s) in enumerate(zip(gradients, shares, strict=True)) for part in _parts(k, g, s)]
-    journal = Journal([part.parameter for part in parts])
-    journal.keep()
+    journals = [j for g, s in zip(gradients, shares, strict=True) for j in _journals(g, s, hyper)]
+    for journal in journals:
+        journal.keep()
     try:
         _update(parts, group.factors, hyper)
         arrived = _exchanged(reduction, group.parameters, gradients)
     except BaseException:
-        journal.undo()
+        for journal in journals:
+            journal.undo()
         raise
     for write in arrived:
         write()
@@ -76,6 +78,13 @@ def _parts(position: int, gradient: Any, share: Share) -> list[Part]:
     if not isinstance(gradient, IndexedSlices):
         return [Part(position, share.whole, gradient)]
     return [Part(position, p, rows_of(gradient, block, p.shape)) for block, p in share.blocks]
+
+
+def _journals(gradient: Any, share: Share, hyper: Hyperparameters) -> list[Journal]:
+    """Return what keeps all that a gradient is going to change in a share."""
+    if not isinstance(gradient, IndexedSlices) or not (hyper.lazy or hyper.momentum is not None):
+        return [share.journal]  # all averages decay
+    return [Journal([p], np.unique(rows_of(gradient, block, p.shape).indices)) for block, p in share.blocks]
 
 
 def _update(parts: Sequence[Part], factors: Any, hyper: Hyperparameters) -> None:

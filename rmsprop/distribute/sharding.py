@@ -9,6 +9,7 @@ import numpy as np
 from rmsprop.arrays import Array
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
+from rmsprop.distribute.undo import Journal
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
@@ -93,6 +94,8 @@ class Share(NamedTuple):
     """All of the share, flat, for dense gradients."""
     blocks: list[tuple[Block, Parameter]]
     """The same by rows, for sparse gradients."""
+    journal: Journal
+    """Of all of the share."""
 
 
 def share_of(parameter: Parameter, link: Link) -> Share:
@@ -120,7 +123,8 @@ def _share(parameter: Parameter, link: Link) -> Share:
         begin = block.row * width + block.column
         shape = (block.rows, block.columns) if len(parameter.shape) > 1 else (block.rows,)
         parts.append((block, part(begin, begin + block.rows * block.columns, shape)))
-    return Share(len(parameter.slots), start, stop, part(start, stop, (stop - start,)), parts)
+    whole = part(start, stop, (stop - start,))
+    return Share(len(parameter.slots), start, stop, whole, parts, Journal([whole]))
 
 
 def check_shardable(parameter: Parameter) -> None:

@@ -14,21 +14,24 @@ class Journal:
     Parameters
     ----------
     parameters : sequence of Parameter
+    rows : array of integers, optional
+        The rows that are going to change, if not all.
     """
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Parameter], rows: Any = ...) -> None:
         self._variables: list[Variable] = [v for p in parameters for v in (p.variable, *p.slots.values())]
+        self._rows = rows
         self._copies: list[Any] | None = None
 
     def keep(self) -> None:
         """Copy the present values."""
         if self._copies is None:
-            self._copies = [_copy(v.array) for v in self._variables]
+            self._copies = [_copy(v.array, self._rows) for v in self._variables]
             return
         for k, variable in enumerate(self._variables):
             if is_updated_in_place(variable.array):
                 with on_device(variable.array):
-                    self._copies[k][...] = variable.array
+                    self._copies[k][...] = variable.array[self._rows]
             else:
                 self._copies[k] = variable.array
 
@@ -37,13 +40,13 @@ class Journal:
         for variable, copy in zip(self._variables, self._copies or (), strict=False):
             if is_updated_in_place(variable.array):
                 with on_device(copy):
-                    variable.array[...] = copy
+                    variable.array[self._rows] = copy
             else:
                 variable.array = copy
 
 
-def _copy(array: Any) -> Any:
+def _copy(array: Any, rows: Any) -> Any:
     if not is_updated_in_place(array):
         return array
     with on_device(array):
-        return array.copy()
+        return array[rows].copy()

@@ -1,0 +1,170 @@
+"""How long a step of replicas takes, and what it needs of memory, on any number of ranks."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+BUCKET = 16 * 2**20
+RANKS = (2, 4, 16, 64, 256, 1_000, 10_000)
+ELEMENTS = 16_000_000
+ROWS, WIDTH = 1_000, 16
+
+
+class Machine(NamedTuple):
+    """What the model knows of a machine."""
+
+    latency: float
+    """Seconds for each message that a rank sends."""
+    bandwidth: float
+    """Bytes per second that a rank sends, and receives and adds up meanwhile."""
+    start: float
+    """Seconds of a step that do not depend on ranks or sizes."""
+    update: float
+    """Bytes per second of gradients that are applied."""
+    error: float = math.nan
+    """Of the fitted times, the root mean square of the relative error."""
+
+
+def messages(ranks, total):
+    """Return the number of messages that a rank sends to add up so many bytes."""
+    return 2 * (ranks - 1) * max(math.ceil(total / BUCKET), 1)
+
+
+def moved(ranks, total):
+    """Return the bytes that a rank sends to add up so many bytes, or to add up shares and gather variables."""
+    return 2 * total * (ranks - 1) / ranks
+
+
+def seconds(machine, ranks, total):
+    """Return the time of an aggregation of so many bytes, ranks being on processors of their own."""
+    return (
+        machine.start
+        + machine.latency * (messages(ranks, total) + math.log2(ranks))
+        + moved(ranks, total) / machine.bandwidth
+    )
+
+
+def step(machine, ranks, total, is_sharded=False):
+    """Return the time of a step without overlap."""
+    return seconds(machine, ranks, total) + total / machine.update / (ranks if is_sharded else 1)
+
+
+def sparse_step(machine, ranks, rows, width=WIDTH):
+    """Return the time of a step in which each rank lists so many rows of float32."""
+    total = ranks * rows * (4 * width + 8)
+    return seconds(machine, ranks, 0) + total / machine.bandwidth + total / machine.update
+
+
+def memory(ranks, total, slots=1, is_sharded=False):
+    """Return the bytes of slots, and of the buckets, that a rank needs beside variable and gradient."""
+    share = ranks if is_sharded else 1
+    return slots * total / share, total + 2 * min(BUCKET, total) * (ranks - 1) / ranks
+
+
+def fitted(results, processors):
+    """Return the machine that explains the aggregations measured best, in the mean of relative squares.
+
+    Ranks that share processors are taken to wait for each other: their times count ``processors / ranks`` times.
+    """
+    rows, times = [], []
+    for result in results:
+        ranks = result["ranks"]
+        for each in result["dense"] if ranks > 1 else ():
+            total, crowd = 4 * each["size"], max(1, ranks / processors)
+            rows.append([1, messages(ranks, total) + math.log2(ranks), moved(ranks, total)])
+            times.append(each["sum"] / crowd)
+    matrix = np.array(rows) / np.array(times)[:, None]
+    start, latency, inverse = np.maximum(np.linalg.lstsq(matrix, np.ones(len(times)), rcond=None)[0], 1e-15)
+    error = np.sqrt(np.mean((matrix @ [start, latency, inverse] - 1) ** 2))
+    largest = results[0]["dense"][-1]
+    return Machine(latency, 1 / inverse, start, 4 * largest["size"] / largest["update"], error)
+
+
+def page(results, machine, title):
+    """Return the page of the documentation."""
+    return "\n".join([*_head(title), *_measured(results), *_sparse(results), *_model(machine), ""])
+
+
+def _head(title):
+    return [
+        "# Replicas: measured, and predicted",
+        "",
+        f"Written by `python asv_bench/replicas.py`. {title}; MPICH of the extra `mpi`, shared memory, one thread",
+        "for each rank. Medians, in turn with a bare `Allreduce` of the same bytes in the same job. Four ranks share",
+        "the processors of two: their times say more of waiting than of work.",
+        "",
+    ]
+
+
+def _measured(results):
+    lines = ["## Dense, one float32 array", ""]
+    names = ["ranks", "elements", "`Allreduce` ms", "sum ms", "ratio", "step ms", "hidden", "sharded ms"]
+    lines += _table_head([*names, "sent MB", "slot MB, sharded"])
+    for result in results:
+        for each in result["dense"]:
+            hidden = (each["sum"] + each["update"] - each["plain"]) / min(each["sum"], each["update"])
+            is_alone = result["ranks"] == 1
+            cells = [result["ranks"], f"{each['size']:,}"]
+            cells += ["", "", ""] if is_alone else [_ms(each["allreduce"]), _ms(each["sum"]), _ratio(each)]
+            cells += [_ms(each["plain"]), "" if is_alone else f"{hidden:.0%}", _ms(each["sharded"])]
+            lines.append(_row([*cells, f"{each['sent'][0] / 1e6:.3f}", f"{each['slots'][1] / 1e6:.3f}"]))
+    note = "*hidden*: which part of the shorter of sum and update passes while the other is under way."
+    return [*lines, "", f"{note} It is nothing where there is one bucket of 16 MiB only.", ""]
+
+
+def _sparse(results):
+    lines = ["## Sparse, rows of a float32 table of 1,000,000 × 16", ""]
+    lines += _table_head(["ranks", "rows on each rank", "step ms", "sent MB", "sharded ms", "sent MB"])
+    for result in results:
+        for each in result["sparse"]:
+            cells = [result["ranks"], f"{each['rows']:,}"]
+            for name in ("plain", "sharded"):
+                cells += [_ms(each[name]), f"{each[f'{name} sent'] / 1e6:.3f}"]
+            lines.append(_row(cells))
+    return [*lines, ""]
+
+
+def _model(machine):
+    lines = [
+        "## The model",
+        "",
+        "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes",
+        "`start + latency · (2 (N - 1) · buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered",
+        "directly and gathered around a ring. A step takes the update in addition, which overlap may hide; sharded,",
+        "1/N of it. Sparse, each rank receives the rows of all others. Assumed are processors of one's own, a",
+        "network in which all ranks send at once at full bandwidth, and no rank that is late. Here it was fitted to",
+        f"the sums above, with a relative error of {machine.error:.0%}: start {machine.start * 1e6:.0f} µs, latency",
+        f"{machine.latency * 1e6:.1f} µs, bandwidth {machine.bandwidth / 1e9:.2f} GB/s, update",
+        f"{machine.update / 1e9:.2f} GB/s of gradients. Beyond 4 ranks everything is extrapolated: for a cluster, put",
+        "its own latency and bandwidth into `asv_bench/replica_model.py`.",
+        "",
+        f"For {ELEMENTS:,} elements of float32, and {ROWS:,} rows × {WIDTH} on each rank:",
+        "",
+        *_table_head(
+            ["ranks", "plain ms", "sharded ms", "sparse ms", "slot MB", "slot MB, sharded", "buckets MB"]
+        ),
+    ]
+    total = 4 * ELEMENTS
+    for ranks in RANKS:
+        slots, buffers = memory(ranks, total)
+        times = step(machine, ranks, total), step(machine, ranks, total, True), sparse_step(machine, ranks, ROWS)
+        sizes = slots, memory(ranks, total, is_sharded=True)[0], buffers
+        lines.append(_row([f"{ranks:,}", *map(_ms, times), *[f"{size / 1e6:.3g}" for size in sizes]]))
+    return lines
+
+
+def _ratio(each):
+    return f"{each['sum'] / each['allreduce']:.2f}"
+
+
+def _ms(time):
+    return f"{1e3 * time:.3g}"
+
+
+def _row(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _table_head(names):
+    return [_row(names), _row(["--:"] * len(names))]

@@ -1,0 +1,173 @@
+"""A program for `mpiexec` that checks on each rank what a strategy promises."""
+
+import copy
+
+import numpy as np
+
+import rmsprop
+from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context
+
+
+def raised(kind, function, *arguments):
+    """Return the message of the error that a function raises."""
+    try:
+        function(*arguments)
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__} on this rank")
+
+
+def all_reduce_keeps_structures_and_dtypes(strategy):
+    rank, n = strategy.rank, strategy.num_replicas_in_sync
+    rows = IndexedSlices(np.full((1, 2), rank + 1.0), np.array([rank]))
+
+    def reduced(op):
+        value = {"a": [np.full(3, rank, np.float16), rank], "b": rows, "c": np.ones(2) * 1j}
+        return get_replica_context().all_reduce(op, value)
+
+    total, mean = strategy.run(reduced, ("sum",)), strategy.run(reduced, ("mean",))
+    assert total["a"][0].dtype == np.float16
+    assert total["a"][1] == sum(range(n))
+    np.testing.assert_array_equal(total["b"].indices, np.arange(n))
+    np.testing.assert_array_equal(total["b"].values[:, 0], np.arange(n) + 1.0)
+    np.testing.assert_array_equal(total["c"], [n * 1j] * 2)
+    assert mean["a"][1] == sum(range(n)) / n
+    assert strategy.reduce("mean", np.arange(rank + 1), axis=0) == sum(r * (r + 1) / 2 for r in range(n)) / sum(
+        r + 1 for r in range(n)
+    )
+
+
+def the_callers_own_sum_gives_the_same_as_the_strategys(strategy):
+    v, w = (Variable([1.0, 2.0]) for _ in range(2))
+    with strategy.scope():
+        opt, other = RMSprop(0.1), RMSprop(0.1)
+    grads = [np.array([strategy.rank + 1.0, 1.0], np.float32)]
+
+    def step():
+        summed = get_replica_context().all_reduce("sum", grads)
+        opt.apply_gradients(zip(summed, [v], strict=True), experimental_aggregate_gradients=False)
+        other.apply_gradients(zip(grads, [w], strict=True))
+
+    strategy.run(step)
+    np.testing.assert_array_equal(v.numpy(), w.numpy())
+
+
+def halves_are_added_up_in_single_precision(strategy):
+    n = strategy.num_replicas_in_sync
+    with strategy.scope():
+        opt = RMSprop(rho=0.0)
+    v, table = np.ones(1, np.float16), np.ones((2, 1), np.float16)
+    small = np.full(1, 2.0**-24 / n, np.float32)  # of which a half knows nothing, but of their sum
+    strategy.run(opt.apply_gradients, ([(small, v), (IndexedSlices(small[:, None], np.array([1])), table)],))
+    assert opt.get_slot(v, "rms").numpy()[0] == 2.0**-48
+    assert opt.get_slot(table, "rms").numpy()[1, 0] == 2.0**-48
+
+
+def an_error_on_one_rank_is_one_on_all_after_which_they_can_go_on(strategy):
+    v = np.ones(3)
+    with strategy.scope():
+        opt = RMSprop(0.1)
+    opt.apply_gradients([(v, v)])
+    before, mine = v.copy(), strategy.rank == 1
+    gradient = np.ones(4) if mine else np.ones(3)
+    message = raised(ValueError if mine else ReplicaError, strategy.run, opt.apply_gradients, ([(gradient, v)],))
+    assert "shape (4,)" in message
+    message = raised(ReplicaError, opt.apply_gradients, [(v, v), (np.ones(1), np.ones(1))] if mine else [(v, v)])
+    assert "rank 1 has 2 variables; rank 0 has 1 variables" in message
+    opt.rho = 0.5 if mine else 0.9
+    assert "rho=0.5" in raised(ReplicaError, opt.apply_gradients, [(v, v)])
+    opt.rho = 0.9
+    assert (v == before).all()
+    assert int(opt.iterations) == 1
+    opt.apply_gradients([(v, v)])
+    strategy.check_synced([v])
+
+
+def a_constraint_or_a_transformer_that_fails_on_one_rank_undoes_the_step_on_all(strategy):
+    def failing(x):
+        if strategy.rank == 1:
+            raise ZeroDivisionError("not here")
+        return x
+
+    v = Variable([1.0, 2.0], constraint=failing)
+    with strategy.scope():
+        constrained, transformed = RMSprop(0.1), RMSprop(0.1, gradient_transformers=[failing])
+    kind = ZeroDivisionError if strategy.rank == 1 else ReplicaError
+    w = np.ones(2)
+    for opt, variable in ((constrained, v), (transformed, w)):
+        before = np.array(variable)
+        given = [(np.ones(2, before.dtype), variable)]
+        assert "not here" in raised(kind, strategy.run, opt.apply_gradients, (given,))
+        np.testing.assert_array_equal(np.array(variable), before)
+        np.testing.assert_array_equal(opt.get_slot(variable, "rms").numpy(), 0)
+        assert int(opt.iterations) == 0
+
+
+def variables_begin_with_the_values_of_rank_0_and_differences_are_named(strategy):
+    v, w = np.full(2, strategy.rank), np.full((2, 2), float(strategy.rank))
+    message = raised(ReplicaError, strategy.check_synced, [np.ones(2), w])
+    assert "rank 1 has variable 1 (float64, shape (2, 2))" in message
+    strategy.broadcast([v, w])
+    strategy.check_synced([v, w])
+    assert v[0] == w[0, 0] == 0
+
+
+def a_copy_of_the_optimizer_goes_on_together(strategy):
+    v = np.ones(2)
+    with strategy.scope():
+        opt = RMSprop(0.1)
+    opt.apply_gradients([(v, v)])
+    twin = copy.deepcopy(opt)
+    twin.apply_gradients([(np.full(2, float(strategy.rank)), v)])
+    strategy.check_synced([v, *twin.get_weights()])
+
+
+def other_libraries_and_strides_are_reduced_too(strategy):
+    import array_api_strict as xp
+
+    n = strategy.num_replicas_in_sync
+    with strategy.scope():
+        opt = RMSprop(rho=0.0)
+    v, w = Variable(xp.ones((2, 2))), np.ones((4, 6))[::2, ::-3]
+    gradient = xp.reshape(xp.arange(4, dtype=xp.float64), (2, 2))
+    opt.apply_gradients([(gradient, v), (np.arange(4.0).reshape(2, 2).T, w)])
+    np.testing.assert_array_equal(opt.get_slot(v, "rms").numpy(), [[0, n**2], [4 * n**2, 9 * n**2]])
+    np.testing.assert_array_equal(opt.get_slot(w, "rms").numpy(), [[0, 4 * n**2], [n**2, 9 * n**2]])
+
+
+def sharded_state_says_what_it_does_not_take(strategy):
+    sharded = MPIStrategy(shard_state=True, timeout=30)
+    with sharded.scope():
+        opt = RMSprop()
+    assert "C order" in raised(ValueError, opt.apply_gradients, [(np.ones((2, 2)), np.ones((2, 2)).T)])
+    constrained = Variable([1.0], constraint=abs)
+    assert "constraints" in raised(ValueError, opt.build, [constrained])
+    v, nothing, one = np.ones(3), np.ones((0, 2)), np.ones(())
+    opt.apply_gradients([(v, v), (nothing, nothing), (one, one)])
+    assert "get_weights" in raised(TypeError, copy.deepcopy, opt)
+    assert opt.get_slot(v, "rms").shape == (3,)
+    assert opt.get_slot(v, "rms").own.size < 3
+
+
+def main():
+    strategy = MPIStrategy(timeout=30, bucket_bytes=64)
+    for check in (
+        all_reduce_keeps_structures_and_dtypes,
+        the_callers_own_sum_gives_the_same_as_the_strategys,
+        halves_are_added_up_in_single_precision,
+        an_error_on_one_rank_is_one_on_all_after_which_they_can_go_on,
+        a_constraint_or_a_transformer_that_fails_on_one_rank_undoes_the_step_on_all,
+        variables_begin_with_the_values_of_rank_0_and_differences_are_named,
+        a_copy_of_the_optimizer_goes_on_together,
+        other_libraries_and_strides_are_reduced_too,
+        sharded_state_says_what_it_does_not_take,
+    ):
+        check(strategy)
+        print(f"rank {strategy.rank}: {check.__name__}", flush=True)
+    assert rmsprop.distribute.has_strategy() is False
+    print(f"rank {strategy.rank}: all promises kept", flush=True)
+
+
+if __name__ == "__main__":
+    main()
