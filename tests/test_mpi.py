@@ -73,6 +73,17 @@ def test_ptychography_is_divided_among_processes(mpiexec, tmp_path):
     assert (tmp_path / "ptychography.csv").is_file()
 
 
+@pytest.mark.gpu
+def test_gradients_on_gpus_are_added_up_by_mpi_and_by_nccl(mpiexec):
+    cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    done = mpiexec(2, "on_gpu.py")
+    assert done.stdout.count("as on the host") == 2, done.stderr
+    if "NCCL is there" not in done.stdout:  # then there is a stand-in for it, which records, and fails in the end
+        assert done.stdout.count("the error was seen") == 2, done.stderr
+
+
 def program(name):
     spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""Data-parallel training over MPI, in the form of ``tf.distribute``.
+"""Data-parallel training over MPI and NCCL, in the form of ``tf.distribute``.
 
 Examples
 --------
@@ -31,10 +31,12 @@ from rmsprop.distribute.contexts import (
 )
 from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.mpi import MPIStrategy
+from rmsprop.distribute.nccl import NCCLStrategy
 from rmsprop.distribute.strategy import Strategy
 
 __all__ = [
     "MPIStrategy",
+    "NCCLStrategy",
     "ReplicaContext",
     "ReplicaError",
     "Strategy",

@@ -29,6 +29,8 @@ Array = np.ndarray[Any, Any]
 
 links: list["Link"] = []
 """Those that the end of the program has to be told."""
+guardians: list[Guardian] = []
+"""The one of this process, once there is a link."""
 
 
 class Link:
@@ -47,7 +49,6 @@ class Link:
         self._broken: str | None = None
         self._alarms: dict[int, str] = {}
         self._kept: list[Any] = []
-        self._guardian: Guardian | None = None
         self.comm = comm
         if self.size > 1:
             _install()
@@ -56,7 +57,7 @@ class Link:
             self.wait([request], "the start")
             token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
             who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {socket.gethostname()})"
-            self._guardian = Guardian(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
+            _guard(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
 
     # Agreement
 
@@ -212,13 +213,11 @@ class Link:
             self.agree(Statement("the end of the program"))
         except ReplicaError as error:
             print(f"rmsprop: rank {self.rank} of {self.size} has left: {error}", file=sys.stderr, flush=True)
-        if self._guardian is not None:
-            self._guardian.farewell()
 
     def abort(self, reason: str) -> NoReturn:
         """End the job on all ranks."""
-        if self._guardian is not None:
-            self._guardian.farewell(is_failing=True)
+        for guardian in guardians:
+            guardian.farewell(is_failing=True)
         print(f"rmsprop: rank {self.rank} of {self.size} ends the job: {reason}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         self.comm.Abort(1)
@@ -252,6 +251,11 @@ def _install() -> None:
     atexit.register(_leave_all)
 
 
+def _guard(who: str, claim: str) -> None:
+    if not guardians:
+        guardians.append(Guardian(who, claim))
+
+
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     _previous_hook(kind, error, trace)
     for link in list(links):
@@ -261,6 +265,8 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> No
 def _leave_all() -> None:
     for link in list(links):
         link.leave()
+    for guardian in guardians:
+        guardian.farewell()
 
 
 _previous_hook = sys.excepthook

@@ -62,17 +62,23 @@ class MPIStrategy(Strategy):
         timeout: float = TIMEOUT,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        for name, value in (("timeout", timeout), ("bucket_bytes", bucket_bytes)):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive; given {value!r}.")
-        self._link = Link(_world() if comm is None else comm, timeout)
+        checked(timeout=timeout, bucket_bytes=bucket_bytes)
+        self._link = Link(world() if comm is None else comm, timeout)
         self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes)
 
 
-def _world() -> Any:
+def checked(**settings: float) -> None:
+    """Raise ``ValueError`` for settings that are not positive."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive; given {value!r}.")
+
+
+def world() -> Any:
+    """Return the communicator of all ranks."""
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise ImportError('MPIStrategy needs mpi4py: pip install "rmsprop[mpi]".') from error
+        raise ImportError('strategies need mpi4py: pip install "rmsprop[mpi]".') from error
     return MPI.COMM_WORLD

@@ -52,20 +52,27 @@ class Reduction:
         NumPy arrays lie in the buckets, and are valid until the next sum.
         """
         sums: list[Any] = list(values)
-        dense: dict[str, list[int]] = {}
+        dense: dict[Any, list[int]] = {}
         for position, value in enumerate(values):
             if isinstance(value, IndexedSlices):
                 sums[position] = self.gathered(value)
             else:
-                dense.setdefault(summed_in(value.dtype), []).append(position)
-        for dtype, positions in dense.items():
-            flat = [flattened(values[i]) for i in positions]
-            vector = self.vector([array.size for array in flat], dtype)
-            for _ in vector.sums(flat):
-                pass
-            for i, view in zip(positions, vector.views, strict=True):
-                sums[i] = like(view.reshape(tuple(values[i].shape)), values[i])
+                dense.setdefault((summed_in(value.dtype), type(value)), []).append(position)
+        for (dtype, _), positions in dense.items():
+            totals = self.dense(dtype, [values[i] for i in positions])
+            for i, total in zip(positions, totals, strict=True):
+                sums[i] = total
         return sums
+
+    def dense(self, dtype: str, arrays: Sequence[Any]) -> list[Any]:
+        """Return the sums of arrays of one library; those of NumPy lie in the buckets."""
+        flat = [flattened(array) for array in arrays]
+        vector = self.vector([array.size for array in flat], dtype)
+        for _ in vector.sums(flat):
+            pass
+        return [
+            like(view.reshape(tuple(array.shape)), array) for view, array in zip(vector.views, arrays, strict=True)
+        ]
 
     def gathered(self, slices: IndexedSlices) -> IndexedSlices:
         """Return the rows that all ranks list, in the order of the ranks."""
@@ -84,8 +91,16 @@ def summed_in(dtype: Any) -> str:
 
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
-    """Return an array as one of NumPy, without a copy where it is one."""
-    return array if isinstance(array, np.ndarray) else to_numpy(array)
+    """Return an array as one of NumPy, without a copy where it is one; from a GPU through pinned memory."""
+    if isinstance(array, np.ndarray):
+        return array
+    if namespace(array).__name__.endswith("cupy"):
+        import cupyx
+
+        with array.device:
+            pinned: np.ndarray[Any, Any] = cupyx.empty_pinned(array.shape, array.dtype)  # of CuPy's pool
+            return array.get(out=pinned)  # type: ignore[no-any-return]
+    return to_numpy(array)
 
 
 def flattened(array: Array) -> np.ndarray[Any, Any]:
