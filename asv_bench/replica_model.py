@@ -90,27 +90,32 @@ def _head(title):
     return [
         "# Replicas: measured, and predicted",
         "",
-        f"Written by `python asv_bench/replicas.py`. {title}; MPICH of the extra `mpi`, shared memory, one thread",
-        "for each rank. Medians, in turn with a bare `Allreduce` of the same bytes in the same job. Four ranks share",
-        "the processors of two: their times say more of waiting than of work.",
+        f"Written by `python asv_bench/replicas.py`. {title}; MPICH of the extra `mpi`, shared",
+        "memory, one thread for each rank. Medians, in turn with a bare `Allreduce` of the same bytes in the same job.",
+        "Four ranks on two processors: their times say more of waiting than of work.",
         "",
     ]
 
 
 def _measured(results):
     lines = ["## Dense, one float32 array", ""]
-    names = ["ranks", "elements", "`Allreduce` ms", "sum ms", "ratio", "step ms", "hidden", "sharded ms"]
-    lines += _table_head([*names, "sent MB", "slot MB, sharded"])
+    names = ["ranks", "elements", "`Allreduce` ms", "sum ms", "ratio", "step ms", "with overlap ms", "hidden"]
+    lines += _table_head([*names, "sharded ms", "sent MB", "slot MB", "slot MB, sharded"])
     for result in results:
         for each in result["dense"]:
-            hidden = (each["sum"] + each["update"] - each["plain"]) / min(each["sum"], each["update"])
-            is_alone = result["ranks"] == 1
+            hidden = (each["sum"] + each["update"] - each["overlap"]) / min(each["sum"], each["update"])
+            has_buckets = result["ranks"] > 1 and 4 * each["size"] > BUCKET
             cells = [result["ranks"], f"{each['size']:,}"]
-            cells += ["", "", ""] if is_alone else [_ms(each["allreduce"]), _ms(each["sum"]), _ratio(each)]
-            cells += [_ms(each["plain"]), "" if is_alone else f"{hidden:.0%}", _ms(each["sharded"])]
-            lines.append(_row([*cells, f"{each['sent'][0] / 1e6:.3f}", f"{each['slots'][1] / 1e6:.3f}"]))
-    note = "*hidden*: which part of the shorter of sum and update passes while the other is under way."
-    return [*lines, "", f"{note} It is nothing where there is one bucket of 16 MiB only.", ""]
+            cells += (
+                ["", "", ""] if result["ranks"] == 1 else [_ms(each["allreduce"]), _ms(each["sum"]), _ratio(each)]
+            )
+            cells += [_ms(each["plain"]), _ms(each["overlap"]), f"{hidden:.0%}" if has_buckets else ""]
+            cells += [_ms(each["sharded"]), *[f"{n / 1e6:.3f}" for n in (each["sent"][0], *each["slots"][:2])]]
+            lines.append(_row(cells))
+    note = (
+        "*hidden*: which part of the shorter of sum and update passes while the other is under way; negative where"
+    )
+    return [*lines, "", note, "the copies for the case of a failure take longer than what is hidden.", ""]
 
 
 def _sparse(results):
@@ -131,13 +136,15 @@ def _model(machine):
         "",
         "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes",
         "`start + latency · (2 (N - 1) · buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered",
-        "directly and gathered around a ring. A step takes the update in addition, which overlap may hide; sharded,",
-        "1/N of it. Sparse, each rank receives the rows of all others. Assumed are processors of one's own, a",
-        "network in which all ranks send at once at full bandwidth, and no rank that is late. Here it was fitted to",
-        f"the sums above, with a relative error of {machine.error:.0%}: start {machine.start * 1e6:.0f} µs, latency",
-        f"{machine.latency * 1e6:.1f} µs, bandwidth {machine.bandwidth / 1e9:.2f} GB/s, update",
+        "directly, and gathered around a ring. A step takes the update in addition; sharded, 1/N of it. Sparse, each",
+        "rank receives the rows of all others. Assumed are processors of one's own, a network in which all ranks send",
+        "at once at full bandwidth, and no rank that is late. The agreement before each step is part of *latency*.",
+        "",
+        f"Fitted to the sums above, with a relative error of {machine.error:.0%}: start {machine.start * 1e6:.0f} µs,",
+        f"latency {machine.latency * 1e6:.1f} µs, bandwidth {machine.bandwidth / 1e9:.2f} GB/s; the update takes",
         f"{machine.update / 1e9:.2f} GB/s of gradients. Beyond 4 ranks everything is extrapolated: for a cluster, put",
-        "its own latency and bandwidth into `asv_bench/replica_model.py`.",
+        "its own latency and bandwidth into `asv_bench/replica_model.py`. What it shows of thousands of ranks: sums by",
+        "direct messages are limited by latency there, and want larger buckets (`bucket_bytes`).",
         "",
         f"For {ELEMENTS:,} elements of float32, and {ROWS:,} rows × {WIDTH} on each rank:",
         "",

@@ -79,7 +79,7 @@ class Link:
             raise ReplicaError(self._broken)
         is_good = statement.error is None
         record = (digest or statement.digest()) + bytes([is_good])
-        records = self._gathered(np.frombuffer(record, np.uint8), statement.doing)
+        records = self.gathered(np.frombuffer(record, np.uint8), statement.doing)
         if is_good and (records == records[0]).all():
             return
         texts = self.exchange(statement.text().encode(), statement.doing)
@@ -121,13 +121,13 @@ class Link:
 
     def exchange(self, message: bytes, doing: str) -> list[bytes]:
         """Return the messages of all ranks, of any lengths."""
-        counts = self._gathered(np.array([len(message)], np.int64), doing)[:, 0]
+        counts = self.gathered(np.array([len(message)], np.int64), doing)[:, 0]
         pieces = self.gather(np.frombuffer(message, np.uint8), counts, doing)
         return [piece.tobytes() for piece in np.split(pieces, np.cumsum(counts)[:-1])]
 
     def counts(self, own: Sequence[int], doing: str) -> Array:
         """Return the whole numbers of all ranks, a row for each."""
-        return self._gathered(np.array(own, np.int64), doing)
+        return self.gathered(np.array(own, np.int64), doing)
 
     def gather(self, own: Array, counts: Sequence[int] | Array, doing: str) -> Array:
         """Return what the ranks have, end to end; `counts` are numbers of elements of the first axis."""
@@ -137,7 +137,8 @@ class Link:
         self.wait([self.comm.Iallgatherv(raw(own), raw(everything, sizes, starts(sizes)))], doing)
         return everything
 
-    def _gathered(self, own: Array, doing: str) -> Array:
+    def gathered(self, own: Array, doing: str) -> Array:
+        """Return arrays of the same shape of all ranks, one row for each."""
         if self.size == 1:
             return own[None].copy()
         everything = np.empty((self.size, *own.shape), own.dtype)

@@ -125,7 +125,7 @@ def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
         if not needs_all and strategy.shard_state:
             update_shares(strategy._reduction, by_backend(parameters, grads)[0], hyper, is_summed=True)
             return
-        if not needs_all and update_by_bucket(strategy._reduction, parameters, grads, hyper):
+        if not needs_all and strategy.overlap and update_by_bucket(strategy._reduction, parameters, grads, hyper):
             return
         grads = strategy._reduction.sums(grads)
     grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]

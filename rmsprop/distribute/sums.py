@@ -21,6 +21,9 @@ Array = np.ndarray[Any, Any]
 DEPTH = 2
 """Buckets that are under way at once in each of the two halves of a sum."""
 
+AT_ONCE = 2**17
+"""Bytes of all ranks together up to which each rank receives everything, and adds up all of it."""
+
 
 class Scattered(NamedTuple):
     """A bucket of which the shares are on their way to those who add them up."""
@@ -96,6 +99,10 @@ class Vector:
 
         Between one and the next, others are under way.
         """
+        if len(self.buckets) == 1 and self.total.nbytes * self._link.size <= AT_ONCE:
+            self._sum_at_once(arrays)
+            yield 0
+            return
         scattered: deque[tuple[int, Scattered]] = deque()
         gathered: deque[tuple[int, Any]] = deque()
         for k, bucket in enumerate(self.buckets):
@@ -110,6 +117,14 @@ class Vector:
             gathered.append(self._added(*scattered.popleft()))
         while gathered:
             yield self._arrived(*gathered.popleft())
+
+    def _sum_at_once(self, arrays: Sequence[Array]) -> None:
+        """Add up so little that it is faster to send everything to all, once."""
+        own = buckets.packed(self.buckets[0], arrays, self.total)
+        first, *others = self._link.gathered(own, "a sum")
+        self.total[...] = first
+        for each in others:
+            self.total += each
 
     def _added(self, k: int, sent: Scattered) -> tuple[int, Any]:
         add(self._link, sent, self.part(k)[sent.bucket.share(self._link.rank)])

@@ -76,7 +76,9 @@ def interrupt(fault, strategy):
 
 
 def main(fault, folder, *options):
-    strategy = MPIStrategy(timeout=TIMEOUT, bucket_bytes=1024, shard_state="sharded" in options)
+    strategy = MPIStrategy(
+        timeout=TIMEOUT, bucket_bytes=1024, shard_state="sharded" in options, overlap="sharded" not in options
+    )
     path = Path(folder) / f"{strategy.rank}"
     everything = np.memmap(path, np.float64, "w+", shape=sum(SIZES.values()))
     variables = dict(zip(SIZES, np.split(everything, [SIZES["a"]]), strict=True))
