@@ -1,6 +1,7 @@
 """How long a step of replicas takes, and what it needs of memory, on any number of ranks."""
 
 import math
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -87,14 +88,12 @@ def page(results, machine, title):
 
 
 def _head(title):
-    return [
-        "# Replicas: measured, and predicted",
-        "",
-        f"Written by `python asv_bench/replicas.py`. {title}; MPICH of the extra `mpi`, shared",
-        "memory, one thread for each rank. Medians, in turn with a bare `Allreduce` of the same bytes in the same job.",
-        "Four ranks on two processors: their times say more of waiting than of work.",
-        "",
-    ]
+    text = (
+        f"Written by `python asv_bench/replicas.py`. {title}; MPICH of the extra `mpi`, shared memory,"
+        " one thread for each rank. Medians, in turn with a bare `Allreduce` of the same bytes in the"
+        " same job. Four ranks on two processors: their times say more of waiting than of work."
+    )
+    return ["# Replicas: measured, and predicted", "", textwrap.fill(text, 115), ""]
 
 
 def _measured(results):
@@ -131,27 +130,25 @@ def _sparse(results):
 
 
 def _model(machine):
-    lines = [
-        "## The model",
-        "",
-        "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes",
-        "`start + latency · (2 (N - 1) · buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered",
-        "directly, and gathered around a ring. A step takes the update in addition; sharded, 1/N of it. Sparse, each",
-        "rank receives the rows of all others. Assumed are processors of one's own, a network in which all ranks send",
-        "at once at full bandwidth, and no rank that is late. The agreement before each step is part of *latency*.",
-        "",
-        f"Fitted to the sums above, with a relative error of {machine.error:.0%}: start {machine.start * 1e6:.0f} µs,",
-        f"latency {machine.latency * 1e6:.1f} µs, bandwidth {machine.bandwidth / 1e9:.2f} GB/s; the update takes",
-        f"{machine.update / 1e9:.2f} GB/s of gradients. Beyond 4 ranks everything is extrapolated: for a cluster, put",
-        "its own latency and bandwidth into `asv_bench/replica_model.py`. What it shows of thousands of ranks: sums by",
-        "direct messages are limited by latency there, and want larger buckets (`bucket_bytes`).",
-        "",
-        f"For {ELEMENTS:,} elements of float32, and {ROWS:,} rows × {WIDTH} on each rank:",
-        "",
-        *_table_head(
-            ["ranks", "plain ms", "sharded ms", "sparse ms", "slot MB", "slot MB, sharded", "buckets MB"]
-        ),
-    ]
+    formula = (
+        "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes `start + latency · (2 (N - 1) "
+        "· buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered directly, and "
+        "gathered around a ring. A step takes the update in addition; sharded, 1/N of it. Sparse, "
+        "each rank receives the rows of all others. Assumed are processors of one's own, a network in"
+        " which all ranks send at once at full bandwidth, and no rank that is late."
+    )
+    fit = (
+        f"Fitted to the sums above, with a relative error of {machine.error:.0%}: "
+        f"start {machine.start * 1e6:.0f} µs, latency {machine.latency * 1e6:.1f} µs, "
+        f"bandwidth {machine.bandwidth / 1e9:.2f} GB/s; the update takes {machine.update / 1e9:.2f} GB/s "
+        "of gradients. Beyond 4 ranks everything is extrapolated: for a cluster, put its own latency and "
+        "bandwidth into `asv_bench/replica_model.py`. What it shows of thousands of ranks: sums by direct "
+        "messages are limited by latency there, and want larger buckets (`bucket_bytes`)."
+    )
+    paragraphs = [formula, fit, f"For {ELEMENTS:,} elements of float32, and {ROWS:,} rows × {WIDTH} on each rank:"]
+    names = ["ranks", "plain ms", "sharded ms", "sparse ms", "slot MB", "slot MB, sharded", "buckets MB"]
+    lines = ["## The model", "", *[line for text in paragraphs for line in (textwrap.fill(text, 115), "")]]
+    lines += _table_head(names)
     total = 4 * ELEMENTS
     for ranks in RANKS:
         slots, buffers = memory(ranks, total)

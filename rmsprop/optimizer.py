@@ -57,7 +57,8 @@ class RMSprop(Settings, Weights):
     lr : float, optional
         Former name of `learning_rate`; wins over it.
     gradient_aggregator : callable, optional
-        Maps the list of (gradient, variable) pairs to the list to use, for instance summed over replicas.
+        Maps the list of (gradient, variable) pairs to the list to use. By default, in the scope of a strategy of
+        `rmsprop.distribute`, gradients are added up over its replicas.
     gradient_transformers : sequence of callables, optional
         Applied to the list of pairs one after the other, after aggregation. Excludes clipping.
     lazy : bool, default True
@@ -178,7 +179,8 @@ class RMSprop(Settings, Weights):
         name : str, optional
             Not used.
         experimental_aggregate_gradients : bool, default True
-            Whether `gradient_aggregator` is applied.
+            Whether `gradient_aggregator` is applied or, without one, gradients are added up over the replicas of
+            the strategy in whose scope the optimizer was made. If not, that is left to the caller.
 
         Returns
         -------
@@ -193,8 +195,8 @@ class RMSprop(Settings, Weights):
             If there is no gradient for any variable, a shape differs, a variable occurs twice, variables share
             memory, or a hyperparameter is not finite or out of range.
         RuntimeError
-            If a variable with a constraint has a sparse gradient, or a CUDA stream captures and the step can't be
-            captured.
+            If a variable with a constraint has a sparse gradient, a CUDA stream captures and the step can't be
+            captured, or in the scope of a strategy outside of its `run`.
 
         While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
 

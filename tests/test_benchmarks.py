@@ -133,3 +133,22 @@ def test_the_readme_has_a_place_for_the_table(module):
     readme = (HOUSE / "README.md").read_text()
     assert [readme.count(marker) for marker in report.MARKERS] == [1, 1]
     assert report.between_markers(report.between_markers(readme, "x"), "x").count("\nx\n") == 1
+
+
+def test_the_model_of_replicas_finds_the_machine_that_it_is_given(module):
+    model = module("replica_model")
+    machine = model.Machine(latency=2e-6, bandwidth=5e9, start=3e-5, update=1e10)
+
+    def measured(ranks):
+        sizes = (1_000, 100_000, 4_000_000, 16_000_000)
+        crowd = max(1, ranks / 2)
+        sums = [{"size": n, "sum": crowd * model.seconds(machine, ranks, 4 * n)} for n in sizes]
+        return {"ranks": ranks, "dense": [{**each, "update": 4 * each["size"] / 1e10} for each in sums]}
+
+    found = model.fitted([measured(ranks) for ranks in (1, 2, 4)], processors=2)
+    assert found[:4] == pytest.approx(machine[:4], rel=1e-6)
+    assert found.error < 1e-6
+    assert model.memory(4, 1000, is_sharded=True)[0] == 250
+    times = [model.step(machine, ranks, 64_000_000) for ranks in (2, 100, 10_000)]
+    assert times == sorted(times)
+    assert model.step(machine, 4, 10**8, is_sharded=True) < model.step(machine, 4, 10**8)

@@ -61,14 +61,12 @@ class Link:
 
     # Agreement
 
-    def agree(self, statement: Statement, digest: bytes | None = None) -> None:
+    def agree(self, statement: Statement) -> None:
         """Go on only if all ranks make the same statement, without an error; else raise on all of them.
 
         Parameters
         ----------
         statement : Statement
-        digest : bytes, optional
-            Its digest, if it is known.
 
         Raises
         ------
@@ -78,7 +76,7 @@ class Link:
         if self._broken is not None:
             raise ReplicaError(self._broken)
         is_good = statement.error is None
-        record = (digest or statement.digest()) + bytes([is_good])
+        record = statement.digest() + bytes([is_good])
         records = self.gathered(np.frombuffer(record, np.uint8), statement.doing)
         if is_good and (records == records[0]).all():
             return
@@ -228,6 +226,10 @@ class Link:
 def raw(array: Array, sizes: Sequence[int] | None = None, begins: Sequence[int] = ()) -> list[Any]:
     """Return the memory of a contiguous array as MPI takes it, whole or cut; sizes and begins are in bytes."""
     parts = [] if sizes is None else [(sizes, begins)]
+    if not isinstance(array, np.ndarray):  # of a device, where it may not yet be what it is going to be
+        import cupy
+
+        cupy.cuda.get_current_stream().synchronize()
     return [array.reshape(-1).view(np.uint8), *parts, _mpi().BYTE]
 
 

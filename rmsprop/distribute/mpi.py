@@ -35,6 +35,9 @@ class MPIStrategy(Strategy):
         Seconds that a rank waits for the others: longer than the slowest of them takes for its gradients.
     bucket_bytes : int, default 16 MiB
         Size of the buckets in which gradients travel.
+    cuda_aware : bool, default False
+        Whether this MPI takes memory of GPUs. If not, dense gradients of CuPy arrays go through pinned memory of
+        the host, as sparse ones always do.
 
     Raises
     ------
@@ -67,12 +70,13 @@ class MPIStrategy(Strategy):
         overlap: bool = False,
         timeout: float = TIMEOUT,
         bucket_bytes: int = BUCKET_BYTES,
+        cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
         self._link = Link(world() if comm is None else comm, timeout)
         self.overlap = overlap
         self.shard_state = shard_state and self._link.size > 1
-        self._reduction = Reduction(self._link, bucket_bytes)
+        self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
 
 
 def checked(**settings: float) -> None:

@@ -22,10 +22,12 @@ class Reduction:
     ----------
     link : Link
     bucket_bytes : int
+    cuda_aware : bool, default False
+        Whether MPI takes memory of devices.
     """
 
-    def __init__(self, link: Link, bucket_bytes: int) -> None:
-        self.link, self._bucket_bytes = link, bucket_bytes
+    def __init__(self, link: Link, bucket_bytes: int, cuda_aware: bool = False) -> None:
+        self.link, self._bucket_bytes, self._cuda_aware = link, bucket_bytes, cuda_aware
         self._layouts: dict[Any, Any] = {}
 
     def vector(self, sizes: Sequence[int], dtype: Any) -> Vector:
@@ -36,12 +38,12 @@ class Reduction:
         """Return the buckets for arrays of which each rank gets the sums of its shares."""
         return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
 
-    def _kept(self, kind: Any, sizes: Sequence[int], dtype: Any) -> Any:
+    def _kept(self, kind: Any, sizes: Sequence[int], dtype: Any, *place: Any) -> Any:
         dtype = np.dtype(dtype)
-        key = kind, dtype, tuple(sizes)
+        key = kind, dtype, tuple(sizes), place
         if key not in self._layouts:
             length = max(self._bucket_bytes // dtype.itemsize, 1)
-            self._layouts[key] = kind(self.link, sizes, dtype, length)
+            self._layouts[key] = kind(self.link, sizes, dtype, length, *place[:1])
             if len(self._layouts) > KEPT:
                 del self._layouts[next(iter(self._layouts))]
         return self._layouts[key]
@@ -66,6 +68,8 @@ class Reduction:
 
     def dense(self, dtype: str, arrays: Sequence[Any]) -> list[Any]:
         """Return the sums of arrays of one library; those of NumPy lie in the buckets."""
+        if self._cuda_aware and _is_cupy(arrays[0]):
+            return self._dense_on_device(dtype, arrays)
         flat = [flattened(array) for array in arrays]
         vector = self.vector([array.size for array in flat], dtype)
         for _ in vector.sums(flat):
@@ -73,6 +77,16 @@ class Reduction:
         return [
             like(view.reshape(tuple(array.shape)), array) for view, array in zip(vector.views, arrays, strict=True)
         ]
+
+    def _dense_on_device(self, dtype: str, arrays: Sequence[Any]) -> list[Any]:
+        import cupy
+
+        with arrays[0].device as device:
+            vector = self._kept(Vector, [array.size for array in arrays], dtype, cupy, device.id)
+            for _ in vector.sums([array.reshape(-1) for array in arrays]):
+                pass
+            cupy.cuda.get_current_stream().synchronize()
+        return [view.reshape(array.shape) for view, array in zip(vector.views, arrays, strict=True)]
 
     def gathered(self, slices: IndexedSlices) -> IndexedSlices:
         """Return the rows that all ranks list, in the order of the ranks."""
@@ -94,13 +108,17 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
     """Return an array as one of NumPy, without a copy where it is one; from a GPU through pinned memory."""
     if isinstance(array, np.ndarray):
         return array
-    if namespace(array).__name__.endswith("cupy"):
+    if _is_cupy(array):
         import cupyx
 
         with array.device:
             pinned: np.ndarray[Any, Any] = cupyx.empty_pinned(array.shape, array.dtype)  # of CuPy's pool
             return array.get(out=pinned)  # type: ignore[no-any-return]
     return to_numpy(array)
+
+
+def _is_cupy(array: Array) -> bool:
+    return namespace(array).__name__.endswith("cupy")
 
 
 def flattened(array: Array) -> np.ndarray[Any, Any]:

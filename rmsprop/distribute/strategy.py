@@ -168,9 +168,9 @@ class Strategy:
         start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
         return ShardedSlot(link, parameter.shape, parameter.backend.zeros(flat[start:stop], dtype), start, name)
 
-    def _agree(self, doing: str, terms: Sequence[str], digest: bytes | None = None) -> None:
+    def _agree(self, doing: str, terms: Sequence[str]) -> None:
         if self._link is not None:
-            self._link.agree(Statement(doing, tuple(terms)), digest)
+            self._link.agree(Statement(doing, tuple(terms)))
 
     def _announcing(self, doing: str) -> AbstractContextManager[None]:
         return nullcontext() if self._link is None else self._link.announcing(doing)

@@ -77,18 +77,22 @@ class Vector:
     dtype : dtype
     length : int
         Elements in a bucket.
+    xp : module, default numpy
+        The library of the arrays; CuPy if MPI takes memory of devices.
     """
 
-    def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int) -> None:
+    def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int, xp: Any = np) -> None:
         self._link = link
         self.batches: Any = None
         """What `rmsprop.distribute.overlap` keeps."""
         self.buckets = buckets.in_order(sizes, length, link.size)
         self.starts = list(buckets.offsets(self.buckets))
-        self.total = np.empty(self.starts[-1], dtype)
-        self.views = np.split(self.total, np.cumsum(sizes)[:-1]) if sizes else []
+        self.total: Array = xp.empty(self.starts[-1], dtype)
+        self.views = xp.split(self.total, np.cumsum(sizes)[:-1].tolist()) if sizes else []
         largest = max([bucket.bounds[1] for bucket in self.buckets], default=0) * (link.size - 1)
-        self._incoming = [np.empty(largest, dtype) for _ in range(min(DEPTH, len(self.buckets)))]
+        self._incoming = [xp.empty(largest, dtype) for _ in range(min(DEPTH, len(self.buckets)))]
+        is_small = len(self.buckets) == 1 and self.total.nbytes * link.size <= AT_ONCE
+        self._is_at_once = is_small and xp is np
 
     def part(self, k: int) -> Array:
         """Return where the sums of a bucket arrive."""
@@ -99,7 +103,7 @@ class Vector:
 
         Between one and the next, others are under way.
         """
-        if len(self.buckets) == 1 and self.total.nbytes * self._link.size <= AT_ONCE:
+        if self._is_at_once:
             self._sum_at_once(arrays)
             yield 0
             return
