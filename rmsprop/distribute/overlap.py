@@ -59,9 +59,9 @@ def update_by_bucket(
 
     Should another rank fail meanwhile, what has been updated is put back.
     """
-    if not all([_can_be_cut(p, g) for p, g in zip(parameters, gradients, strict=True)]):
+    if hyper.state_dtype is not None or len({p.dtype for p in parameters}) > 1:
         return False
-    if len({p.dtype for p in parameters}) > 1:
+    if not all([_can_be_cut(p, g) for p, g in zip(parameters, gradients, strict=True)]):
         return False
     vector = reduction.vector([p.variable.array.size for p in parameters], summed_in(parameters[0].dtype))
     if len(vector.buckets) < 2:

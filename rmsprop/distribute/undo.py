@@ -38,11 +38,10 @@ class Journal:
     def undo(self) -> None:
         """Put the values back that were kept last."""
         for variable, copy in zip(self._variables, self._copies or (), strict=False):
-            if is_updated_in_place(variable.array):
-                with on_device(copy):
-                    variable.array[self._rows] = copy
+            if self._rows is ...:
+                variable.assign(copy)
             else:
-                variable.array = copy
+                variable.array[self._rows] = copy
 
 
 def _copy(array: Any, rows: Any) -> Any:

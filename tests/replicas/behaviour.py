@@ -136,10 +136,26 @@ def other_libraries_and_strides_are_reduced_too(strategy):
     np.testing.assert_array_equal(opt.get_slot(w, "rms").numpy(), [[0, 4 * n**2], [n**2, 9 * n**2]])
 
 
+def slots_of_smaller_dtypes_are_as_in_one_process(strategy):
+    n = strategy.num_replicas_in_sync
+    overlapping = MPIStrategy(timeout=30, bucket_bytes=64, overlap=True)
+    with overlapping.scope():
+        opt = RMSprop(0.1, state_dtype="uint8")
+    alone = RMSprop(0.1, state_dtype="uint8")
+    v, w = np.ones(300), np.ones(300)
+    for k in range(3):
+        gradient = np.random.default_rng(k).standard_normal(300)
+        opt.apply_gradients([(gradient * (strategy.rank + 1), v)])
+        alone.apply_gradients([(sum(gradient * (rank + 1) for rank in range(n)), w)])
+    np.testing.assert_array_equal(v, w)
+    np.testing.assert_array_equal(opt.get_weights()[1], alone.get_weights()[1])
+
+
 def sharded_state_says_what_it_does_not_take(strategy):
     sharded = MPIStrategy(shard_state=True, timeout=30)
     with sharded.scope():
-        opt = RMSprop()
+        opt, compact = RMSprop(), RMSprop(state_dtype="uint8")
+    assert "state_dtype" in raised(ValueError, compact.build, [np.ones(3)])
     assert "C order" in raised(ValueError, opt.apply_gradients, [(np.ones((2, 2)), np.ones((2, 2)).T)])
     constrained = Variable([1.0], constraint=abs)
     assert "constraints" in raised(ValueError, opt.build, [constrained])
@@ -161,6 +177,7 @@ def main():
         variables_begin_with_the_values_of_rank_0_and_differences_are_named,
         a_copy_of_the_optimizer_goes_on_together,
         other_libraries_and_strides_are_reduced_too,
+        slots_of_smaller_dtypes_are_as_in_one_process,
         sharded_state_says_what_it_does_not_take,
     ):
         check(strategy)
