@@ -57,7 +57,7 @@ class Weights:
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
-        is_sharded = self._strategy is not None and self._strategy.shard_state
+        is_sharded = getattr(self._strategy, "shard_state", False)
         if self.state_dtype is not None:
             if is_sharded:
                 raise ValueError(f"state_dtype={self.state_dtype!r} can't be used with shard_state=True.")
