@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -14,13 +16,13 @@ import pytest
 pytest.importorskip("mpi4py", reason="mpi4py is in the extra 'mpi'")
 
 PROGRAMS = Path(__file__).parent / "replicas"
-MPIEXEC = Path(sys.executable).with_name("mpiexec")
+MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or "mpiexec"
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
     """Return variables of the environment for ranks: one thread each, and kernels that are compiled once."""
-    cache = tmp_path_factory.getbasetemp().parent / "kernels"
+    cache = tmp_path_factory.mktemp("kernels")  # not kept, since it does not notice all edits
     one = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {**os.environ, **one, "RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(cache)}
 
@@ -71,6 +73,15 @@ def test_ptychography_is_divided_among_processes(mpiexec, tmp_path):
     done = mpiexec(2, path, "--mpi", "--small", "--output", tmp_path)
     assert float(re.search(r"error of the object ([\d.]+)", done.stdout)[1]) < 0.05, done.stderr
     assert (tmp_path / "ptychography.csv").is_file()
+
+
+def test_the_program_in_the_readme_runs(mpiexec, tmp_path):
+    text = (PROGRAMS.parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"^where `program.py` is.*?\n\n(.*?)^\S", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(block) + "print(np.round(x, 1))\n")
+    done = mpiexec(2, path)
+    assert done.stdout.count("[ 1.  -2.   0.5]") == 2, done.stderr
 
 
 @pytest.mark.gpu
