@@ -1,4 +1,4 @@
-"""A program for `mpiexec` in which something befalls rank 1 at step 3: ``faults.py FAULT FOLDER [sharded]``.
+"""A program for `mpiexec` in which something befalls rank 1 at step 3: ``faults.py FAULT FOLDER [OPTIONS]``.
 
 Each rank keeps its variables in a file, so that it can be seen afterwards what they were when the rank ended.
 """
@@ -76,9 +76,8 @@ def interrupt(fault, strategy):
 
 
 def main(fault, folder, *options):
-    strategy = MPIStrategy(
-        timeout=TIMEOUT, bucket_bytes=1024, shard_state="sharded" in options, overlap="sharded" not in options
-    )
+    strategy = MPIStrategy(timeout=TIMEOUT, bucket_bytes=1024, **dict.fromkeys(options, True))
+
     path = Path(folder) / f"{strategy.rank}"
     everything = np.memmap(path, np.float64, "w+", shape=sum(SIZES.values()))
     variables = dict(zip(SIZES, np.split(everything, [SIZES["a"]]), strict=True))
