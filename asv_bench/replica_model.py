@@ -23,6 +23,10 @@ class Machine(NamedTuple):
     """Seconds of a step that do not depend on ranks or sizes."""
     update: float
     """Bytes per second of gradients that are applied."""
+    agreement: float = 0.0
+    """Seconds in which the ranks agree on a step."""
+    copying: float = 0.0
+    """Seconds for each byte of gradients that a sharded step takes for copies."""
     error: float = math.nan
     """Of the fitted times, the root mean square of the relative error."""
 
@@ -48,13 +52,15 @@ def seconds(machine, ranks, total):
 
 def step(machine, ranks, total, is_sharded=False):
     """Return the time of a step without overlap."""
-    return seconds(machine, ranks, total) + total / machine.update / (ranks if is_sharded else 1)
+    own = total / machine.update / (ranks if is_sharded else 1)
+    return machine.agreement + seconds(machine, ranks, total) + own + machine.copying * total * is_sharded
 
 
 def sparse_step(machine, ranks, rows, width=WIDTH):
     """Return the time of a step in which each rank lists so many rows of float32."""
     total = ranks * rows * (4 * width + 8)
-    return seconds(machine, ranks, 0) + total / machine.bandwidth + total / machine.update
+    gathers = 3 * machine.latency * (ranks - 1)
+    return machine.agreement + gathers + total / machine.bandwidth + total / machine.update
 
 
 def memory(ranks, total, slots=1, is_sharded=False):
@@ -67,19 +73,28 @@ def fitted(results, processors):
     """Return the machine that explains the aggregations measured best, in the mean of relative squares.
 
     Ranks that share processors are taken to wait for each other: their times count ``processors / ranks`` times.
+    How long an agreement takes is seen in the shortest steps, and how long copies do in the longest ones.
     """
-    rows, times = [], []
-    for result in results:
+    largest = results[0]["dense"][-1]
+    several = [(result, max(1, result["ranks"] / processors)) for result in results if result["ranks"] > 1]
+    rows, times, agreements, copies = [], [], [], []
+    for result, crowd in several:
         ranks = result["ranks"]
-        for each in result["dense"] if ranks > 1 else ():
-            total, crowd = 4 * each["size"], max(1, ranks / processors)
+        for each in result["dense"]:
+            total = 4 * each["size"]
             rows.append([1, messages(ranks, total) + math.log2(ranks), moved(ranks, total)])
             times.append(each["sum"] / crowd)
+        first, last = result["dense"][0], result["dense"][-1]
+        agreements.append((first["plain"] - first["sum"] - first["update"]) / crowd)
+        rest = last["sharded"] - last["sum"] - last["update"] / ranks
+        copies.append(rest / crowd / (4 * last["size"]))
     matrix = np.array(rows) / np.array(times)[:, None]
     start, latency, inverse = np.maximum(np.linalg.lstsq(matrix, np.ones(len(times)), rcond=None)[0], 1e-15)
     error = np.sqrt(np.mean((matrix @ [start, latency, inverse] - 1) ** 2))
-    largest = results[0]["dense"][-1]
-    return Machine(latency, 1 / inverse, start, 4 * largest["size"] / largest["update"], error)
+    update = 4 * largest["size"] / largest["update"]
+    return Machine(
+        latency, 1 / inverse, start, update, float(np.mean(agreements)), float(np.mean(copies)), float(error)
+    )
 
 
 def page(results, machine, title):
@@ -133,7 +148,8 @@ def _model(machine):
     formula = (
         "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes `start + latency · (2 (N - 1) "
         "· buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered directly, and "
-        "gathered around a ring. A step takes the update in addition; sharded, 1/N of it. Sparse, "
+        "gathered around a ring. A step takes an agreement and the update in addition; sharded, "
+        "1/N of it, and copies. Sparse, "
         "each rank receives the rows of all others. Assumed are processors of one's own, a network in"
         " which all ranks send at once at full bandwidth, and no rank that is late."
     )
@@ -141,7 +157,9 @@ def _model(machine):
         f"Fitted to the sums above, with a relative error of {machine.error:.0%}: "
         f"start {machine.start * 1e6:.0f} µs, latency {machine.latency * 1e6:.1f} µs, "
         f"bandwidth {machine.bandwidth / 1e9:.2f} GB/s; the update takes {machine.update / 1e9:.2f} GB/s "
-        "of gradients. Beyond 4 ranks everything is extrapolated: for a cluster, put its own latency and "
+        f"of gradients, an agreement {machine.agreement * 1e6:.0f} µs, and the copies of a sharded step "
+        f"{machine.copying * 1e9:.2f} ns for each byte. "
+        "Beyond 4 ranks everything is extrapolated: for a cluster, put its own latency and "
         "bandwidth into `asv_bench/replica_model.py`. What it shows of thousands of ranks: sums by direct "
         "messages are limited by latency there, and want larger buckets (`bucket_bytes`)."
     )

@@ -137,18 +137,26 @@ def test_the_readme_has_a_place_for_the_table(module):
 
 def test_the_model_of_replicas_finds_the_machine_that_it_is_given(module):
     model = module("replica_model")
-    machine = model.Machine(latency=2e-6, bandwidth=5e9, start=3e-5, update=1e10)
+    machine = model.Machine(2e-6, bandwidth=5e9, start=3e-5, update=1e10, agreement=5e-5, copying=1e-10)
 
-    def measured(ranks):
-        sizes = (1_000, 100_000, 4_000_000, 16_000_000)
-        crowd = max(1, ranks / 2)
-        sums = [{"size": n, "sum": crowd * model.seconds(machine, ranks, 4 * n)} for n in sizes]
-        return {"ranks": ranks, "dense": [{**each, "update": 4 * each["size"] / 1e10} for each in sums]}
+    def measured(ranks, size):
+        crowd, total = max(1, ranks / 2), 4 * size
+        update = crowd * total / machine.update
+        added = crowd * model.seconds(machine, ranks, total)
+        plain, sharded = added + update + crowd * machine.agreement, added + update / ranks
+        return {
+            "size": size,
+            "sum": added,
+            "update": update,
+            "plain": plain,
+            "sharded": sharded + crowd * machine.copying * total,
+        }
 
-    found = model.fitted([measured(ranks) for ranks in (1, 2, 4)], processors=2)
-    assert found[:4] == pytest.approx(machine[:4], rel=1e-6)
+    sizes = (1_000, 100_000, 4_000_000, 16_000_000)
+    results = [{"ranks": ranks, "dense": [measured(ranks, n) for n in sizes]} for ranks in (1, 2, 4)]
+    found = model.fitted(results, processors=2)
+    assert found[:6] == pytest.approx(machine[:6], rel=1e-6)
     assert found.error < 1e-6
     assert model.memory(4, 1000, is_sharded=True)[0] == 250
     times = [model.step(machine, ranks, 64_000_000) for ranks in (2, 100, 10_000)]
     assert times == sorted(times)
-    assert model.step(machine, 4, 10**8, is_sharded=True) < model.step(machine, 4, 10**8)
