@@ -34,7 +34,7 @@ def failures(blocks):
     return doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed
 
 
-@pytest.mark.parametrize("path", ["docs/ptychography.png", "docs/replicas.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("path", ["docs/ptychography.png", "docs/benchmarks.md", "docs/benchmarks.svg", "docs/replicas.md", "CONTRIBUTING.md"])
 def test_what_it_links_to_is_there(path):
     assert f"({path})" in README.read_text()
     assert (README.parent / path).stat().st_size > 0
