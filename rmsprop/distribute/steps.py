@@ -128,6 +128,7 @@ def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
         if not needs_all and strategy.overlap and update_by_bucket(strategy._reduction, parameters, grads, hyper):
             return
         grads = strategy._reduction.sums(grads)
+        strategy._agree(f"{doing}, after the sums", ())  # a rank may have ended before all had received them
     grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
