@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+LINKED = "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -34,7 +35,7 @@ def failures(blocks):
     return doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed
 
 
-@pytest.mark.parametrize("path", ["docs/ptychography.png", "docs/benchmarks.md", "docs/benchmarks.svg", "docs/replicas.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("path", [*map("docs/{}".format, LINKED), "CONTRIBUTING.md"])
 def test_what_it_links_to_is_there(path):
     assert f"({path})" in README.read_text()
     assert (README.parent / path).stat().st_size > 0
