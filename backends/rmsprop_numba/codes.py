@@ -89,33 +89,53 @@ def _decode(codes, scales, k, out):
     return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
 
 
-@overload(encode)
+@overload(encode, inline="always")
 def _encode(x, codes, scales, k, dither, multiples):
-    def bfloat16(x, codes, scales, k, dither, multiples):
-        for j in range(x.size):
-            bits = as_bits(x[j])
-            kept = np.uint32(
-                np.uint32(bits + np.uint32(np.uint32(dither + multiples[j]) >> np.uint32(16))) >> np.uint32(16)
-            )
-            is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
-            codes[j] = np.int16(QUIET_NAN if is_nan else kept)
+    kind = {types.int16: encode_bfloat16, types.uint8: encode_unsigned, types.int8: encode_signed}[codes.dtype]
+    return lambda x, codes, scales, k, dither, multiples: kind(x, codes, scales, k, dither, multiples)
 
-    def unsigned(x, codes, scales, k, dither, multiples):
-        scales[k] = scale = scale_of(x)
-        factor = x.dtype.type(0.5) / scale
+
+@inlined_kernel
+def encode_bfloat16(x, codes, scales, k, dither, multiples):
+    """Write the upper halves of numbers."""
+    for j in range(x.size):
+        bits, more = as_bits(x[j]), np.uint32(np.uint32(dither + multiples[j]) >> np.uint32(16))
+        kept = np.uint32(np.uint32(bits + more) >> np.uint32(16))
+        is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
+        codes[j] = np.int16(QUIET_NAN if is_nan else kept)
+
+
+@inlined_kernel
+def encode_unsigned(x, codes, scales, k, dither, multiples):
+    """Write codes of 8 bits, of numbers without sign."""
+    scale = scales[k]  # what the block had before mostly fits again, and saves a loop to find it
+    for _ in range(2):
+        factor, largest = x.dtype.type(0.5) / scale, bits_of(x.dtype.type(0))
         for j in range(x.size):
+            largest = max(largest, bits_of(x[j]))
             codes[j] = np.uint8(code_of(np.float32(x[j] * factor), UNSIGNED, np.uint32(dither + multiples[j])))
+        fitting = scale_of(x, largest)
+        if fitting == scale:
+            break
+        scales[k] = scale = fitting
 
-    def signed(x, codes, scales, k, dither, multiples):
-        scales[k] = scale = scale_of(x)
-        factor = x.dtype.type(0.5) / scale
+
+@inlined_kernel
+def encode_signed(x, codes, scales, k, dither, multiples):
+    """Write codes of 8 bits, of numbers with a sign."""
+    scale = scales[k]
+    for _ in range(2):
+        factor, largest = x.dtype.type(0.5) / scale, bits_of(x.dtype.type(0))
         for j in range(x.size):
+            largest = max(largest, bits_of(abs(x[j])))
             bits = as_bits(x[j] * factor)
             code = code_of(as_float(bits & MAGNITUDE), SIGNED, np.uint32(dither + multiples[j]))
             sign = np.uint32(np.uint32(bits & SIGN) >> np.uint32(24))
             codes[j] = np.int8(np.uint32(code & np.uint32(127)) | sign)
-
-    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
+        fitting = scale_of(x, largest)
+        if fitting == scale:
+            break
+        scales[k] = scale = fitting
 
 
 @inlined_kernel
@@ -136,20 +156,18 @@ def code_of(x, zero, dither):
 
 
 @inlined_kernel
-def scale_of(x):
-    """Return the scale of a block: a power of two, of which no finite number is more than 1.875 times as much."""
-    # Maxima of integers with a sign are found in vector registers, others not always.
-    real = x.dtype.type
-    octave, infinity = bits_of(np.finfo(x.dtype).tiny), bits_of(real(np.inf))
-    largest = octave
-    for j in range(x.size):
-        largest = max(largest, bits_of(abs(x[j])))
+def scale_of(x, largest):
+    """Return the scale of a block: a power of two, of which no finite number is more than 1.875 times as much.
+
+    `largest` are the bits of its largest magnitude. Maxima of integers with a sign are found in vector registers.
+    """
+    octave, infinity = bits_of(np.finfo(x.dtype).tiny), bits_of(x.dtype.type(np.inf))
     if largest >= infinity:  # which is rare: all over again, without what is not finite
         largest = octave
         for j in range(x.size):
             bits = bits_of(abs(x[j]))
             largest = max(largest, bits if bits < infinity else octave)
-    rounded = (largest + octave // 8 - 1) & infinity
+    rounded = (max(largest, octave) + octave // 8 - 1) & infinity
     return number_of(type(octave)(min(rounded, infinity - octave)))
 
 
