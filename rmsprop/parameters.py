@@ -143,9 +143,11 @@ class Parameters:
             If the variable can't be updated, with its position among those given.
         """
         try:
-            parameter = self._by_id.get(id(variable)) or self._recognised(variable) or _new_parameter(variable)
+            parameter = self.find(variable)
+            if parameter is None:
+                parameter = _new_parameter(variable)
+                parameter.plans = self.plans
             parameter.check()
-            parameter.plans = self.plans
             return parameter
         except (TypeError, ValueError) as error:
             raise type(error)(f"Variable {position} {described(variable)}: {error}") from None

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,18 +12,16 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
+from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.compact import LENGTH, SHORTEST, Blocks, CompactSlot
 from rmsprop_numba.lists import scalars
 from rmsprop_numba.plans import owns_memory
-from rmsprop_numba.threads import run
+from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
-Job = tuple[Callable[..., object], tuple[Any, ...]]
 Slots = Sequence[CompactSlot | None]
 """``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
-
-SLOTS = ("rms", "momentum", "mg")
 
 LEAST = {"bfloat16": 1 + 2.0**-6, "uint8": 1 + 2.0**-3}
 """How much larger than the square of the mean the mean of squares is, at least, for all that rounding tells."""

@@ -25,7 +25,6 @@ class Guardian:
     """
 
     def __init__(self, who: str, claim: str) -> None:
-        self._claim = claim
         command = [sys.executable, "-I", "-S", __file__, who, claim]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=sys.__stderr__, start_new_session=True
