@@ -1,116 +1,178 @@
 """The update of variables whose slots are codes, block by block, with the numbers of a block in the fastest cache.
 
-A slot is a pair of codes and scales (see `rmsprop_numba.codes`), or None. Blocks never cross the ends of rows:
-each row of `row` elements has blocks of `length`, of which the last may be shorter. `blocks` lists those to
-update, in the order of their elements in `v` and `g`; None stands for all.
+A slot is given by its codes and their scales (see `rmsprop_numba.codes`): None for what there is not. Blocks never
+cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter. `blocks`
+lists those to update, in the order of their elements in `v` and `g`; None stands for all.
 """
 
 import numba
 import numpy as np
 
-from rmsprop_numba.codes import NEAREST, decode, encode
-from rmsprop_numba.kernels import inlined_kernel, kernel, parallel_kernel, sweep
+from rmsprop_numba.codes import NEAREST, bits_of, decoded, encoded, scale_of
+from rmsprop_numba.kernels import inlined_kernel, item, kernel, parallel_kernel, sweep, updated
+from rmsprop_numba.pointers import stretch
 
 TASK = 16_384
 """Elements that one thread takes at a time, at least."""
 
 
 @inlined_kernel
-def start_of(k, row, length):
-    """Return the first element of a block, and of the one after it."""
-    in_row = (row + length - 1) // length
-    begin, place = k // in_row * row, k % in_row * length
-    return begin + place, begin + min(place + length, row)
+def bounds(k, per_row, row, length):
+    """Return the first element of a block, and the one after its last; the fewer divisions the better."""
+    which = k // per_row
+    place = (k - which * per_row) * length
+    return which * row + place, which * row + min(place + length, row)
+
+
+# Loops that are to run in vector registers stand in functions that are called directly, not by way of another one.
 
 
 @inlined_kernel
-def read(slot, k, start, work):
-    """Write a block as numbers, if there is the slot."""
-    if slot is not None:
-        decode(slot[0][start : start + work.size], slot[1], k, work)
+def read(codes, scales, k, out):
+    """Write the numbers of a block."""
+    scale = item(scales, k)
+    for j in range(out.size):
+        out[j] = decoded(codes[j], scale)
 
 
 @inlined_kernel
-def used(work, slot):
-    """Return the memory of a block, or None without a slot."""
-    return None if slot is None else work
+def write(x, codes, scales, k, dither, stride):
+    """Write the codes of the numbers of a block, given the dither of the first."""
+    for _ in range(2):  # with the scale that it had, which mostly fits, or else with another
+        scale, largest, each = item(scales, k), bits_of(x.dtype.type(0)), dither
+        for j in range(x.size):
+            largest = max(largest, bits_of(abs(x[j])))
+            codes[j] = encoded(x[j], scale, each, codes[j])
+            each = np.uint32(each + stride)
+        if fits(x, largest, scales, k):
+            break
 
 
 @inlined_kernel
-def write(numbers, slot, k, start, dither, multiples):
-    """Put a block back, as codes."""
-    if slot is not None:
-        encode(numbers, slot[0][start : start + numbers.size], slot[1], k, dither, multiples)
+def fits(x, largest, scales, k):
+    """Return whether a block has the scale that the largest of its numbers calls for; else give it that."""
+    if scales is None:
+        return True
+    fitting = scale_of(x, largest)
+    if fitting == scales[k]:
+        return True
+    scales[k] = fitting
+    return False
+
+
+@inlined_kernel
+def memory(work, i, size, slot):
+    """Return memory for the numbers of a block, or None without the slot."""
+    return None if slot is None else stretch(work.ctypes.data, i * work.shape[1], size, work)
+
+
+@inlined_kernel
+def view(array, start, size):
+    """Return a stretch of an array, or None of None, that keeps no count of references: it must not outlive it."""
+    return None if array is None else stretch(array.ctypes.data, start, size, array)
 
 
 @inlined_kernel
 def lift(r, mg, least):
     """Let the mean of squares exceed the square of the mean by as much as rounding may hide."""
-    if mg is not None:
-        for j in range(r.size):
-            floor = mg[j] * mg[j] * r.dtype.type(least)
-            r[j] = floor if r[j] < floor else r[j]  # NaN stays NaN
+    for j in range(r.size):
+        floor = mg[j] * mg[j] * r.dtype.type(least)
+        r[j] = floor if r[j] < floor else r[j]  # NaN stays NaN
+
+
+@inlined_kernel
+def sweep_codes(
+    v, g, codes, scale, work, dither, stride, lr, rho, new, momentum, inner, outer, limit, factor
+):  # fmt: skip
+    """Update a block whose only slot is ``rms``, from codes to codes in one loop; return the bits of the largest.
+
+    `work` receives the numbers. With more arrays, compilers would give up vector registers.
+    """
+    largest = bits_of(v.dtype.type(0))
+    for i in range(v.size):
+        old = v.dtype.type(decoded(codes[i], scale))
+        v[i], work[i], _, _ = updated(
+            v[i], g[i], old, None, None, lr, rho, new, momentum, inner, outer, limit, factor
+        )
+        largest = max(largest, bits_of(work[i]))
+        codes[i] = encoded(work[i], scale, dither, codes[i])
+        dither = np.uint32(dither + stride)
+    return largest
 
 
 @kernel
-def sweep_blocks(
-    first, last, blocks, row, length, dithers, stride, least, v, g, r, mom, mg,
+def sweep_task(
+    first, last, blocks, row, length, dithers, stride, least, work, v, g,
+    r, r_scales, mom, mom_scales, mg, mg_scales,
+    lr, rho, new, momentum, inner, outer, limit, factor
+):  # fmt: skip
+    """Update the blocks from `first` to `last`; `work` has memory for three blocks."""
+    per_row = (row + length - 1) // length
+    for n in range(first, last):
+        k, (a, b) = n, bounds(n, per_row, row, length)
+        start, size = a, b - a
+        if blocks is not None:
+            k = blocks[n]
+            start, _ = bounds(k, per_row, row, length)
+        onwards = np.uint32(np.uint32(start) * stride)
+        values, gradient, codes = view(v, a, size), view(g, a, size), view(r, start, size)
+        rms, velocity, mean = memory(work, 0, size, r), memory(work, 1, size, mom), memory(work, 2, size, mg)
+        dither = np.uint32(dithers[0] + onwards)
+        if mom is None and mg is None:
+            largest = sweep_codes(
+                values, gradient, codes, item(r_scales, k), rms, dither, stride,
+                lr, rho, new, momentum, inner, outer, limit, factor,
+            )  # fmt: skip
+            if not fits(rms, largest, r_scales, k):
+                write(rms, codes, r_scales, k, dither, stride)
+            continue
+        read(codes, r_scales, k, rms)
+        if mom is not None:
+            read(view(mom, start, size), mom_scales, k, velocity)
+        if mg is not None:
+            read(view(mg, start, size), mg_scales, k, mean)
+            lift(rms, mean, least)
+        sweep(values, gradient, rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
+        write(rms, codes, r_scales, k, dither, stride)
+        if mom is not None:
+            write(velocity, view(mom, start, size), mom_scales, k, np.uint32(dithers[1] + onwards), stride)
+        if mg is not None:
+            write(mean, view(mg, start, size), mg_scales, k, np.uint32(dithers[2] + onwards), stride)
+
+
+def _sweep_blocks(
+    first, last, blocks, row, length, dithers, stride, least, v, g,
+    r, r_scales, mom, mom_scales, mg, mg_scales,
     lr, rho, new, momentum, inner, outer, limit, factor
 ):  # fmt: skip
     """Update the blocks from `first` to `last`; `dithers` are those of the first element of each slot."""
-    work, multiples = np.empty((3, length), v.dtype), multiples_of(stride, length)
-    for n in range(first, last):
-        a, b = start_of(n, row, length)
-        k = n if blocks is None else blocks[n]
-        start, _ = start_of(k, row, length)
-        size, onwards = b - a, np.uint32(np.uint32(start) * stride)
-        rms, velocity, mean = work[0, :size], used(work[1, :size], mom), used(work[2, :size], mg)
-        read(r, k, start, rms)
-        read(mom, k, start, velocity)
-        read(mg, k, start, mean)
-        lift(rms, mean, least)
-        sweep(v[a:b], g[a:b], rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
-        write(rms, r, k, start, np.uint32(dithers[0] + onwards), multiples)
-        write(velocity, mom, k, start, np.uint32(dithers[1] + onwards), multiples)
-        write(mean, mg, k, start, np.uint32(dithers[2] + onwards), multiples)
-
-
-@kernel
-def multiples_of(stride, count):
-    """Return so many multiples of a number of 32 bits: to read them is faster than to multiply in a loop."""
-    multiples = np.empty(count, np.uint32)
-    for j in range(count):
-        multiples[j] = np.uint32(j) * stride
-    return multiples
-
-
-@parallel_kernel
-def sweep_blocks_parallel(
-    first, last, blocks, row, length, dithers, stride, least, v, g, r, mom, mg,
-    lr, rho, new, momentum, inner, outer, limit, factor
-):  # fmt: skip
-    """Do as `sweep_blocks`, in several threads."""
     at_once = max(1, TASK // length)
     for task in numba.prange((last - first + at_once - 1) // at_once):
-        begin = first + task * at_once
-        sweep_blocks(
-            begin, min(begin + at_once, last), blocks, row, length, dithers, stride, least, v, g, r, mom, mg,
+        begin, work = first + task * at_once, np.empty((3, length), v.dtype)
+        sweep_task(
+            begin, min(begin + at_once, last), blocks, row, length, dithers, stride, least, work, v, g,
+            r, r_scales, mom, mom_scales, mg, mg_scales,
             lr, rho, new, momentum, inner, outer, limit, factor,
         )  # fmt: skip
+
+
+sweep_blocks = kernel(_sweep_blocks)
+sweep_blocks_parallel = parallel_kernel(_sweep_blocks)
 
 
 @kernel
 def read_blocks(codes, scales, row, length, out):
     """Write the numbers of all blocks."""
-    for k in range((row + length - 1) // length * (out.size // max(row, 1))):
-        a, b = start_of(k, row, length)
-        decode(codes[a:b], scales, k, out[a:b])
+    per_row = (row + length - 1) // length
+    for k in range(per_row * (out.size // row)):
+        a, b = bounds(k, per_row, row, length)
+        read(codes[a:b], scales, k, out[a:b])
 
 
 @kernel
 def write_blocks(numbers, codes, scales, row, length):
     """Put numbers into all blocks, rounded to the nearest."""
-    nothing = np.zeros(length, np.uint32)
-    for k in range((row + length - 1) // length * (numbers.size // max(row, 1))):
-        a, b = start_of(k, row, length)
-        encode(numbers[a:b], codes[a:b], scales, k, NEAREST, nothing)
+    per_row = (row + length - 1) // length
+    for k in range(per_row * (numbers.size // row)):
+        a, b = bounds(k, per_row, row, length)
+        write(numbers[a:b], codes[a:b], scales, k, NEAREST, np.uint32(0))

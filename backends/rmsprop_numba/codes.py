@@ -49,15 +49,12 @@ def displacement(number: int) -> int:
     return bits >> 32 ^ bits >> 63
 
 
-def decode(codes: Any, scales: Any, k: Any, out: Any) -> Any:
-    """Write the numbers of block `k`, given its codes, to `out`."""
+def decoded(code: Any, scale: Any) -> Any:
+    """Return the number of a code, in a block of this scale, or None for bfloat16."""
 
 
-def encode(x: Any, codes: Any, scales: Any, k: Any, dither: Any, multiples: Any) -> Any:
-    """Write the codes of numbers, and the scale of their block `k`.
-
-    `dither` is that of the first element, `multiples` what is added for each of them; both are of uint32.
-    """
+def encoded(x: Any, scale: Any, dither: Any, like: Any) -> Any:
+    """Return the code of a number, of the dtype of `like`; the dither is of uint32."""
 
 
 def bits_of(x: Any) -> Any:
@@ -68,74 +65,38 @@ def number_of(bits: Any) -> Any:
     """Return the float of these bits."""
 
 
-@overload(decode)
-def _decode(codes, scales, k, out):
-    def bfloat16(codes, scales, k, out):
-        for j in range(out.size):
-            out[j] = as_float(np.uint32(np.uint16(codes[j])) << np.uint32(16))
+@overload(decoded, inline="always")
+def _decoded(code, scale):
+    def bfloat16(code, scale):
+        return as_float(np.uint32(np.uint16(code)) << np.uint32(16))
 
-    def unsigned(codes, scales, k, out):
-        scale = scales[k]
-        for j in range(out.size):
-            out[j] = magnitude_of(np.uint32(codes[j]), UNSIGNED) * scale
+    def unsigned(code, scale):
+        return magnitude_of(np.uint32(code), UNSIGNED) * scale
 
-    def signed(codes, scales, k, out):
-        scale = scales[k]
-        for j in range(out.size):
-            code = np.uint32(np.uint8(codes[j]))
-            bits = as_bits(magnitude_of(np.uint32(code & np.uint32(127)), SIGNED))
-            out[j] = as_float(bits | np.uint32(np.uint32(code << np.uint32(24)) & SIGN)) * scale
+    def signed(code, scale):
+        bits = as_bits(magnitude_of(np.uint32(np.uint32(code) & np.uint32(127)), SIGNED))
+        return as_float(bits | np.uint32(np.uint32(np.uint32(code) << np.uint32(24)) & SIGN)) * scale
 
-    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[codes.dtype]
+    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[code]
 
 
-@overload(encode, inline="always")
-def _encode(x, codes, scales, k, dither, multiples):
-    kind = {types.int16: encode_bfloat16, types.uint8: encode_unsigned, types.int8: encode_signed}[codes.dtype]
-    return lambda x, codes, scales, k, dither, multiples: kind(x, codes, scales, k, dither, multiples)
+@overload(encoded, inline="always")
+def _encoded(x, scale, dither, like):
+    def bfloat16(x, scale, dither, like):
+        bits = as_bits(x)
+        kept = np.uint32(np.uint32(bits + np.uint32(dither >> np.uint32(16))) >> np.uint32(16))
+        return np.int16(QUIET_NAN if np.uint32(bits & MAGNITUDE) > INFINITY else kept)
 
+    def unsigned(x, scale, dither, like):
+        return np.uint8(code_of(np.float32(x * (type(x)(0.5) / scale)), UNSIGNED, dither))
 
-@inlined_kernel
-def encode_bfloat16(x, codes, scales, k, dither, multiples):
-    """Write the upper halves of numbers."""
-    for j in range(x.size):
-        bits, more = as_bits(x[j]), np.uint32(np.uint32(dither + multiples[j]) >> np.uint32(16))
-        kept = np.uint32(np.uint32(bits + more) >> np.uint32(16))
-        is_nan = np.uint32(bits & MAGNITUDE) > INFINITY
-        codes[j] = np.int16(QUIET_NAN if is_nan else kept)
+    def signed(x, scale, dither, like):
+        bits = as_bits(x * (type(x)(0.5) / scale))
+        code = code_of(as_float(bits & MAGNITUDE), SIGNED, dither)
+        sign = np.uint32(np.uint32(bits & SIGN) >> np.uint32(24))
+        return np.int8(np.uint32(code & np.uint32(127)) | sign)
 
-
-@inlined_kernel
-def encode_unsigned(x, codes, scales, k, dither, multiples):
-    """Write codes of 8 bits, of numbers without sign."""
-    scale = scales[k]  # what the block had before mostly fits again, and saves a loop to find it
-    for _ in range(2):
-        factor, largest = x.dtype.type(0.5) / scale, bits_of(x.dtype.type(0))
-        for j in range(x.size):
-            largest = max(largest, bits_of(x[j]))
-            codes[j] = np.uint8(code_of(np.float32(x[j] * factor), UNSIGNED, np.uint32(dither + multiples[j])))
-        fitting = scale_of(x, largest)
-        if fitting == scale:
-            break
-        scales[k] = scale = fitting
-
-
-@inlined_kernel
-def encode_signed(x, codes, scales, k, dither, multiples):
-    """Write codes of 8 bits, of numbers with a sign."""
-    scale = scales[k]
-    for _ in range(2):
-        factor, largest = x.dtype.type(0.5) / scale, bits_of(x.dtype.type(0))
-        for j in range(x.size):
-            largest = max(largest, bits_of(abs(x[j])))
-            bits = as_bits(x[j] * factor)
-            code = code_of(as_float(bits & MAGNITUDE), SIGNED, np.uint32(dither + multiples[j]))
-            sign = np.uint32(np.uint32(bits & SIGN) >> np.uint32(24))
-            codes[j] = np.int8(np.uint32(code & np.uint32(127)) | sign)
-        fitting = scale_of(x, largest)
-        if fitting == scale:
-            break
-        scales[k] = scale = fitting
+    return {types.int16: bfloat16, types.uint8: unsigned, types.int8: signed}[like]
 
 
 @inlined_kernel

@@ -95,10 +95,15 @@ class CompactSlot(Variable):
         return len(self._shape)
 
     @property
+    def encoding(self) -> tuple[Array, Array | None]:
+        """The codes and their scales as kernels take them, which is None if the dtype has none."""
+        return self.codes, None if self.codes.dtype == np.int16 else self.scales
+
+    @property
     def array(self) -> Array:
         """A copy in full, in C order, which can't be written to: use `assign`."""
         numbers = np.empty(self.codes.size, self._dtype)
-        block_kernels.read_blocks(self.codes, self.scales, self.blocks.row, self.blocks.length, numbers)
+        block_kernels.read_blocks(*self.encoding, self.blocks.row, self.blocks.length, numbers)
         numbers = numbers.reshape(self._shape)
         numbers.flags.writeable = False
         return numbers
@@ -107,7 +112,7 @@ class CompactSlot(Variable):
         """Replace the numbers, each by the nearest that has a code; see `Variable.assign`."""
         like = np.broadcast_to(np.zeros((), self._dtype), self._shape)
         numbers = np.ascontiguousarray(Variable.around(like, self.name)._converted(value)).reshape(-1)
-        block_kernels.write_blocks(numbers, self.codes, self.scales, self.blocks.row, self.blocks.length)
+        block_kernels.write_blocks(numbers, *self.encoding, self.blocks.row, self.blocks.length)
         return self
 
 

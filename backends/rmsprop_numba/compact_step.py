@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -81,11 +82,23 @@ def _sweep(
     count = values.size // division.row * division.per_row if blocks is None else len(blocks)
     seeds = [codes.displacement(len(SLOTS) * hyper.step + i) for i in range(len(SLOTS))]
     dither = np.array(seeds, np.uint32), np.uint32(codes.displacement(-2 - hyper.step) | 1)
-    pairs = [None if slot is None else (slot.codes, slot.scales) for slot in slots]
-    arrays = values.reshape(-1), gradient.reshape(-1), *pairs
+    arrays = values.reshape(-1), gradient.reshape(-1)
+    encodings = [(None, None) if slot is None else slot.encoding for slot in slots]
     kernels = block_kernels.sweep_blocks, block_kernels.sweep_blocks_parallel
     least = LEAST[cast("str", hyper.state_dtype)]
-    return run, (*kernels, values.size, 0, count, blocks, *division, *dither, least, *arrays, *numbers)
+    return run, (
+        *kernels,
+        values.size,
+        0,
+        count,
+        blocks,
+        *division,
+        *dither,
+        least,
+        *arrays,
+        *chain(*encodings),
+        *numbers,
+    )
 
 
 def _blocks_of_rows(

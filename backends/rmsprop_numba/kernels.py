@@ -31,41 +31,51 @@ ROWS = 8
 """Elements that are added to a partial sum before it goes back to memory."""
 
 
-@inlined_kernel  # a call would take as long as the update of ten elements
-def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
-    """Update elements of one-dimensional arrays.
+@inlined_kernel
+def updated(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Return an element and its slots after a step; a slot that is None stays so.
 
     `new` is ``1 - rho``; of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
     """
-    real = r.dtype.type  # a double among the factors would make a double of everything
-    lr, rho, new, inner, outer = real(lr), real(rho), real(new), real(inner), real(outer)
+    real = type(r)  # a double among the factors would make a double of everything
+    gradient = load(g)
+    if limit is not None:
+        gradient = clip(gradient, real(limit))
+    if factor is not None:
+        gradient = times(gradient, real(factor))
+    rms = real(rho) * r + real(new) * square(gradient)
+    variance, mean = rms, None
+    if mg is not None:
+        mean = times(mg, real(rho)) + times(gradient, real(new))
+        variance = rms - square(mean)
+        if variance < real(0):  # by rounding
+            variance = real(0)
+    step = over(times(gradient, real(lr)), np.sqrt(variance + real(inner)) + real(outer))
+    velocity = None
+    if mom is not None:
+        step = times(mom, real(momentum)) + step
+        velocity = step
+    return store(load(v) - step, v), rms, velocity, mean
+
+
+@inlined_kernel  # a call would take as long as the update of ten elements
+def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Update elements of one-dimensional arrays."""
     for i in range(v.size):
-        gradient = load(g[i])
-        if limit is not None:
-            gradient = clip(gradient, real(limit))
-        if factor is not None:
-            gradient = times(gradient, real(factor))
-        rms = rho * r[i] + new * square(gradient)
-        r[i] = rms
-        variance = rms
-        if mg is not None:
-            mean = times(mg[i], rho) + times(gradient, new)
-            mg[i] = mean
-            variance = rms - square(mean)
-            if variance < real(0):  # by rounding
-                variance = real(0)
-        step = over(times(gradient, lr), np.sqrt(variance + inner) + outer)
+        v[i], r[i], velocity, mean = updated(
+            v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor
+        )
         if mom is not None:
-            step = times(mom[i], real(momentum)) + step
-            mom[i] = step
-        v[i] = store(load(v[i]) - step, v[i])
+            mom[i] = velocity
+        if mg is not None:
+            mg[i] = mean
 
 
 @kernel
 def sweep_matrix(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Update two-dimensional arrays of any strides, row by row."""
     for i in range(len(v)):
-        sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+        sweep(v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
 
 
 @parallel_kernel
@@ -83,7 +93,7 @@ def sweep_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit
 def sweep_matrix_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Do as `sweep_matrix`, in several threads."""
     for i in numba.prange(len(v)):
-        sweep(v[i], g[i], r[i], row(mom, i), row(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+        sweep(v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
 
 
 @kernel
@@ -119,9 +129,9 @@ def double_square(x, limit):
 
 
 @kernel
-def row(table, i):
-    """Return a row of a table, which may be None."""
-    return None if table is None else table[i]
+def item(array, i):
+    """Return an element, or a row, of an array which may be None."""
+    return None if array is None else array[i]
 
 
 @kernel
