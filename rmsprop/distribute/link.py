@@ -17,9 +17,12 @@ from rmsprop.distribute import agreement
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.guardian import Guardian
+from rmsprop.distribute.rows import Rows
 
 ALARM = 1
 """Tag of messages by which ranks tell each other that they have waited too long."""
+RECORD = 17
+"""Bytes by which ranks compare statements: a digest, and whether there is no error."""
 GRACE = 2.0
 """Seconds in which a rank that is there must answer an alarm."""
 PATIENCE = 1.0
@@ -46,6 +49,7 @@ class Link:
 
     def __init__(self, comm: Any, timeout: float) -> None:
         self.rank, self.size, self.timeout = comm.rank, comm.size, timeout
+        self.others = [rank for rank in range(self.size) if rank != self.rank]
         self._broken: str | None = None
         self._alarms: dict[int, str] = {}
         self._kept: list[Any] = []
@@ -55,9 +59,16 @@ class Link:
             links.append(self)
             self.comm, request = comm.Idup()
             self.wait([request], "the start")
+        self._records = Rows(self, RECORD, np.uint8)
+        if self.size > 1:
             token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
             who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {socket.gethostname()})"
             _guard(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the ranks have given up."""
+        return self._broken is not None
 
     # Agreement
 
@@ -77,8 +88,9 @@ class Link:
             raise ReplicaError(self._broken)
         is_good = statement.error is None
         record = statement.digest() + bytes([is_good])
-        records = self.gathered(np.frombuffer(record, np.uint8), statement.doing)
-        if is_good and (records == records[0]).all():
+        self._records.own[:] = np.frombuffer(record, np.uint8)
+        records = self._records.exchange(statement.doing).tobytes()
+        if is_good and records == record * self.size:
             return
         texts = self.exchange(statement.text().encode(), statement.doing)
         message = agreement.disagreement([agreement.read(text.decode()) for text in texts])
@@ -110,7 +122,7 @@ class Link:
             yield
         except ReplicaError:
             raise
-        except Exception as error:
+        except BaseException as error:
             if not getattr(error, "_is_announced", False) and self.size > 1:
                 self._broken = f"rank {self.rank}: {type(error).__name__}: {error}"
                 self._alarm(self._broken, is_final=True)
@@ -172,23 +184,21 @@ class Link:
 
     def _give_up(self, doing: str) -> NoReturn:
         """Find out who is missing, and raise `ReplicaError`."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
         self._alarm(doing)
         end, final = time.monotonic() + GRACE, None
-        while len(self._alarms) < len(others) and final is None and time.monotonic() < end:
+        while len(self._alarms) < len(self.others) and final is None and time.monotonic() < end:
             if self._has_alarm():
                 status = _mpi().Status()
                 text, is_final = self.comm.recv(tag=ALARM, status=status)
                 self._alarms[status.source] = text
                 final = text if is_final else None
             time.sleep(0.001)
-        self._broken = final or self._reason(doing, [rank for rank in others if rank not in self._alarms])
+        self._broken = final or self._reason(doing, [rank for rank in self.others if rank not in self._alarms])
         raise ReplicaError(self._broken)
 
     def _alarm(self, text: str, is_final: bool = False) -> None:
         """Tell all others that something is wrong; if it is final, what."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in others]
+        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in self.others]
 
     def _reason(self, doing: str, missing: list[int]) -> str:
         if missing:
