@@ -19,8 +19,8 @@ from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.guardian import Guardian
 from rmsprop.distribute.rows import Rows
 
-ALARM = 1
-"""Tag of messages by which ranks tell each other that they have waited too long."""
+ALARM = 32_761
+"""Tag, hardly used by others, of messages by which ranks tell each other that they have waited too long."""
 RECORD = 17
 """Bytes by which ranks compare statements: a digest, and whether there is no error."""
 GRACE = 2.0
@@ -57,8 +57,9 @@ class Link:
         if self.size > 1:
             _install()
             links.append(self)
-            self.comm, request = comm.Idup()
+            duplicate, request = comm.Idup()
             self.wait([request], "the start")
+            self.comm = duplicate
         self._records = Rows(self, RECORD, np.uint8)
         if self.size > 1:
             token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
