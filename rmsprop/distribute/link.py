@@ -51,6 +51,7 @@ class Link:
         self.rank, self.size, self.timeout = comm.rank, comm.size, timeout
         self.others = [rank for rank in range(self.size) if rank != self.rank]
         self._broken: str | None = None
+        self._is_leaving = False
         self._alarms: dict[int, str] = {}
         self._kept: list[Any] = []
         self.comm = comm
@@ -166,7 +167,7 @@ class Link:
         ReplicaError
             After the time-out, or when another rank has given up, with the ranks that are missing.
         """
-        begin, looks = time.monotonic(), 0
+        begin, looks, limit = time.monotonic(), 0, self.timeout
         for request in requests:
             while not request.Test():
                 looks += 1
@@ -174,7 +175,10 @@ class Link:
                 if looks % 64:
                     continue
                 waited = time.monotonic() - begin
-                if waited > self.timeout or self._has_alarm():
+                if waited > limit and self._is_leaving:
+                    self._say(f"has waited {limit:g} s at {doing} for the others, and goes on waiting.")
+                    limit = np.inf
+                if waited > limit or self._has_alarm():
                     self._kept += requests  # whose buffers may yet be written to
                     self._give_up(doing)
                 if waited > PATIENCE:
@@ -216,19 +220,24 @@ class Link:
 
     def leave(self) -> None:
         """Say farewell at the end of the program: wait for the others, which may take their time."""
+        if _mpi().Is_finalized():
+            return
         if self._broken is not None:
             self.abort(self._broken)
-        self.timeout = float("inf")
+        self._is_leaving = True
         try:
             self.agree(Statement("the end of the program"))
         except ReplicaError as error:
-            print(f"rmsprop: rank {self.rank} of {self.size} has left: {error}", file=sys.stderr, flush=True)
+            self._say(f"has left: {error}")
+
+    def _say(self, text: str) -> None:
+        print(f"rmsprop: rank {self.rank} of {self.size} {text}", file=sys.stderr, flush=True)
 
     def abort(self, reason: str) -> NoReturn:
         """End the job on all ranks."""
         for guardian in guardians:
             guardian.farewell(is_failing=True)
-        print(f"rmsprop: rank {self.rank} of {self.size} ends the job: {reason}", file=sys.stderr, flush=True)
+        self._say(f"ends the job: {reason}")
         sys.stdout.flush()
         self.comm.Abort(1)
         raise SystemExit(1)  # not reached
@@ -259,8 +268,8 @@ def _install() -> None:
     """End the job if the program of this rank ends, at the first call."""
     if sys.excepthook is _uncaught:
         return
-    global _previous_hook
-    _previous_hook = sys.excepthook
+    global _previous_hook, _process
+    _previous_hook, _process = sys.excepthook, os.getpid()
     sys.excepthook = _uncaught
     atexit.register(_leave_all)
 
@@ -272,15 +281,21 @@ def _guard(who: str, claim: str) -> None:
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     _previous_hook(kind, error, trace)
-    for link in list(links):
+    for link in _own_links():
         link.abort(f"{kind.__name__}: {error}")
 
 
 def _leave_all() -> None:
-    for link in list(links):
+    own = _own_links()
+    for link in own:
         link.leave()
-    for guardian in guardians:
+    for guardian in guardians if own else ():
         guardian.farewell()
 
 
-_previous_hook = sys.excepthook
+def _own_links() -> list[Link]:
+    """Return the links of this process, of which one that has been forked off has none."""
+    return list(links) if os.getpid() == _process else []
+
+
+_previous_hook, _process = sys.excepthook, 0

@@ -43,6 +43,8 @@ class MPIStrategy(Strategy):
     ------
     ImportError
         If mpi4py is not installed.
+    TypeError
+        If `comm` is no communicator, or that of others.
     ValueError
         If `timeout` or `bucket_bytes` is not positive.
 
@@ -73,7 +75,7 @@ class MPIStrategy(Strategy):
         cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
-        self._link = Link(world() if comm is None else comm, timeout)
+        self._link = Link(communicator(comm), timeout)
         self.overlap = overlap
         self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
@@ -86,10 +88,14 @@ def checked(**settings: float) -> None:
             raise ValueError(f"{name} must be positive; given {value!r}.")
 
 
-def world() -> Any:
-    """Return the communicator of all ranks."""
+def communicator(comm: Any) -> Any:
+    """Return a communicator of MPI: by default, that of all ranks."""
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise ImportError('strategies need mpi4py: pip install "rmsprop[mpi]".') from error
-    return MPI.COMM_WORLD
+    if comm is None:
+        return MPI.COMM_WORLD
+    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+        raise TypeError(f"comm must be an mpi4py.MPI.Intracomm that this process is in; given {comm!r}.")
+    return comm

@@ -27,7 +27,7 @@ class Reduction:
     """
 
     def __init__(self, link: Link, bucket_bytes: int, cuda_aware: bool = False) -> None:
-        self.link, self._bucket_bytes, self._cuda_aware = link, bucket_bytes, cuda_aware
+        self.link, self._bucket_bytes, self._cuda_aware = link, int(bucket_bytes), cuda_aware
         self._layouts: dict[Any, Any] = {}
 
     def vector(self, shapes: Sequence[tuple[int, ...]], dtype: Any) -> Vector:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import Group, by_backend, clipped, is_captured, prepared, update
 from rmsprop.variable import Variable
+from rmsprop.weights import SLOTS
 
 if TYPE_CHECKING:
     from rmsprop.distribute.strategy import Strategy
@@ -49,7 +51,7 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     terms = *_terms(plan.parameters, plan.gradients), _options(plan.hyper, plan.is_summed)
     strategy._agree(doing, terms)
     with strategy._certain(doing), undoing() as journals:
-        spread(strategy, plan.parameters)
+        _spread(strategy, plan.parameters, optimizer._needed_slots())
         finish = _prepared(optimizer, plan, doing, journals)
         with uninterrupted() as interrupts:
             strategy._agree(_last(doing), ())  # a rank may have failed since, or ended
@@ -62,11 +64,13 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     return optimizer._iterations
 
 
-def spread(strategy: "Strategy", parameters: Sequence[Parameter]) -> None:
-    """Give parameters that the strategy has not yet seen the values of rank 0."""
+def _spread(strategy: "Strategy", parameters: Sequence[Parameter], needed: AbstractSet[str]) -> None:
+    """Give parameters, with their slots, that the strategy has not yet seen the values of rank 0."""
+    names = [name for name in SLOTS if name in needed and not strategy.shard_state]
     for parameter in parameters:
         if not parameter.is_synced:
-            strategy._spread(parameter.variable)
+            for variable in (parameter.variable, *[parameter.slots[name] for name in names]):
+                strategy._spread(variable)
             parameter.is_synced = True
 
 

@@ -16,6 +16,7 @@ from rmsprop.distribute.link import Link
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
 from rmsprop.distribute.sharding import ShardedSlot, check_shardable
 from rmsprop.distribute.steps import take
+from rmsprop.gradients import refuse_subclass
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described, flatten
 from rmsprop.recording import mapped
@@ -194,6 +195,7 @@ class Strategy:
             is_mean = _is_mean(reduce_op)
             mapped(lambda leaf: leaves.append(_as_array(leaf)), value)
         terms = [described_gradient(k, leaf) for k, leaf in enumerate(leaves)]
+        terms.append(f"the structure {mapped(lambda leaf: 0, value)}")
         self._agree(f"all_reduce({'mean' if is_mean else 'sum'})", terms)
         alone = self._link is None or self._link.size == 1
         sums = leaves if alone else self._reduction.sums(leaves)
@@ -227,12 +229,22 @@ def _is_mean(reduce_op: str) -> bool:
 def _as_array(value: Any) -> Any:
     """Return a value in the form in which it can be added up."""
     value = array_of(value)
-    if isinstance(value, IndexedSlices) or is_array(value):
+    if isinstance(value, IndexedSlices):
+        if len(value.values) != len(value.indices):
+            raise ValueError(f"IndexedSlices has {len(value.values)} values and {len(value.indices)} indices.")
         return value
-    array = np.asarray(value)
-    if array.dtype.kind not in "iufc":
+    array = value if is_array(value) else np.asarray(value)
+    if isinstance(array, np.ndarray):
+        refuse_subclass(array, "what is reduced")
+    if dtypes.name_of(array.dtype) not in dtypes.COMPUTE and not _is_numeric(array):
         raise TypeError(f"only arrays and numbers can be reduced; given {value!r}.")
     return array
+
+
+def _is_numeric(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return array.dtype.kind in "iufc"
+    return bool(namespace(array).isdtype(array.dtype, "numeric"))
 
 
 def _result(total: Any, given: Any, divisor: int) -> Any:

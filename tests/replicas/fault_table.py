@@ -1,10 +1,13 @@
-"""What is to happen when something befalls a rank: ``fault_table.py RANKS TIMES [PROCESSES] [FAULT ...]`` tries it.
+"""What is to happen when something befalls a rank.
 
-Each fault befalls all ranks in turn, at the first step and at a later one; a line tells how often all was well.
+``fault_table.py RANKS TIMES [AT_ONCE] [FAULT ...]`` tries it. Each fault befalls all ranks in turn, at the first
+step and at a later one; a line tells how often all was well.
 """
 
+import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-import faults  # noqa: E402
+MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or "mpiexec"
+
+spec = importlib.util.spec_from_file_location("faults", HERE / "faults.py")
+faults = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(faults)
 
 SPARE = 5.0
 """Seconds after the time-out in which a job must be over."""
@@ -89,10 +95,12 @@ class Outcome(NamedTuple):
     text: str
 
 
-def environment(cache):
-    """Return variables of the environment for ranks: one thread each, and kernels that are compiled once."""
+def mpiexec(cache, ranks, path, *arguments):
+    """Run a program on ranks of one thread each, with kernels that are compiled once, in the folder `cache`."""
     one = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**os.environ, **one, "RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(cache)}
+    environment = {**os.environ, **one, "RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(cache)}
+    command = [MPIEXEC, "-n", ranks, sys.executable, "-W", "error", path, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=80, env=environment)
 
 
 def attempt(name, ranks, victim, step, cache):
@@ -100,11 +108,7 @@ def attempt(name, ranks, victim, step, cache):
     fault = FAULTS[name]
     base = re.sub(r"( with overlap|, sharded)$", "", name)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [sys.executable, "-W", "error", HERE / "faults.py", base, folder, victim, step, *fault.options]
-        command = [Path(sys.executable).with_name("mpiexec"), "-n", ranks, *arguments]
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=60, env=environment(cache)
-        )
+        done = mpiexec(cache, ranks, HERE / "faults.py", base, folder, victim, step, *fault.options)
         when = Path(folder) / "when"
         seconds = time.time() - float(when.read_text()) if when.exists() else np.inf
         others = [rank for rank in range(ranks) if rank != victim]
@@ -154,13 +158,15 @@ def states_after(ranks, counts):
     return [states[count] for count in counts]
 
 
-def main(ranks, times, processes=1, *names):
+def main(ranks, times, at_once=1, *names):
     ranks, times = int(ranks), int(times)
-    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(int(processes)) as pool:
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(int(at_once)) as pool:
         for warm in ("options", "kill in an update", "kill in an exchange"):  # compile the kernels
             attempt(warm, ranks, 1, 3, cache)
         for name in names or FAULTS:
-            turns = [(name, ranks, (turn + 1) % ranks, 3 * (turn // ranks % 2 == 0), cache) for turn in range(times)]
+            turns = [
+                (name, ranks, (turn + 1) % ranks, 3 * (turn // ranks % 2 == 0), cache) for turn in range(times)
+            ]
             outcomes = list(pool.map(lambda turn: attempt(*turn), turns))
             good = sum(not each.problems for each in outcomes)
             ends = [state for each in outcomes for state in each.states]
