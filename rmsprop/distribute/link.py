@@ -1,6 +1,5 @@
 """A communicator in which nobody waits for ever: not for a rank that hangs, nor for one that has left."""
 
-import atexit
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rmsprop.distribute import agreement
+from rmsprop.distribute import agreement, ending
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.guardian import Guardian
@@ -29,11 +28,6 @@ PATIENCE = 1.0
 """Seconds of waiting from which on a rank sleeps between looks; before that it only lets others run."""
 
 Array = np.ndarray[Any, Any]
-
-links: list["Link"] = []
-"""Those that the end of the program has to be told."""
-guardians: list[Guardian] = []
-"""The one of this process, once there is a link."""
 
 
 class Link:
@@ -56,16 +50,26 @@ class Link:
         self._kept: list[Any] = []
         self.comm = comm
         if self.size > 1:
-            _install()
-            links.append(self)
+            ending.expect(self)
             duplicate, request = comm.Idup()
             self.wait([request], "the start")
             self.comm = duplicate
         self._records = Rows(self, RECORD, np.uint8)
         if self.size > 1:
-            token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
-            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {socket.gethostname()})"
-            _guard(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
+            self._guard()
+
+    def _guard(self) -> None:
+        """Let a process watch over this one, unless one does already."""
+        host = socket.gethostname()
+        told = [
+            text.decode().split()
+            for text in self.exchange(f"{os.urandom(8).hex()} {os.getpid()} {host}".encode(), "the start")
+        ]
+        if not ending.guardians:
+            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {host})"
+            claim = os.path.join(tempfile.gettempdir(), f"rmsprop-{told[0][0]}")
+            neighbours = [int(told[rank][1]) for rank in self.others if told[rank][2] == host]
+            ending.guardians.append(Guardian(who, claim, neighbours))
 
     @property
     def is_broken(self) -> bool:
@@ -235,12 +239,13 @@ class Link:
 
     def abort(self, reason: str) -> NoReturn:
         """End the job on all ranks."""
-        for guardian in guardians:
+        for guardian in ending.guardians:
             guardian.farewell(is_failing=True)
         self._say(f"ends the job: {reason}")
         sys.stdout.flush()
+        time.sleep(0.1)  # in which the launcher passes on what has been said
         self.comm.Abort(1)
-        raise SystemExit(1)  # not reached
+        os._exit(1)
 
 
 def raw(array: Array, sizes: Sequence[int] | None = None, begins: Sequence[int] = ()) -> list[Any]:
@@ -262,40 +267,3 @@ def _mpi() -> Any:
     from mpi4py import MPI
 
     return MPI
-
-
-def _install() -> None:
-    """End the job if the program of this rank ends, at the first call."""
-    if sys.excepthook is _uncaught:
-        return
-    global _previous_hook, _process
-    _previous_hook, _process = sys.excepthook, os.getpid()
-    sys.excepthook = _uncaught
-    atexit.register(_leave_all)
-
-
-def _guard(who: str, claim: str) -> None:
-    if not guardians:
-        guardians.append(Guardian(who, claim))
-
-
-def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    _previous_hook(kind, error, trace)
-    for link in _own_links():
-        link.abort(f"{kind.__name__}: {error}")
-
-
-def _leave_all() -> None:
-    own = _own_links()
-    for link in own:
-        link.leave()
-    for guardian in guardians if own else ():
-        guardian.farewell()
-
-
-def _own_links() -> list[Link]:
-    """Return the links of this process, of which one that has been forked off has none."""
-    return list(links) if os.getpid() == _process else []
-
-
-_previous_hook, _process = sys.excepthook, 0
