@@ -33,33 +33,28 @@ SCATTER, GATHER = 3, 4
 class Scattered(NamedTuple):
     """A bucket of which the shares are on their way to those who add them up."""
 
-    bucket: Bucket
-    source: Array
     parts: list[Array]
-    """What the other ranks send, in their order."""
+    """What each rank has of this rank's share."""
     requests: list[Any]
 
 
-def scatter(link: Link, bucket: Bucket, source: Array, incoming: Array) -> Scattered:
+def scatter(link: Link, shares: Sequence[Array], incoming: Array) -> Scattered:
     """Send each rank its share, and receive this rank's from all others."""
-    own = bucket.share(link.rank)
-    size, others = own.stop - own.start, link.others
-    parts = [incoming[k * size : (k + 1) * size] for k in range(len(others))]
-    requests = [
-        link.comm.Irecv(raw(part), rank, SCATTER) for part, rank in zip(parts, others, strict=True) if size
-    ]
-    shares = [(rank, source[bucket.share(rank)]) for rank in others]
-    requests += [link.comm.Isend(raw(share), rank, SCATTER) for rank, share in shares if share.size]
-    return Scattered(bucket, source, parts, requests)
+    size = shares[link.rank].size
+    parts = [incoming[k * size : (k + 1) * size] for k in range(link.size - 1)]
+    parts.insert(link.rank, shares[link.rank])
+    requests = [link.comm.Irecv(raw(parts[rank]), rank, SCATTER) for rank in link.others if size]
+    requests += [link.comm.Isend(raw(shares[rank]), rank, SCATTER) for rank in link.others if shares[rank].size]
+    return Scattered(parts, requests)
 
 
 def add(link: Link, sent: Scattered, out: Array) -> None:
-    """Wait for all parts of this rank's share, and write their sum; `out` may be the source's own part."""
+    """Wait for all parts of this rank's share, and write their sum; `out` may be this rank's own part."""
     link.wait(sent.requests, "a sum")
-    own = sent.source[sent.bucket.share(link.rank)]
-    if link.rank > 1 and np.may_share_memory(out, own):
-        own = own.copy()
-    add_in_order([*sent.parts[: link.rank], own, *sent.parts[link.rank :]], out)
+    parts = list(sent.parts)
+    if link.rank > 1 and np.may_share_memory(out, parts[link.rank]):
+        parts[link.rank] = parts[link.rank].copy()
+    add_in_order(parts, out)
 
 
 def add_in_order(parts: Sequence[Array] | Array, out: Array) -> None:
@@ -69,10 +64,9 @@ def add_in_order(parts: Sequence[Array] | Array, out: Array) -> None:
         np.add(out, part, out=out)
 
 
-def gather(link: Link, bucket: Bucket, values: Array) -> list[Any]:
+def gather(link: Link, bucket: Bucket, values: Array, own: Array) -> list[Any]:
     """Begin to send this rank's share to all others, and to receive theirs; return the requests."""
     shares = [(rank, values[bucket.share(rank)]) for rank in link.others]
-    own = values[bucket.share(link.rank)]
     requests = [link.comm.Irecv(raw(share), rank, GATHER) for rank, share in shares if share.size]
     return requests + [link.comm.Isend(raw(own), rank, GATHER) for rank in link.others if own.size]
 
@@ -104,7 +98,7 @@ class Vector:
         self.views = [self.total[e - n : e].reshape(s) for e, n, s in zip(ends, sizes, shapes, strict=True)]
         """Where the sums of each array arrive."""
         largest = max([bucket.bounds[1] for bucket in self.buckets], default=0) * (link.size - 1)
-        self._incoming = [xp.empty(largest, dtype) for _ in range(min(DEPTH, len(self.buckets)))]
+        self._incoming = [xp.empty(largest, dtype) for _ in self.buckets[:DEPTH]]
         is_small = len(self.buckets) == 1 and self.total.nbytes * link.size <= AT_ONCE
         self._rows = Rows(link, self.total.size, dtype) if is_small and xp is np else None
 
@@ -126,9 +120,9 @@ class Vector:
         scattered: deque[tuple[int, Scattered]] = deque()
         gathered: deque[tuple[int, list[Any]]] = deque()
         for k, bucket in enumerate(self.buckets):
-            source = buckets.packed(bucket, arrays, self.part(k))
-            incoming = self._incoming[k % len(self._incoming)]
-            scattered.append((k, scatter(self._link, bucket, source, incoming)))
+            source = buckets.packed(bucket.segments, arrays, self.part(k), slice(None))
+            shares = [source[bucket.share(rank)] for rank in range(self._link.size)]
+            scattered.append((k, scatter(self._link, shares, self._incoming[k % DEPTH])))
             if len(scattered) == DEPTH:
                 gathered.append(self._added(*scattered.popleft()))
             if len(gathered) == DEPTH:
@@ -139,8 +133,10 @@ class Vector:
             yield self._arrived(*gathered.popleft())
 
     def _added(self, k: int, sent: Scattered) -> tuple[int, list[Any]]:
-        add(self._link, sent, self.part(k)[sent.bucket.share(self._link.rank)])
-        return k, gather(self._link, sent.bucket, self.part(k))
+        bucket, total = self.buckets[k], self.part(k)
+        own = total[bucket.share(self._link.rank)]
+        add(self._link, sent, own)
+        return k, gather(self._link, bucket, total, own)
 
     def _arrived(self, k: int, requests: list[Any]) -> int:
         self._link.wait(requests, "a sum")
@@ -163,6 +159,7 @@ class Shares:
     def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int) -> None:
         self._link = link
         self.buckets = buckets.by_owner(sizes, length, link.size)
+        self._segments = [bucket.by_rank() for bucket in self.buckets]
         starts = list(buckets.offsets(self.buckets))
         total = np.empty(starts[-1], dtype)
         self._parts = [total[a:b] for a, b in pairwise(starts)]
@@ -177,12 +174,12 @@ class Shares:
         """Add up flat arrays over the ranks, into `views`."""
         scattered: deque[tuple[Array, Scattered]] = deque()
         begin = 0
-        for k, (bucket, part) in enumerate(zip(self.buckets, self._parts, strict=True)):
+        for k, bucket in enumerate(self.buckets):
+            shares = [self._packed(k, rank, arrays) for rank in range(self._link.size)]
             share = bucket.share(self._link.rank)
             out = self._own[begin : begin + share.stop - share.start]
             begin += len(out)
-            buckets.pack(bucket.segments, arrays, part)
-            scattered.append((out, scatter(self._link, bucket, part, self._incoming[k % DEPTH])))
+            scattered.append((out, scatter(self._link, shares, self._incoming[k % DEPTH])))
             if len(scattered) == DEPTH:
                 out, sent = scattered.popleft()
                 add(self._link, sent, out)
@@ -193,9 +190,9 @@ class Shares:
     def exchange(self, arrays: Sequence[Array]) -> None:
         """Send this rank's shares of flat arrays to all others, and receive theirs; see `commit`."""
         requests: deque[list[Any]] = deque()
-        for bucket, part in zip(self.buckets, self._parts, strict=True):
-            buckets.pack(bucket.owned(self._link.rank), arrays, part)
-            requests.append(gather(self._link, bucket, part))
+        for k, (bucket, part) in enumerate(zip(self.buckets, self._parts, strict=True)):
+            own = self._packed(k, self._link.rank, arrays)
+            requests.append(gather(self._link, bucket, part, own))
             if len(requests) == DEPTH:
                 self._link.wait(requests.popleft(), "an exchange of variables")
         while requests:
@@ -203,5 +200,10 @@ class Shares:
 
     def commit(self, arrays: Sequence[Array]) -> None:
         """Write what has been received to the arrays."""
-        for bucket, part in zip(self.buckets, self._parts, strict=True):
-            buckets.unpack(bucket.segments, arrays, part)
+        for segments, part in zip(self._segments, self._parts, strict=True):
+            for rank in self._link.others:
+                buckets.unpack(segments[rank], arrays, part)
+
+    def _packed(self, k: int, rank: int, arrays: Sequence[Array]) -> Array:
+        """Return a rank's share of a bucket, copied there if need be."""
+        return buckets.packed(self._segments[k][rank], arrays, self._parts[k], self.buckets[k].share(rank))
