@@ -13,6 +13,7 @@ from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.contexts import entering
 from rmsprop.distribute.link import Link
+from rmsprop.distribute.operations import is_mean
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
 from rmsprop.distribute.sharding import ShardedSlot, check_shardable
 from rmsprop.distribute.steps import take
@@ -86,7 +87,7 @@ class Strategy:
 
         Parameters
         ----------
-        reduce_op : {"sum", "mean"}
+        reduce_op : {"sum", "mean"} or ReduceOp
         value : array, number, or nested list, tuple or dict of these
         axis : int, optional
             Of arrays that need not be of the same length on all replicas.
@@ -107,10 +108,10 @@ class Strategy:
         """
         if axis is None:
             return self._all_reduce(reduce_op, value)
-        is_mean = _is_mean(reduce_op)
+        averages = is_mean(reduce_op)
         local = mapped(lambda x: np.asarray(np.sum(to_host(array_of(x)), axis=axis)), value)
         totals = self._all_reduce("sum", local)
-        if not is_mean:
+        if not averages:
             return totals
         counts = self._all_reduce("sum", mapped(lambda x: to_host(array_of(x)).shape[axis], value))
         quotients = iter([a / b for a, b in zip(flatten(totals), flatten(counts), strict=True)])
@@ -192,14 +193,14 @@ class Strategy:
         """Return the sum or mean over the replicas; see `rmsprop.distribute.ReplicaContext.all_reduce`."""
         leaves: list[Any] = []
         with self._announcing("all_reduce"):
-            is_mean = _is_mean(reduce_op)
+            averages = is_mean(reduce_op)
             mapped(lambda leaf: leaves.append(_as_array(leaf)), value)
         terms = [described_gradient(k, leaf) for k, leaf in enumerate(leaves)]
         terms.append(f"the structure {mapped(lambda leaf: 0, value)}")
-        self._agree(f"all_reduce({'mean' if is_mean else 'sum'})", terms)
+        self._agree(f"all_reduce({'mean' if averages else 'sum'})", terms)
         alone = self._link is None or self._link.size == 1
         sums = leaves if alone else self._reduction.sums(leaves)
-        divisor = self.num_replicas_in_sync if is_mean else 1
+        divisor = self.num_replicas_in_sync if averages else 1
         results = iter([_result(total, leaf, divisor) for total, leaf in zip(sums, leaves, strict=True)])
         return mapped(lambda leaf: next(results), value)
 
@@ -216,14 +217,6 @@ def described_gradient(position: int, value: Any) -> str:
         dtype, shape = dtypes.name_of(value.values.dtype), tuple(value.values.shape[1:])
         return f"value {position} (rows of {dtype}, shape {shape}, sparse)"
     return f"value {position} ({dtypes.name_of(value.dtype)}, shape {tuple(value.shape)})"
-
-
-def _is_mean(reduce_op: str) -> bool:
-    """Tell whether an operation is the mean, and not the sum."""
-    name = str(reduce_op).lower()
-    if name not in ("sum", "mean"):
-        raise ValueError(f'reduce_op must be "sum" or "mean"; given {reduce_op!r}.')
-    return name == "mean"
 
 
 def _as_array(value: Any) -> Any:
