@@ -48,6 +48,21 @@ class MPIStrategy(Strategy):
     ValueError
         If `timeout` or `bucket_bytes` is not positive.
 
+    Notes
+    -----
+    All ranks make the same calls in the same order. A step has three parts. First the ranks compare what they are
+    about to do: a difference, or an error on one of them, is raised on all, and they can go on after it. Then
+    gradients are added up, and all is done that may fail; an error while others wait for sums ends the job. When
+    all have come so far, they agree once more, and each updates its variables. From then on the step is taken,
+    even if a rank is killed; Ctrl-C waits for the end of the update. Only if a rank stops in the middle of sending
+    its last word, some may take a step that others do not, before the job ends.
+
+    With `overlap` and `shard_state`, what has been updated earlier is put back if the step fails. Ranks that the
+    launcher kills meanwhile can't do so, which is seen in variables that are mapped to files.
+
+    At the end of its program, a rank waits for the others without limit, since one may still write its results;
+    after `timeout` it says so.
+
     Examples
     --------
     Run by ``mpiexec -n 4 python program.py``, or alone, as here:
