@@ -243,7 +243,7 @@ class Link:
             guardian.farewell(is_failing=True)
         self._say(f"ends the job: {reason}")
         sys.stdout.flush()
-        time.sleep(0.1)  # in which the launcher passes on what has been said
+        time.sleep(0.3)  # in which the launcher passes on what has been said, and others put back what they had
         self.comm.Abort(1)
         os._exit(1)
 

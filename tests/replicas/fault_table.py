@@ -44,7 +44,7 @@ class Fault(NamedTuple):
 
 DEAD = r"rank {v} of \d .* was killed, has crashed, or has called os._exit"
 MISSING = r"rank {v} has not answered within 3 s"
-NO_MEMORY = r"rank {v}: MemoryError: no memory left"
+NO_MEMORY = r"rank {v}( of \d ends the job)?: MemoryError: no memory left"
 LEFT = r"rank {v} (is )?at the end of the program"
 
 FAULTS = {
@@ -69,7 +69,7 @@ FAULTS = {
     "stop in a sum": Fault(MISSING),
     "error in a sum": Fault(NO_MEMORY),
     "interrupt in a sum": Fault(r"rank {v}: KeyboardInterrupt"),
-    "error in a sum with overlap": Fault(NO_MEMORY, ("overlap",)),
+    "error in a sum with overlap": Fault(NO_MEMORY, ("overlap",), is_silent=True),
     "stop in a sum with overlap": Fault(MISSING, ("overlap",)),
     "error in an exchange": Fault(NO_MEMORY, ("shard_state",)),
     "kill in an exchange": Fault(DEAD, ("shard_state",), state=EITHER, is_silent=True),
