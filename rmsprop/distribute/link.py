@@ -132,6 +132,7 @@ class Link:
             if not getattr(error, "_is_announced", False) and self.size > 1:
                 self._broken = f"rank {self.rank}: {type(error).__name__}: {error}"
                 self._alarm(self._broken, is_final=True)
+                self._listen()  # the others may have something to put back before the job ends
                 error._is_announced = True  # type: ignore[attr-defined]
             raise
 
@@ -194,16 +195,22 @@ class Link:
     def _give_up(self, doing: str) -> NoReturn:
         """Find out who is missing, and raise `ReplicaError`."""
         self._alarm(doing)
-        end, final = time.monotonic() + GRACE, None
-        while len(self._alarms) < len(self.others) and final is None and time.monotonic() < end:
+        final = self._listen()
+        self._broken = final or self._reason(doing, [rank for rank in self.others if rank not in self._alarms])
+        raise ReplicaError(self._broken)
+
+    def _listen(self) -> str | None:
+        """Wait, but not long, until all others have given up, too; return the reason if one of them tells it."""
+        end = time.monotonic() + GRACE
+        while len(self._alarms) < len(self.others) and time.monotonic() < end:
             if self._has_alarm():
                 status = _mpi().Status()
                 text, is_final = self.comm.recv(tag=ALARM, status=status)
                 self._alarms[status.source] = text
-                final = text if is_final else None
+                if is_final:
+                    return str(text)
             time.sleep(0.001)
-        self._broken = final or self._reason(doing, [rank for rank in self.others if rank not in self._alarms])
-        raise ReplicaError(self._broken)
+        return None
 
     def _alarm(self, text: str, is_final: bool = False) -> None:
         """Tell all others that something is wrong; if it is final, what."""
