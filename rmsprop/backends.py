@@ -78,6 +78,8 @@ class Backend(Protocol):
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether `update` will be captured in a graph, to be replayed
       later. Then `update` returns a function that is called with the hyperparameters of each replay.
+    - ``prepare(parameters, gradients, factors, hyper)`` does all of `update` that may fail, and returns a function
+      without arguments that does the rest. Replicas update when all of them have come so far.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
       zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `update` will know such slots by
       ``hyper.state_dtype``.

@@ -91,7 +91,7 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
     if not is_array(array):
         raise TypeError(f"{what} must be an array; given {_short(array)}.")
     if isinstance(like, np.ndarray):
-        _refuse_subclass(array, what)
+        refuse_subclass(array, what)
     if namespace(array) is not namespace(like):
         raise TypeError(f"{what} is an array of {_library(array)}, but the variable is one of {_library(like)}.")
     given, wanted = dtypes.name_of(array.dtype), dtypes.name_of(like.dtype)
@@ -113,7 +113,8 @@ def _from_python(numbers: Any, like: Array, what: str) -> Array:
     return namespace(like).asarray(numbers, dtype=like.dtype)
 
 
-def _refuse_subclass(array: Any, what: str) -> None:
+def refuse_subclass(array: Any, what: str) -> None:
+    """Raise ``TypeError`` for arrays that are more than their elements."""
     if type(array) is not np.ndarray and not isinstance(array, np.memmap):
         raise TypeError(
             f"{what} is a {type(array).__module__}.{type(array).__name__}, whose mask, unit or other meaning "
@@ -168,7 +169,7 @@ def _checked_indices(indices: Any, like: Array) -> Array:
     if not is_array(indices) or namespace(indices) is not xp:
         raise TypeError(f"indices must be an array of integers of {_library(like)}; given {_short(indices)}.")
     if isinstance(like, np.ndarray):
-        _refuse_subclass(indices, "indices")
+        refuse_subclass(indices, "indices")
     if not xp.isdtype(indices.dtype, "integral"):
         raise TypeError(f"indices must be integers; given dtype {dtypes.name_of(indices.dtype)}.")
     if len(indices.shape) != 1:

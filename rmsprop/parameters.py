@@ -50,7 +50,7 @@ class Parameter:
     plans : Plans
         What it keeps about lists of parameters; that of their optimizer.
     is_synced : bool
-        Whether all replicas have been given the same value; see `rmsprop.distribute`.
+        Whether all replicas have been given the same values; see `rmsprop.distribute`.
     """
 
     __slots__ = (

@@ -1,7 +1,8 @@
 """The step itself: parameters and gradients are handed to their backends, all or none of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +130,21 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
                 variable.assign(array)
         raise
     return None
+
+
+def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], None]:
+    """Do all of a step without constraints that may fail, as far as its backends know; return what takes it."""
+    rest: list[Callable[[], object]] = []
+    for group in sorted(groups, key=_order):
+        prepare = getattr(group.backend, "prepare", None)
+        arguments = group.parameters, group.gradients, group.factors, hyper
+        rest.append(partial(group.backend.update, *arguments) if prepare is None else prepare(*arguments))
+
+    def take() -> None:
+        for function in rest:
+            function()
+
+    return take
 
 
 def _order(group: Group) -> tuple[bool, bool]:

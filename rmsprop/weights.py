@@ -202,6 +202,8 @@ class Weights:
         converted = [_fitting(new, weight) for new, weight in zip(given, self.weights, strict=True)]
         for weight, new in zip(self.weights, converted, strict=True):
             weight.assign(new)
+        for parameter in self._parameters:
+            parameter.is_synced = False
 
     def get_slot_names(self) -> list[str]:
         """Return the names of the slots, in order of creation."""

@@ -2,7 +2,7 @@
 
 from rmsprop_cupy.norms import factors, squared_norms
 from rmsprop_cupy.rows import report_misses
-from rmsprop_cupy.step import check_step, update
+from rmsprop_cupy.step import check_step, prepare, update
 from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "in_range",
     "memory",
     "overlapping",
+    "prepare",
     "report_misses",
     "squared_norms",
     "update",

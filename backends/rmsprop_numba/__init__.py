@@ -4,7 +4,7 @@ from typing import Any
 
 from rmsprop.memory import overlapping
 from rmsprop.variable import Variable
-from rmsprop_numba.step import squared_norms, update
+from rmsprop_numba.step import prepare, squared_norms, update
 from rmsprop_numba.variables import check_variable, in_range, memory, zeros
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "in_range",
     "memory",
     "overlapping",
+    "prepare",
     "squared_norms",
     "update",
     "zeros",

@@ -1,6 +1,7 @@
 """One step over a list of NumPy arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,18 +26,28 @@ def update(
     factors: Array | None,
     hyper: Hyperparameters,
 ) -> None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`.
+    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+    prepare(parameters, gradients, factors, hyper)()
 
-    All that may fail, for lack of memory, is done before the first variable changes.
-    """
+
+def prepare(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> Callable[[], None]:
+    """Do all that may fail, for lack of memory, before the first variable changes; return what updates them."""
     if hyper.state_dtype is not None:
         from rmsprop_numba import compact_step  # only for those who ask for it
 
-        compact_step.update(parameters, gradients, factors, hyper)
-        return
+        return partial(_run, compact_step.jobs(parameters, gradients, factors, hyper))
     plans = [plan_of(parameter, hyper) for parameter in parameters]
     apart = disjoint(gradients, plans)  # some are copies, of which the kernels only get the address
-    for function, arguments in _jobs(parameters, plans, apart, factors, hyper):
+    return partial(_run, _jobs(parameters, plans, apart, factors, hyper))
+
+
+def _run(jobs: list[Job]) -> None:
+    for function, arguments in jobs:
         function(*arguments)
 
 

@@ -1,6 +1,8 @@
 """A step of an optimizer with replicas: agreed on by all ranks before it changes anything."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +13,13 @@ from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.overlap import update_by_bucket
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
-from rmsprop.distribute.undo import Journal
+from rmsprop.distribute.undo import Journal, undoing, uninterrupted
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
-from rmsprop.step import Group, by_backend, clipped, is_captured, update
+from rmsprop.step import Group, by_backend, clipped, is_captured, prepared, update
 from rmsprop.variable import Variable
+from rmsprop.weights import SLOTS
 
 if TYPE_CHECKING:
     from rmsprop.distribute.strategy import Strategy
@@ -47,20 +50,27 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
         return None
     terms = *_terms(plan.parameters, plan.gradients), _options(plan.hyper, plan.is_summed)
     strategy._agree(doing, terms)
-    with strategy._certain(doing):
-        spread(strategy, plan.parameters)
-        _stepped(optimizer, plan, doing)
-    count[()] += 1
+    with strategy._certain(doing), undoing() as journals:
+        _spread(strategy, plan.parameters, optimizer._needed_slots())
+        finish = _prepared(optimizer, plan, doing, journals)
+        with uninterrupted() as interrupts:
+            strategy._agree(_last(doing), ())  # a rank may have failed since, or ended
+            finish()
+            count[()] += 1
     if tapes:
         tell_tapes(*plan.variables)
+    for number in interrupts:
+        signal.raise_signal(number)
     return optimizer._iterations
 
 
-def spread(strategy: "Strategy", parameters: Sequence[Parameter]) -> None:
-    """Give parameters that the strategy has not yet seen the values of rank 0."""
+def _spread(strategy: "Strategy", parameters: Sequence[Parameter], needed: AbstractSet[str]) -> None:
+    """Give parameters, with their slots, that the strategy has not yet seen the values of rank 0."""
+    names = [name for name in SLOTS if name in needed and not strategy.shard_state]
     for parameter in parameters:
         if not parameter.is_synced:
-            strategy._spread(parameter.variable)
+            for variable in (parameter.variable, *[parameter.slots[name] for name in names]):
+                strategy._spread(variable)
             parameter.is_synced = True
 
 
@@ -112,8 +122,16 @@ def _options(hyper: Hyperparameters, is_summed: bool) -> str:
     return f"{hyper}, gradients {'' if is_summed else 'not '}to be summed"
 
 
-def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
-    """Take a step that all ranks have agreed on."""
+def _last(doing: str) -> str:
+    """Return how messages call the moment before a step is taken."""
+    return f"{doing}, before it is taken"
+
+
+def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journal]) -> Callable[[], object]:
+    """Do all of a step that may fail; return what is left to do when all ranks have come so far.
+
+    What changes before that is kept in the journals.
+    """
     strategy, parameters, grads, hyper = optimizer._strategy, plan.parameters, plan.gradients, plan.hyper
     if plan.is_summed and strategy.num_replicas_in_sync > 1:
         needs_all = (
@@ -123,38 +141,36 @@ def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
             or any([p.variable.constraint is not None for p in parameters])
         )
         if not needs_all and strategy.shard_state:
-            update_shares(strategy._reduction, by_backend(parameters, grads)[0], hyper, is_summed=True)
-            return
-        if not needs_all and strategy.overlap and update_by_bucket(strategy._reduction, parameters, grads, hyper):
-            return
+            group = by_backend(parameters, grads)[0]
+            return update_shares(strategy._reduction, group, hyper, True, journals)
+        if not needs_all and strategy.overlap:
+            finish = update_by_bucket(strategy._reduction, parameters, grads, hyper, journals)
+            if finish is not None:
+                return finish
         grads = strategy._reduction.sums(grads)
-        strategy._agree(f"{doing}, after the sums", ())  # a rank may have ended before all had received them
-    grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
+    with strategy._announcing(_last(doing)):
+        grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
-    groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
-    if strategy.shard_state and groups:
-        update_shares(strategy._reduction, groups[0], hyper, is_summed=False)
-    else:
-        _updated(strategy, groups, hyper, doing)
+    with strategy._announcing(_last(doing)):
+        groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
+        if not (strategy.shard_state and groups):
+            return _constrained(groups, hyper, journals) or prepared(groups, hyper)
+    return update_shares(strategy._reduction, groups[0], hyper, False, journals)
 
 
-def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> None:
-    """Update variables; if they have constraints, which may fail on one rank alone, only with all ranks."""
+def _constrained(
+    groups: list[Group], hyper: Hyperparameters, journals: list[Journal]
+) -> Callable[[], object] | None:
+    """Update variables now if they have constraints, which may fail; return that nothing is left to do."""
     parameters = [p for group in groups for p in group.parameters]
     if all([p.variable.constraint is None for p in parameters]):
-        if groups:
-            update(groups, hyper)
-        return
+        return None
     journal = Journal(parameters)
     journal.keep()
-    try:
-        with strategy._announcing(doing):
-            update(groups, hyper)
-        strategy._agree(f"{doing}, after the constraints", ())
-    except BaseException:
-        journal.undo()
-        raise
+    journals.append(journal)
+    update(groups, hyper)
+    return lambda: None
 
 
 def _transformed(

@@ -3,10 +3,11 @@
 import copy
 
 import numpy as np
+from mpi4py import MPI
 
 import rmsprop
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context
+from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context, rows
 
 
 def raised(kind, function, *arguments):
@@ -15,7 +16,7 @@ def raised(kind, function, *arguments):
         function(*arguments)
     except kind as error:
         return str(error)
-    raise AssertionError(f"no {kind.__name__} on this rank")
+    raise AssertionError(f"no {kind} on this rank")
 
 
 def all_reduce_keeps_structures_and_dtypes(strategy):
@@ -36,6 +37,20 @@ def all_reduce_keeps_structures_and_dtypes(strategy):
     assert strategy.reduce("mean", np.arange(rank + 1), axis=0) == sum(r * (r + 1) / 2 for r in range(n)) / sum(
         r + 1 for r in range(n)
     )
+
+
+def what_can_not_be_added_up_is_refused(strategy):
+    for value in (
+        np.array([True]),
+        np.array(["text"]),
+        np.array([None]),
+        np.ma.array([1.0, 2.0], mask=[0, 1]),
+        IndexedSlices(np.ones((2, 2)), np.zeros(3, int)),
+    ):
+        raised((TypeError, ValueError), strategy.reduce, "sum", value)
+    swapped = {"b": np.zeros(2), "a": np.ones(2)} if strategy.rank else {"a": np.ones(2), "b": np.zeros(2)}
+    assert "rank 1 has the structure" in raised(ReplicaError, strategy.reduce, "sum", swapped)
+    assert strategy.reduce("sum", 1) == strategy.num_replicas_in_sync
 
 
 def the_callers_own_sum_gives_the_same_as_the_strategys(strategy):
@@ -113,6 +128,22 @@ def variables_begin_with_the_values_of_rank_0_and_differences_are_named(strategy
     assert v[0] == w[0, 0] == 0
 
 
+def weights_that_rank_0_has_loaded_are_those_of_all(strategy):
+    v = np.ones(3)
+    with strategy.scope():
+        opt = RMSprop(0.1, momentum=0.5)
+    opt.build([v])
+    for value in (5.0, 7.0):
+        if strategy.rank == 0:
+            opt.set_weights([opt.iterations.numpy(), np.full(3, value), np.full(3, value)])
+        if value == 7.0:
+            assert "not seen before" in raised(ReplicaError, opt.apply_gradients, [(v, v)])
+            opt.set_weights(opt.get_weights())
+        opt.apply_gradients([(v, v)])
+        strategy.check_synced([v, *opt.get_weights()])
+        assert opt.get_slot(v, "rms").numpy()[0] > 4
+
+
 def a_copy_of_the_optimizer_goes_on_together(strategy):
     v = np.ones(2)
     with strategy.scope():
@@ -167,14 +198,18 @@ def sharded_state_says_what_it_does_not_take(strategy):
 
 
 def main():
+    if MPI.COMM_WORLD.size > 2:
+        rows.FEW = 2  # so that these are many
     strategy = MPIStrategy(timeout=30, bucket_bytes=64)
     for check in (
         all_reduce_keeps_structures_and_dtypes,
+        what_can_not_be_added_up_is_refused,
         the_callers_own_sum_gives_the_same_as_the_strategys,
         halves_are_added_up_in_single_precision,
         an_error_on_one_rank_is_one_on_all_after_which_they_can_go_on,
         a_constraint_or_a_transformer_that_fails_on_one_rank_undoes_the_step_on_all,
         variables_begin_with_the_values_of_rank_0_and_differences_are_named,
+        weights_that_rank_0_has_loaded_are_those_of_all,
         a_copy_of_the_optimizer_goes_on_together,
         other_libraries_and_strides_are_reduced_too,
         slots_of_smaller_dtypes_are_as_in_one_process,
