@@ -37,6 +37,8 @@ class Hyperparameters(NamedTuple):
     """What slots are kept in, where they are not kept in full; see `Backend`."""
     step: int = 0
     """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
+    nonfinite: str = "propagate"
+    """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
 
     @property
     def epsilons(self) -> tuple[float, float]:
@@ -58,8 +60,12 @@ class Replay(Protocol):
         pass the checks unchanged, the same slots are used, and no variable has a constraint.
         """
 
-    def step(self, gradients: Any, hyper: Hyperparameters) -> None:
-        """Take the step, with gradients that have just been accepted and are still alive; clip them as asked."""
+    def step(self, gradients: Any, hyper: Hyperparameters) -> int | None:
+        """Take the step, with gradients that have just been accepted and are still alive; clip them as asked.
+
+        Unless ``hyper.nonfinite`` is "propagate", first look for gradients that are not finite: return the position
+        of the first one, and change nothing.
+        """
 
 
 class Backend(Protocol):
@@ -72,6 +78,8 @@ class Backend(Protocol):
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
       `rmsprop.clipping.factors` do together, and returns what its `update` can also take.
+    - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
+      without it, functions of the Array API standard find out.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
       variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
       out such rows.

@@ -21,6 +21,9 @@ SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes
 STATE_DTYPES = ("bfloat16", "uint8")
 """What slots can be kept in, other than in full."""
 
+NONFINITE = ("propagate", "skip", "raise")
+"""What can become of a step with gradients that are not finite."""
+
 Value = Any
 """A number, 0-d array, `Variable` or callable without arguments; for the learning rate also a schedule."""
 
@@ -129,6 +132,12 @@ def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | No
     return value
 
 
+def _nonfinite(settings: "Settings", name: str, value: str) -> str:
+    if not (isinstance(value, str) and value in NONFINITE):
+        raise ValueError(f"{name} must be 'propagate', 'skip' or 'raise'; given {value!r}.")
+    return value
+
+
 class Settings:
     """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
@@ -157,6 +166,7 @@ class Settings:
     epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
     complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
     state_dtype = Setting(_state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8.")
+    nonfinite = Setting(_nonfinite, "What becomes of steps with NaN or infinity: propagate, skip or raise.")
     validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
 
     def _read(self, step: int) -> Hyperparameters:
@@ -179,6 +189,7 @@ class Settings:
             state["_complex_as_real"],
             state["_state_dtype"],
             0 if state["_state_dtype"] is None else step,
+            state["_nonfinite"],
         )
         is_constant = (
             type(state["_learning_rate"]) is float
@@ -216,6 +227,7 @@ class Settings:
             "epsilon_in_sqrt": None,
             "complex_as_real": False,
             "state_dtype": None,
+            "nonfinite": "propagate",
             "validate": False,
         }
         return {

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rmsprop import gradients
+from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
 from rmsprop.differentiation import compute_gradients
@@ -78,6 +78,11 @@ class RMSprop(Settings, Weights):
         Sparse gradients need "bfloat16" or rows of at least 64 elements. Slots and weights are read and set as
         arrays in full.
 
+    nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+        What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over replicas
+        and transformed, not yet clipped. By default, as in Keras, these spread to the variables. "skip" leaves out
+        the step, for all variables; it does not count in `iterations`, but in `skipped`. "raise" raises
+        ``FloatingPointError`` in place of it. So does a norm beyond double precision where it is needed to clip.
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
@@ -137,6 +142,7 @@ class RMSprop(Settings, Weights):
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
         state_dtype: str | None = None,
+        nonfinite: str = "propagate",
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -154,6 +160,7 @@ class RMSprop(Settings, Weights):
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
         self.state_dtype, self.validate = state_dtype, validate
+        self.nonfinite = nonfinite
         if entered:
             self._strategy = entered_strategy()
 
@@ -185,10 +192,12 @@ class RMSprop(Settings, Weights):
         Returns
         -------
         Variable or None
-            `iterations`, increased by one; None if `grads_and_vars` is empty.
+            `iterations`, increased by one unless the step was left out; None if `grads_and_vars` is empty.
 
         Raises
         ------
+        FloatingPointError
+            If a gradient is not finite, with ``nonfinite="raise"``.
         TypeError
             If `grads_and_vars` is malformed, or a dtype or an array library does not fit.
         ValueError
@@ -226,8 +235,13 @@ class RMSprop(Settings, Weights):
             check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
         groups = clipped(groups, hyper)
         self._prepare(parameters)
-        refresh = update(groups, hyper)
         variables = [variable for _, variable in pairs]
+        if hyper.nonfinite != "propagate":
+            position = nonfinite.first_of_groups(groups, hyper)
+            if position is not None:
+                self._leave_out(position, variables[position])
+                return self._iterations
+        refresh = update(groups, hyper)
         if refresh is not None:
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
@@ -250,11 +264,34 @@ class RMSprop(Settings, Weights):
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
-        replay.step(accepted, hyper)
+        position = replay.step(accepted, hyper)
+        if position is not None:
+            self._leave_out(position, given[position][1])
+            return True
         count[()] = step + 1
         if tapes:
             tell_tapes(*[variable for _, variable in given])
         return True
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(nonfinite="skip"), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, np.inf]), w)])
+        >>> opt.skipped, int(opt.iterations), w
+        (1, 0, array([1., 1.]))
+        """
+        return self._skipped
+
+    def _leave_out(self, position: int, variable: Any) -> None:
+        """Count a step that is not taken, or raise the error for the gradient that forbids it."""
+        if self.nonfinite == "raise":
+            raise nonfinite.error_of(position, variable)
+        self._skipped += 1
 
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.

@@ -24,6 +24,8 @@ class Group(NamedTuple):
     gradients: Sequence[Gradient]
     factors: Array | None = None
     """What clips the gradients by norm."""
+    squares: Array | None = None
+    """Their squared norms, as far as these are known here."""
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
@@ -99,7 +101,7 @@ def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
         return [groups[0]._replace(factors=own(groups[0].parameters, groups[0].gradients, hyper))]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
     factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
-    return [group._replace(factors=factor) for group, factor in zip(groups, factors, strict=True)]
+    return [g._replace(factors=f, squares=s) for g, f, s in zip(groups, factors, squares, strict=True)]
 
 
 def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:

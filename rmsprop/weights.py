@@ -34,6 +34,7 @@ class Weights:
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
         self._parameters = Parameters()
+        self._skipped = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the state: alone, for the same variables; as a part of something, for the copies of these."""
