@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from rmsprop.arrays import Array, namespace, on_device
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None) -> list[Array]:
     """Return the factors that bring the norms of gradients within their limits.
 
@@ -28,7 +31,7 @@ def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipn
         return shortened
     sums = [_sum_of_squares(f, squares) for f, squares in zip(shortened, squared_norms, strict=True)]
     # The one place where numbers leave their device: variables of several libraries.
-    total = math.fsum(map(float, sums)) if len(sums) > 1 else None
+    total = sum(map(float, sums)) if len(sums) > 1 else None  # `math.fsum` refuses to overflow
     return [_limited(f, s, total, global_clipnorm) for f, s in zip(shortened, sums, strict=True)]
 
 
