@@ -77,7 +77,8 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together, and returns what its `update` can also take.
+      `rmsprop.clipping.factors` do together, and returns what its `update` can also take. If ``hyper.nonfinite`` is
+      "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
     - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
       without it, functions of the Array API standard find out.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a

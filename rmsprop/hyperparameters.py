@@ -202,6 +202,12 @@ class Settings:
             self._constant = hyper
         return hyper
 
+    def _depends_on_step(self) -> bool:
+        """Tell whether steps differ by their number alone."""
+        state = self.__dict__
+        is_scheduled = isinstance(state["_learning_rate"], LearningRateSchedule)
+        return is_scheduled or bool(state["_decay"]) or state["_state_dtype"] is not None
+
     def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
         decay: float = self.__dict__["_decay"]

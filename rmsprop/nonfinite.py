@@ -13,6 +13,23 @@ from rmsprop.parameters import described
 from rmsprop.step import Group
 
 
+def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hyperparameters]:
+    """Tell whether the gradients are to be looked at here; return what the backends are given.
+
+    A backend with a function `factors` leaves out steps by itself, so that nobody waits for its device. But errors
+    and constraints, and those of other libraries in the step, need to know.
+    """
+    is_left_to_backend = (
+        hyper.nonfinite == "skip"
+        and len(groups) == 1
+        and hasattr(groups[0].backend, "factors")
+        and all([p.variable.constraint is None for p in groups[0].parameters])
+    )
+    if hyper.nonfinite == "propagate" or is_left_to_backend:
+        return False, hyper
+    return True, hyper._replace(nonfinite="propagate")
+
+
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:
     """Return where the first gradient that is not finite stands in the step, or None; nothing is changed."""
     found: list[int] = []

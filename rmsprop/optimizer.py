@@ -227,25 +227,27 @@ class RMSprop(Settings, Weights):
         if not pairs:
             return None
         parameters, grads = self._checked(pairs)
-        count = self._iterations.array
-        step = int(count)
-        hyper = self._read(step)
         groups = by_backend(parameters, grads)
-        if is_captured(groups):
-            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
-        groups = clipped(groups, hyper)
+        captured = is_captured(groups)
+        hyper = self._read(self._step_number(is_needed=not captured))
+        if self._constant is None:  # to read the settings may have run the user's code, after which all may differ
+            parameters, grads = self._checked(pairs)
+            groups = by_backend(parameters, grads)
+        if captured:
+            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots(), hyper)
+        decided_here, hyper_of_update = nonfinite.divided(groups, hyper)
+        groups = clipped(groups, hyper_of_update)
         self._prepare(parameters)
         variables = [variable for _, variable in pairs]
-        if hyper.nonfinite != "propagate":
-            position = nonfinite.first_of_groups(groups, hyper)
-            if position is not None:
-                self._leave_out(position, variables[position])
-                return self._iterations
-        refresh = update(groups, hyper)
+        if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
+            self._leave_out(position, variables[position])
+            return self._iterations
+        refresh = update(groups, hyper_of_update)
+        self._iterations.tally = self._parameters.plans.tally
         if refresh is not None:
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
-        count[()] = step + 1
+        self._iterations.count[()] += 1
         if tapes:
             tell_tapes(*variables)
         return self._iterations
@@ -256,10 +258,11 @@ class RMSprop(Settings, Weights):
         accepted = None if replay is None else replay.accept(given, slots)
         if replay is None or accepted is None:
             return False
-        count = self._iterations.array
+        count = self._iterations.count
         step = int(count)
         hyper = self._constant
         if hyper is None:  # to read the settings may run the user's code, after which all may be different
+            step = self._step_number()
             hyper = self._read(step)
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
@@ -273,25 +276,17 @@ class RMSprop(Settings, Weights):
             tell_tapes(*[variable for _, variable in given])
         return True
 
-    @property
-    def skipped(self) -> int:
-        """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
-
-        Examples
-        --------
-        >>> import numpy as np, rmsprop
-        >>> opt, w = rmsprop.RMSprop(nonfinite="skip"), np.ones(2)
-        >>> _ = opt.apply_gradients([(np.array([1.0, np.inf]), w)])
-        >>> opt.skipped, int(opt.iterations), w
-        (1, 0, array([1., 1.]))
-        """
-        return self._skipped
+    def _step_number(self, is_needed: bool = True) -> int:
+        """Return the number of steps so far; if the settings depend on it, wait until it is certain."""
+        if is_needed and self._depends_on_step():
+            self._iterations.settle()
+        return int(self._iterations.count)
 
     def _leave_out(self, position: int, variable: Any) -> None:
         """Count a step that is not taken, or raise the error for the gradient that forbids it."""
         if self.nonfinite == "raise":
             raise nonfinite.error_of(position, variable)
-        self._skipped += 1
+        self._iterations.skipped += 1
 
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
@@ -330,8 +325,7 @@ class RMSprop(Settings, Weights):
         captured = self._parameters.captured
         if not captured:
             raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
-        count = self._iterations.array
-        hyper = self._read(int(count))
+        hyper = self._read(self._step_number())
         for name, value in fixed(hyper).items():
             if value != captured[-1].fixed[name]:
                 raise RuntimeError(
@@ -343,7 +337,9 @@ class RMSprop(Settings, Weights):
                 step.refresh(hyper)
                 if tapes:
                     tell_tapes(*step.variables)
-        count[()] += 1
+        self._iterations.count[()] += 1
+        if self._iterations.tally is not None:
+            self._iterations.tally.replayed()
         return self._iterations
 
     def discard_captured(self) -> None:

@@ -51,7 +51,7 @@ class Captured(NamedTuple):
     refresh: Refresh
 
 
-FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real")
+FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real", "nonfinite")
 
 
 def fixed(hyper: Hyperparameters) -> dict[str, Any]:
@@ -65,7 +65,9 @@ def is_captured(groups: Sequence[Group]) -> bool:
     return any([check is not None and check(g.parameters, g.gradients, g.positions) for check, g in checks])
 
 
-def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str]) -> None:
+def check_capturable(
+    groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str], hyper: Hyperparameters
+) -> None:
     """Raise ``RuntimeError`` unless a captured step does the same as one that is taken.
 
     Parameters
@@ -75,12 +77,14 @@ def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: A
         The gradients as the user gave them: a copy would be gone by the time of the replay.
     needed : set of str
         The names of the slots.
+    hyper : Hyperparameters
     """
     parameters = [p for group in groups for p in group.parameters]
     gradients = [g for group in groups for g in group.gradients]
     reasons = [
         ("all variables must be CuPy arrays", len(groups) > 1),
         ("call build(var_list) before, or take a step", not all(p.slots.keys() >= needed for p in parameters)),
+        ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
         (
             "gradients must be dense arrays with the dtype of their variables",
@@ -94,11 +98,12 @@ def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: A
 
 def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
     """Return the groups with the factors that clip their gradients; nothing is changed yet."""
-    if hyper.clipnorm is None and hyper.global_clipnorm is None:
+    if hyper.clipnorm is None and hyper.global_clipnorm is None and hyper.nonfinite == "propagate":
         return groups
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
-        return [groups[0]._replace(factors=own(groups[0].parameters, groups[0].gradients, hyper))]
+        factors = own(groups[0].parameters, groups[0].gradients, hyper)
+        return [groups[0]._replace(factors=factors, squares=getattr(factors, "squares", None))]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
     factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
     return [g._replace(factors=f, squares=s) for g, f, s in zip(groups, factors, squares, strict=True)]

@@ -10,6 +10,7 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace, on_device, to_numpy
 from rmsprop.gradients import report_misses
+from rmsprop.iterations import Iterations
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
@@ -30,11 +31,10 @@ class Weights:
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
 
     def __init__(self) -> None:
-        self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
+        self._iterations = Iterations(np.zeros((), np.int64))
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
         self._parameters = Parameters()
-        self._skipped = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the state: alone, for the same variables; as a part of something, for the copies of these."""
@@ -147,7 +147,24 @@ class Weights:
             value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
         if value.shape or value.dtype != np.int64 or not value.array.flags.writeable:
             raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
-        self._iterations = value
+        self._iterations = Iterations(value.array, value.name)
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
+
+        To read it waits for a GPU, as it does to read `iterations`.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(nonfinite="skip"), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, np.inf]), w)])
+        >>> opt.skipped, int(opt.iterations), w
+        (1, 0, array([1., 1.]))
+        """
+        self._iterations.settle()
+        return self._iterations.skipped
 
     @property
     def weights(self) -> list[Variable]:
