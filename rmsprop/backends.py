@@ -39,6 +39,8 @@ class Hyperparameters(NamedTuple):
     """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
     nonfinite: str = "propagate"
     """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
+    loss_scale: float = 1.0
+    """What gradients are to be divided by, by their factors; the limits of clipping are times as high."""
 
     @property
     def epsilons(self) -> tuple[float, float]:
@@ -121,7 +123,10 @@ class Backend(Protocol):
         factors: Array | None,
         hyper: Hyperparameters,
     ) -> "Refresh | None":
-        """Update all variables and slots, with each gradient clipped by value, then times its factor."""
+        """Update all variables and slots, with each gradient clipped by value, then times its factor if there is one.
+
+        The factor clips by norm, and divides by ``hyper.loss_scale``.
+        """
 
 
 def backend_of(array: Array) -> Backend:

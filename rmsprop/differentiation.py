@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import Array, namespace
+from rmsprop.arrays import Array, is_array, namespace
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import flatten
 from rmsprop.tape import GradientTape, Tape
@@ -15,16 +15,21 @@ from rmsprop.variable import Variable, array_of
 
 
 def compute_gradients(
-    loss: Any, var_list: Any, grad_loss: Array | None = None, tape: Tape | None = None, jac: bool = False
+    loss: Any,
+    var_list: Any,
+    grad_loss: Array | None = None,
+    tape: Tape | None = None,
+    jac: bool = False,
+    scale: float = 1.0,
 ) -> list[tuple[Any, Any]]:
-    """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`."""
+    """Return (gradient, variable) pairs; see `rmsprop.RMSprop.minimize`. What tapes give is times `scale`."""
     if not callable(loss):
         if tape is None:
             raise ValueError(
                 f"`tape` is required when a loss is passed as a value. Received: loss={loss!r}, tape=None."
             )
         sources = flatten(var_list() if callable(var_list) else var_list)
-        return list(zip(tape.gradient(loss, sources, grad_loss), sources, strict=True))
+        return list(zip(tape.gradient(loss, sources, _scaled(grad_loss, loss, scale)), sources, strict=True))
     if jac and tape is not None:
         raise ValueError("`tape` and `jac=True` exclude each other: a loss that returns gradients needs no tape.")
     var_list = var_list if callable(var_list) else flatten(var_list)
@@ -39,7 +44,17 @@ def compute_gradients(
         raise
     if isinstance(value, tuple):
         return _paired(value, sources)
-    return list(zip(tape.gradient(value, sources, grad_loss), sources, strict=True))
+    return list(zip(tape.gradient(value, sources, _scaled(grad_loss, value, scale)), sources, strict=True))
+
+
+def _scaled(grad_loss: Any, loss: Any, scale: float) -> Any:
+    """Return the weights of the elements of a loss, times a scale."""
+    if scale == 1.0:
+        return grad_loss
+    if grad_loss is None:
+        return np.full(np.shape(loss), scale)
+    weights = array_of(grad_loss)
+    return (weights if is_array(weights) else np.asarray(weights)) * scale
 
 
 def _are_numpy(var_list: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from rmsprop import schedules
 from rmsprop.arrays import is_array
 from rmsprop.backends import Hyperparameters
+from rmsprop.loss_scale import LossScale
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
 
@@ -135,7 +136,23 @@ def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | No
 def _nonfinite(settings: "Settings", name: str, value: str) -> str:
     if not (isinstance(value, str) and value in NONFINITE):
         raise ValueError(f"{name} must be 'propagate', 'skip' or 'raise'; given {value!r}.")
+    _check_dynamic(settings.__dict__.get("_loss_scale"), value)
     return value
+
+
+def _loss_scale(settings: "Settings", name: str, value: LossScale | None) -> LossScale | None:
+    if not (value is None or isinstance(value, LossScale)):
+        raise TypeError(f"{name} must be a rmsprop.LossScale or None; given {value!r}.")
+    _check_dynamic(value, settings.__dict__["_nonfinite"])
+    if value is not None and value._iterations is not None and value._iterations is not settings._iterations:
+        raise ValueError(f"{name} is that of another optimizer; expected one of its own, as its steps change it.")
+    settings._attach(value)
+    return value
+
+
+def _check_dynamic(loss_scale: LossScale | None, nonfinite: str) -> None:
+    if loss_scale is not None and loss_scale.dynamic and nonfinite != "skip":
+        raise ValueError(f"a dynamic loss_scale needs nonfinite='skip'; given nonfinite={nonfinite!r}.")
 
 
 class Settings:
@@ -145,6 +162,8 @@ class Settings:
     _has_momentum = False
     _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]
+    _iterations: Any
+    _attach: Callable[[LossScale | None], None]
 
     learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
     rho = Setting(_fraction, "The decay factor of the averages; of a callable, its present value.")
@@ -167,6 +186,7 @@ class Settings:
     complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
     state_dtype = Setting(_state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8.")
     nonfinite = Setting(_nonfinite, "What becomes of steps with NaN or infinity: propagate, skip or raise.")
+    loss_scale = Setting(_loss_scale, "The `rmsprop.LossScale` that gradients are divided by, or None.")
     validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
 
     def _read(self, step: int) -> Hyperparameters:
@@ -175,6 +195,8 @@ class Settings:
             return self._constant
         state = self.__dict__
         has_momentum, placement = self._has_momentum, state["_epsilon_in_sqrt"]
+        scale = 1.0 if state["_loss_scale"] is None else state["_loss_scale"].scale
+        limits = [state[name] for name in ("_clipvalue", "_clipnorm", "_global_clipnorm")]
         hyper = Hyperparameters(
             self._learning_rate_at(step),
             _current("rho", state["_rho"], 0.0, 1.0),
@@ -182,17 +204,17 @@ class Settings:
             state["_epsilon"],
             has_momentum if placement is None else placement,
             state["_centered"],
-            state["_clipvalue"],
-            state["_clipnorm"],
-            state["_global_clipnorm"],
+            *[limit if limit is None else limit * scale for limit in limits],
             state["_lazy"],
             state["_complex_as_real"],
             state["_state_dtype"],
             0 if state["_state_dtype"] is None else step,
             state["_nonfinite"],
+            scale,
         )
         is_constant = (
             type(state["_learning_rate"]) is float
+            and state["_loss_scale"] is None
             and state["_state_dtype"] is None
             and not state["_decay"]
             and type(state["_rho"]) is float
@@ -206,7 +228,7 @@ class Settings:
         """Tell whether steps differ by their number alone."""
         state = self.__dict__
         is_scheduled = isinstance(state["_learning_rate"], LearningRateSchedule)
-        return is_scheduled or bool(state["_decay"]) or state["_state_dtype"] is not None
+        return is_scheduled or state["_loss_scale"] is not None or bool(state["_decay"]) or state["_state_dtype"] is not None
 
     def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
@@ -236,6 +258,7 @@ class Settings:
             "nonfinite": "propagate",
             "validate": False,
         }
+        loss_scale = self.loss_scale
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},
@@ -246,6 +269,7 @@ class Settings:
             "epsilon": self.epsilon,
             "centered": self.centered,
             **{name: getattr(self, name) for name, default in own.items() if getattr(self, name) != default},
+            **({} if loss_scale is None else {"loss_scale": loss_scale.get_config()}),
         }
 
     @classmethod
@@ -269,6 +293,8 @@ class Settings:
             config["learning_rate"] = config.pop("lr")
         if isinstance(config.get("learning_rate"), dict):
             config["learning_rate"] = schedules.deserialize(config["learning_rate"], custom_objects)
+        if isinstance(config.get("loss_scale"), dict):
+            config["loss_scale"] = LossScale(**config["loss_scale"])
         # The constructor refuses both norms, but one can be assigned later.
         later = config.pop("global_clipnorm", None) if config.get("clipnorm") is not None else None
         optimizer = cls(**config)

@@ -1,10 +1,13 @@
 """The number of steps, which is certain only when devices have told which ones they left out."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rmsprop.variable import Variable
+
+if TYPE_CHECKING:
+    from rmsprop.loss_scale import LossScale
 
 
 class Tally(Protocol):
@@ -35,15 +38,19 @@ class Iterations(Variable):
         How many were left out, as far as that is known.
     tally : Tally or None
         What knows of more.
+    loss_scale : LossScale or None
+        What is told of each step if it was taken.
     """
 
-    __slots__ = ("count", "skipped", "tally")
+    __slots__ = ("_undecided", "count", "loss_scale", "skipped", "tally")
 
     def __init__(self, count: Any, name: str = "iterations", skipped: int = 0) -> None:
         self.count: np.ndarray[Any, Any] = count
         self.name, self.trainable, self.constraint = name, False, None
         self.skipped = skipped
         self.tally: Tally | None = None
+        self.loss_scale: LossScale | None = None
+        self._undecided = 0
 
     @property
     def array(self) -> Any:
@@ -51,12 +58,33 @@ class Iterations(Variable):
         self.settle()
         return self.count
 
+    def take(self, tally: Tally | None = None) -> None:
+        """Count a step, of which a device may yet tell the tally that it was left out."""
+        self.count[()] += 1
+        if tally is not None:
+            self.tally = tally
+            self._undecided += 1
+        elif self.loss_scale is not None:
+            self.loss_scale._update(is_finite=True)
+
+    def skip(self) -> None:
+        """Count a step that has been left out."""
+        self.skipped += 1
+        if self.loss_scale is not None:
+            self.loss_scale._update(is_finite=False)
+
     def settle(self) -> None:
         """Wait until it is known which steps were left out, and no longer count these."""
-        if self.tally is not None:
-            missing = self.tally.take()
-            self.count[()] -= missing
-            self.skipped += missing
+        if self.tally is None:
+            return
+        missing = self.tally.take()
+        self.count[()] -= missing
+        for _ in range(missing):
+            self.skip()
+        if self.loss_scale is not None:  # with which no step begins before the last one is decided
+            for _ in range(self._undecided - missing):
+                self.loss_scale._update(is_finite=True)
+        self._undecided = 0
 
     def __reduce__(self) -> Any:
-        return Iterations, (self.array, self.name, self.skipped)
+        return Iterations, (self.array, self.name, self.skipped), (None, {"loss_scale": self.loss_scale})

@@ -8,6 +8,7 @@ from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
@@ -83,6 +84,8 @@ class RMSprop(Settings, Weights):
         and transformed, not yet clipped. By default, as in Keras, these spread to the variables. "skip" leaves out
         the step, for all variables; it does not count in `iterations`, but in `skipped`. "raise" raises
         ``FloatingPointError`` in place of it. So does a norm beyond double precision where it is needed to clip.
+    loss_scale : LossScale, optional
+        What gradients are divided by in the update, for losses in half precision; see `rmsprop.LossScale`.
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
@@ -143,6 +146,7 @@ class RMSprop(Settings, Weights):
         complex_as_real: bool = False,
         state_dtype: str | None = None,
         nonfinite: str = "propagate",
+        loss_scale: LossScale | None = None,
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -160,7 +164,7 @@ class RMSprop(Settings, Weights):
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
         self.state_dtype, self.validate = state_dtype, validate
-        self.nonfinite = nonfinite
+        self.nonfinite, self.loss_scale = nonfinite, loss_scale
         if entered:
             self._strategy = entered_strategy()
 
@@ -243,11 +247,12 @@ class RMSprop(Settings, Weights):
             self._leave_out(position, variables[position])
             return self._iterations
         refresh = update(groups, hyper_of_update)
-        self._iterations.tally = self._parameters.plans.tally
+        tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
         if refresh is not None:
+            self._iterations.tally = tally
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
-        self._iterations.count[()] += 1
+        self._iterations.take(tally)
         if tapes:
             tell_tapes(*variables)
         return self._iterations
@@ -258,12 +263,9 @@ class RMSprop(Settings, Weights):
         accepted = None if replay is None else replay.accept(given, slots)
         if replay is None or accepted is None:
             return False
-        count = self._iterations.count
-        step = int(count)
         hyper = self._constant
         if hyper is None:  # to read the settings may run the user's code, after which all may be different
-            step = self._step_number()
-            hyper = self._read(step)
+            hyper = self._read(self._step_number())
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
@@ -271,7 +273,7 @@ class RMSprop(Settings, Weights):
         if position is not None:
             self._leave_out(position, given[position][1])
             return True
-        count[()] = step + 1
+        self._iterations.take()
         if tapes:
             tell_tapes(*[variable for _, variable in given])
         return True
@@ -286,7 +288,7 @@ class RMSprop(Settings, Weights):
         """Count a step that is not taken, or raise the error for the gradient that forbids it."""
         if self.nonfinite == "raise":
             raise nonfinite.error_of(position, variable)
-        self._iterations.skipped += 1
+        self._iterations.skip()
 
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
@@ -415,7 +417,8 @@ class RMSprop(Settings, Weights):
         ----------
         loss : callable or traced value
             A callable takes the values of the variables, or no argument if all are `Variable`s, and returns the
-            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`.
+            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`. With a
+            `loss_scale`, a tape is given the scaled loss; gradients that a loss returns must be scaled by itself.
         var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
         grad_loss : array_like, optional
             Weights of the elements of the loss; by default they are summed.
@@ -449,7 +452,11 @@ class RMSprop(Settings, Weights):
         >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
         array(1)
         """
-        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+        return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+
+    def _scaled_gradients(self, *arguments: Any) -> Pairs:
+        """Return gradients as `compute_gradients` does, but of the scaled loss."""
+        return compute_gradients(*arguments, scale=1.0 if self.loss_scale is None else self.loss_scale.scale)
 
     def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
         """Return the gradients of a loss, without a step.
@@ -465,15 +472,14 @@ class RMSprop(Settings, Weights):
         ValueError
             If the loss does not depend on a variable.
         """
-        return [gradient for gradient, _ in self._all_gradients(loss, params)]
+        return [gradient for gradient, _ in self._complete(compute_gradients(loss, params))]
 
     def get_updates(self, loss: Any, params: Any) -> list[Variable | None]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
-        return [self.apply_gradients(self._all_gradients(loss, params))]
+        return [self.apply_gradients(self._complete(self._scaled_gradients(loss, params)))]
 
     @staticmethod
-    def _all_gradients(loss: Any, params: Any) -> Pairs:
-        pairs = compute_gradients(loss, params)
+    def _complete(pairs: Pairs) -> Pairs:
         for position, (gradient, variable) in enumerate(pairs):
             if gradient is None:
                 raise ValueError(

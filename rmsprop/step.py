@@ -84,6 +84,7 @@ def check_capturable(
     reasons = [
         ("all variables must be CuPy arrays", len(groups) > 1),
         ("call build(var_list) before, or take a step", not all(p.slots.keys() >= needed for p in parameters)),
+        ("loss_scale changes from step to step, which a graph can't follow", hyper.loss_scale != 1.0),
         ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
         (
@@ -97,16 +98,23 @@ def check_capturable(
 
 
 def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
-    """Return the groups with the factors that clip their gradients; nothing is changed yet."""
-    if hyper.clipnorm is None and hyper.global_clipnorm is None and hyper.nonfinite == "propagate":
+    """Return the groups with the factors of their gradients, as far as there are any; nothing is changed yet."""
+    has_norms = hyper.clipnorm is not None or hyper.global_clipnorm is not None
+    if not has_norms and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
         return groups
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
         factors = own(groups[0].parameters, groups[0].gradients, hyper)
         return [groups[0]._replace(factors=factors, squares=getattr(factors, "squares", None))]
+    if not has_norms:
+        return [group._replace(factors=_inverse(group, hyper)) for group in groups]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
-    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
+    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)
     return [g._replace(factors=f, squares=s) for g, f, s in zip(groups, factors, squares, strict=True)]
+
+
+def _inverse(group: Group, hyper: Hyperparameters) -> Array:
+    return clipping.inverse(group.parameters[0].variable.array, len(group.parameters), hyper.loss_scale)
 
 
 def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:

@@ -11,6 +11,7 @@ from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace, on_device, to_numpy
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations
+from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable
 
@@ -147,7 +148,17 @@ class Weights:
             value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
         if value.shape or value.dtype != np.int64 or not value.array.flags.writeable:
             raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
+        loss_scale = self._iterations.loss_scale
         self._iterations = Iterations(value.array, value.name)
+        self._attach(loss_scale)
+
+    def _attach(self, loss_scale: LossScale | None) -> None:
+        """Let a loss scale, and no other, follow which steps are taken."""
+        if self._iterations.loss_scale is not None:
+            self._iterations.loss_scale._iterations = None
+        self._iterations.loss_scale = loss_scale
+        if loss_scale is not None:
+            loss_scale._iterations = self._iterations
 
     @property
     def skipped(self) -> int:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop import IndexedSlices, LossScale, RMSprop, Variable, schedules
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 pytestmark = [
@@ -223,3 +223,31 @@ def test_a_bad_gradient_on_one_device_leaves_out_the_step_on_all():
         opt.apply_gradients([(cupy.ones(3), x), (gradient, y)])
     assert (opt.iterations, opt.skipped) == (1, 2)
     assert (x.get() == y.get()).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"clipvalue": 0.5, "clipnorm": 0.5}, {"global_clipnorm": 0.5}], ids=str)
+def test_a_loss_scale_divides_and_follows_as_on_the_host(stream, settings):
+    hosts = [np.ones(k + 2, np.float16) for k in range(5)]
+    variables = [cupy.asarray(h) for h in hosts]
+    here, there = (RMSprop(0.1, nonfinite="skip", loss_scale=LossScale(8.0, 2), **settings) for _ in range(2))
+    for step in range(8):
+        gradients = drawn(hosts, step if step < 4 else 0)
+        scales = here.loss_scale.scale, there.loss_scale.scale
+        assert scales[0] == scales[1]
+        scaled = [g * np.float16(scales[0]) for g in gradients]
+        here.apply_gradients(list(zip(scaled, hosts, strict=True)))
+        there.apply_gradients([(cupy.asarray(g), v) for g, v in zip(scaled, variables, strict=True)])
+    assert there.loss_scale.get_weights() == here.loss_scale.get_weights() == [8, 0]
+    for h, v in zip(hosts, variables, strict=True):
+        np.testing.assert_allclose(cupy.asnumpy(v), h, rtol=2e-3)
+
+
+def test_a_loss_scale_is_not_captured():
+    x, stream = cupy.ones(2), cupy.cuda.Stream(non_blocking=True)
+    opt = RMSprop(nonfinite="skip", loss_scale=LossScale())
+    opt.build([x])
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match="loss_scale"):
+            opt.apply_gradients([(x.copy(), x)])
+        stream.end_capture()

@@ -138,8 +138,8 @@ __device__ double added(double* shared, const double mine, const int lane, const
 }
 extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
-    const double clipnorm, const double global_clipnorm, double* squares, double* factors, float* narrow,
-    unsigned long long* left_out) {
+    const double clipnorm, const double global_clipnorm, const double loss_scale,
+    double* squares, double* factors, float* narrow, unsigned long long* left_out) {
     __shared__ double shared[THREADS];
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM;
     double total = 0, all = 0;
@@ -151,8 +151,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
         if (i >= count || lane > 0) continue;
         const double factor = shrunk(sqrt(square), clipnorm);
         squares[order[i]] = square;
-        factors[order[i]] = factor;
-        narrow[order[i]] = factor;
+        factors[order[i]] = factor / loss_scale;
+        narrow[order[i]] = factor / loss_scale;
         total += factor * factor * square;
         all += square;
     }

@@ -158,6 +158,7 @@ def measured(
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
+        limits.append(np.float64(hyper.loss_scale))
         results = plan.squares, *plan.factors.values()
         left_out = np.uint64(0) if tally is None else tally.array
         arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results, left_out)

@@ -65,7 +65,9 @@ class ListPlan:
         factors = squares = None
         if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
             squares = squared_norms(self.division, gradients, hyper.clipvalue)
-            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)[0]
+            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)[0]
+        elif hyper.loss_scale != 1.0:
+            factors = np.full(len(self), 1.0 / hyper.loss_scale)
         if hyper.nonfinite != "propagate":
             position = nonfinite.first(squares, hyper, lambda: first_nonfinite(self.division, gradients))
             if position is not None:

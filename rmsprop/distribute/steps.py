@@ -39,8 +39,7 @@ class Plan(NamedTuple):
 def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     """Take one step together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
     strategy: Strategy = optimizer._strategy
-    count = optimizer._iterations.array
-    doing = f"step {int(count)}"
+    doing = f"step {int(optimizer._iterations.array)}"
     with strategy._announcing(doing):
         plan = _planned(optimizer, given, aggregate)
     if plan is None:
@@ -54,7 +53,7 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     if bad is not None:
         optimizer._leave_out(*bad)
         return optimizer._iterations
-    count[()] += 1
+    optimizer._iterations.take()
     if tapes:
         tell_tapes(*plan.variables)
     return optimizer._iterations
@@ -125,6 +124,7 @@ def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> tuple[int, Any] | 
             or hyper.clipnorm is not None
             or hyper.global_clipnorm is not None
             or hyper.nonfinite != "propagate"
+            or hyper.loss_scale != 1.0
             or any([p.variable.constraint is not None for p in parameters])
         )
         if not needs_all and strategy.shard_state:
