@@ -13,7 +13,16 @@ from rmsprop.variable import Variable
 if TYPE_CHECKING:
     from rmsprop import distribute
 
-__all__ = ["GradientTape", "IndexedSlices", "LossScale", "RMSprop", "TorchTape", "Variable", "distribute", "schedules"]
+__all__ = [
+    "GradientTape",
+    "IndexedSlices",
+    "LossScale",
+    "RMSprop",
+    "TorchTape",
+    "Variable",
+    "distribute",
+    "schedules",
+]
 __version__ = "0.1.0"
 
 

@@ -65,8 +65,8 @@ class Replay(Protocol):
     def step(self, gradients: Any, hyper: Hyperparameters) -> int | None:
         """Take the step, with gradients that have just been accepted and are still alive; clip them as asked.
 
-        Unless ``hyper.nonfinite`` is "propagate", first look for gradients that are not finite: return the position
-        of the first one, and change nothing.
+        Unless ``hyper.nonfinite`` is "propagate", first look for gradients that are not finite: return the
+        position of the first one, and change nothing.
         """
 
 
@@ -79,8 +79,8 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together, and returns what its `update` can also take. If ``hyper.nonfinite`` is
-      "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
+      `rmsprop.clipping.factors` do together, and returns what its `update` can also take. If ``hyper.nonfinite``
+      is "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
     - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
       without it, functions of the Array API standard find out.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
@@ -123,9 +123,9 @@ class Backend(Protocol):
         factors: Array | None,
         hyper: Hyperparameters,
     ) -> "Refresh | None":
-        """Update all variables and slots, with each gradient clipped by value, then times its factor if there is one.
+        """Update all variables and slots, with each gradient clipped by value, then times its factor.
 
-        The factor clips by norm, and divides by ``hyper.loss_scale``.
+        That, if there is one, clips by norm and divides by ``hyper.loss_scale``.
         """
 
 

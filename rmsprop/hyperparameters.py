@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -51,7 +51,7 @@ class Setting:
         if settings is None:
             return self
         value = settings.__dict__[f"_{self._name}"]
-        return value() if _is_read_by_call(value) else value
+        return value() if self._checked is not _aggregator and _is_read_by_call(value) else value
 
     def __set__(self, settings: Any, value: Any) -> None:
         settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
@@ -99,11 +99,25 @@ def _limit(settings: "Settings", name: str, value: float | None) -> float | None
 
 
 def _transformers(settings: "Settings", name: str, value: Any) -> tuple[Any, ...]:
-    functions = () if value is None else tuple(value)
+    functions = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
+    if isinstance(value, str | bytes) or callable(value) or not all(map(callable, functions)):
+        raise TypeError(f"{name} must be a sequence of callables; given {value!r}.")
     for limit in ("clipnorm", "clipvalue", "global_clipnorm"):
         if functions and settings.__dict__.get(f"_{limit}") is not None:
             raise ValueError(f"`gradient_transformers` cannot be set when `{limit}` is set; let them clip.")
     return functions
+
+
+def _aggregator(settings: "Settings", name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable or None; given {value!r}.")
+    return value
+
+
+def _name(settings: "Settings", name: str, value: str | None) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string or None; given {value!r}.")
+    return value or "RMSprop"
 
 
 def _flag(settings: "Settings", name: str, value: bool) -> bool:
@@ -158,13 +172,14 @@ def _check_dynamic(loss_scale: LossScale | None, nonfinite: str) -> None:
 class Settings:
     """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
-    name: str
     _has_momentum = False
     _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]
     _iterations: Any
     _attach: Callable[[LossScale | None], None]
 
+    name = Setting(_name, "What messages and the names of slots begin with.")
+    gradient_aggregator = Setting(_aggregator, "What maps pairs to those to use, instead of sums over replicas.")
     learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
     rho = Setting(_fraction, "The decay factor of the averages; of a callable, its present value.")
     momentum = Setting(
@@ -228,7 +243,12 @@ class Settings:
         """Tell whether steps differ by their number alone."""
         state = self.__dict__
         is_scheduled = isinstance(state["_learning_rate"], LearningRateSchedule)
-        return is_scheduled or state["_loss_scale"] is not None or bool(state["_decay"]) or state["_state_dtype"] is not None
+        return (
+            is_scheduled
+            or state["_loss_scale"] is not None
+            or bool(state["_decay"])
+            or state["_state_dtype"] is not None
+        )
 
     def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
@@ -288,6 +308,8 @@ class Settings:
         TypeError
             If a key is unknown, or the class of a schedule.
         """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config must be a dict as get_config returns it; given {config!r}.")
         config = dict(config)
         if "lr" in config:
             config["learning_rate"] = config.pop("lr")

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from rmsprop._operators import value_of
+from rmsprop.arrays import checked_numbers
 from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
@@ -86,5 +88,17 @@ class Iterations(Variable):
                 self.loss_scale._update(is_finite=True)
         self._undecided = 0
 
+    def assign(self, value: Any) -> Variable:
+        """Replace the number; ``ValueError`` if the value is not a whole one, or negative."""
+        check_count(checked_numbers(value_of(value), self.name), self.name)
+        return super().assign(value)
+
     def __reduce__(self) -> Any:
         return Iterations, (self.array, self.name, self.skipped), (None, {"loss_scale": self.loss_scale})
+
+
+def check_count(number: Any, what: str) -> None:
+    """Raise ``ValueError`` unless an array of one element is a whole number that is not negative."""
+    value = number.item() if number.ndim == 0 else None
+    if not isinstance(value, int | float) or not 0 <= value < 2**63 or value != int(value):
+        raise ValueError(f"{what} is a whole number that is not negative; given {number}.")

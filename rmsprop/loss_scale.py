@@ -15,10 +15,10 @@ LARGEST = 2.0**126
 class LossScale:
     """A factor by which a loss is multiplied, so that its gradients do not underflow in half precision.
 
-    Give it to the optimizer, as ``RMSprop(nonfinite="skip", loss_scale=LossScale())``, and apply gradients of the
-    scaled loss. The update divides them, in the precision that it computes in and without a pass of its own; limits
-    of clipping are those of what results. If they are not finite, the scale is halved, down to 1, and the step left
-    out; after `dynamic_growth_steps` steps in a row that were taken, it is doubled. So does
+    Give it to the optimizer, as ``RMSprop(nonfinite="skip", loss_scale=LossScale())``, and apply gradients of
+    the scaled loss. The update divides them, in the precision that it computes in and without a pass of its own;
+    limits of clipping are those of what results. If they are not finite, the scale is halved, down to 1, and the
+    step left out; after `dynamic_growth_steps` steps in a row that were taken, it is doubled. So does
     ``tf.keras.mixed_precision.LossScaleOptimizer``.
 
     Parameters

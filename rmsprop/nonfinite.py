@@ -75,6 +75,6 @@ def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
 def error_of(position: int, variable: Any) -> FloatingPointError:
     """Return the error for a gradient that is not finite."""
     return FloatingPointError(
-        f"Gradient of variable {position} {described(variable)}: it has a NaN or an infinity, or a norm beyond double "
-        f"precision; expected finite numbers, since nonfinite='raise'."
+        f"Gradient of variable {position} {described(variable)}: it has a NaN or an infinity, or a norm beyond "
+        f"double precision; expected finite numbers, since nonfinite='raise'."
     )

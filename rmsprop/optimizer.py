@@ -80,10 +80,12 @@ class RMSprop(Settings, Weights):
         arrays in full.
 
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
-        What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over replicas
-        and transformed, not yet clipped. By default, as in Keras, these spread to the variables. "skip" leaves out
-        the step, for all variables; it does not count in `iterations`, but in `skipped`. "raise" raises
-        ``FloatingPointError`` in place of it. So does a norm beyond double precision where it is needed to clip.
+        What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over
+        replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that.
+        By default, as in Keras, these spread to the variables. "skip" leaves out the step, for all variables; it
+        does not count in `iterations`, but in `skipped`. "raise" raises ``FloatingPointError``. On a GPU, "skip"
+        waits for nothing: whoever reads the counts does, and steps with a schedule or `decay`, which depend on
+        them, for the decision on the step before. "raise" waits in each step.
     loss_scale : LossScale, optional
         What gradients are divided by in the update, for losses in half precision; see `rmsprop.LossScale`.
     validate : bool, default False
@@ -155,7 +157,7 @@ class RMSprop(Settings, Weights):
                 f"Received: `clipnorm`={clipnorm}, `global_clipnorm`={global_clipnorm}."
             )
         Weights.__init__(self)
-        self.name = name or "RMSprop"
+        self.name = name
         self.gradient_aggregator = gradient_aggregator
         self.gradient_transformers = gradient_transformers
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm

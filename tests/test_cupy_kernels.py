@@ -122,7 +122,9 @@ def unit(dtype, chosen):
     named = {f"{case.kernel.name}_{i}": case for i, case in enumerate(cases(chosen))}
     headers = ["complex.cuh", "carray.cuh", "atomics.cuh", "math_constants.h", "float16.cuh", "bfloat16.cuh"]
     terms = ("square((wide)gradient)",), ("nothing(given)",)
-    norms = [kernels.norm_kernel(dtype, limited, term, ()) for limited, term in zip((False, True), terms, strict=True)]
+    norms = [
+        kernels.norm_kernel(dtype, limited, term, ()) for limited, term in zip((False, True), terms, strict=True)
+    ]
     raw = [*norms, kernels.norm_kernel(dtype, True, (*terms[0], *terms[1]), ()), kernels.factor_kernel()]
     parts = [f"#include <cupy/{header}>\n" for header in headers]
     parts += dict.fromkeys(case.kernel.preamble for case in named.values())

@@ -60,7 +60,8 @@ def test_the_scale_is_halved_at_overflows_and_doubled_after_steps_in_a_row():
         opt.apply_gradients([(gradient, v)])
         seen.append((opt.loss_scale.scale, opt.loss_scale.dynamic_counter))
     assert seen == [
-        (4, 1), (4, 2), (8, 0), (4, 0), (4, 1), (4, 2), (2, 0), (1, 0), (1, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)
+        (4, 1), (4, 2), (8, 0), (4, 0), (4, 1), (4, 2), (2, 0), (1, 0), (1, 0), (1, 0),
+        (1, 1), (1, 2), (2, 0), (2, 1),
     ]  # fmt: skip
     assert (opt.iterations, opt.skipped) == (9, 5)
 

@@ -78,8 +78,8 @@ def decay_kernel(variant: Variant) -> Any:
 def norm_kernel(dtype: str, clipvalue: bool, terms: tuple[str, ...], options: tuple[str, ...]) -> Any:
     """Return the kernel for sums over gradients in double precision, by one block of threads each.
 
-    Of its `terms`, ``"square((wide)gradient)"`` is that of norms, after clipping by value, and ``"nothing(given)"``
-    makes NaN of a sum if a gradient is not finite.
+    Of its `terms`, ``"square((wide)gradient)"`` is that of norms, after clipping by value, and
+    ``"nothing(given)"`` makes NaN of a sum if a gradient is not finite.
     """
     variant = Variant(dtype, False, False, clipvalue, False)
     stored, number, real = source.storage_type(dtype), source.number_type(dtype), source.real_type(dtype)

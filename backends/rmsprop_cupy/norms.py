@@ -27,9 +27,7 @@ CHUNK = 4_096
 """Elements that one block of threads sums up."""
 
 
-JUDGED = Hyperparameters(
-    0.0, 0.0, None, 0.0, False, False, None, None, None, True, False, None, nonfinite="skip"
-)
+JUDGED = Hyperparameters(0.0, 0.0, None, 0.0, False, False, None, None, None, True, False, None, nonfinite="skip")
 """Of these, only that gradients are to be looked at matters."""
 
 

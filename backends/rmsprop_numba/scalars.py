@@ -43,8 +43,8 @@ def clip(x: Any, limit: Any) -> Any:
 def carry(x: Any) -> Any:
     """Return an integer that is negative if and only if a stored element is NaN or infinite.
 
-    One is added to the bits of the exponent, which in these are all set, so that it carries into the sign: integers
-    of many elements can be joined by ``|``, in vector registers.
+    One is added to the bits of the exponent, which in these are all set, so that it carries into the sign:
+    integers of many elements can be joined by ``|``, in vector registers.
     """
 
 
