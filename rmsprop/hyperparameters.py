@@ -11,6 +11,7 @@ import numpy as np
 from rmsprop import schedules
 from rmsprop.arrays import is_array
 from rmsprop.backends import Hyperparameters
+from rmsprop.iterations import Iterations
 from rmsprop.loss_scale import LossScale
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
@@ -175,7 +176,7 @@ class Settings:
     _has_momentum = False
     _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]
-    _iterations: Any
+    _iterations: Iterations
     _attach: Callable[[LossScale | None], None]
 
     name = Setting(_name, "What messages and the names of slots begin with.")
@@ -211,7 +212,10 @@ class Settings:
         state = self.__dict__
         has_momentum, placement = self._has_momentum, state["_epsilon_in_sqrt"]
         scale = 1.0 if state["_loss_scale"] is None else state["_loss_scale"].scale
-        limits = [state[name] for name in ("_clipvalue", "_clipnorm", "_global_clipnorm")]
+        value, norm, total = (
+            limit if (limit := state[name]) is None else limit * scale
+            for name in ("_clipvalue", "_clipnorm", "_global_clipnorm")
+        )
         hyper = Hyperparameters(
             self._learning_rate_at(step),
             _current("rho", state["_rho"], 0.0, 1.0),
@@ -219,7 +223,9 @@ class Settings:
             state["_epsilon"],
             has_momentum if placement is None else placement,
             state["_centered"],
-            *[limit if limit is None else limit * scale for limit in limits],
+            value,
+            norm,
+            total,
             state["_lazy"],
             state["_complex_as_real"],
             state["_state_dtype"],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | No
     found: list[int] = []
     for group in groups:
         find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
-        position = first(group.squares, hyper, lambda find=find, group=group: find(group.gradients))
+        position = first(group.squares, hyper, partial(find, group.gradients))
         if position is not None:
             found.append(group.positions[position])
     return min(found, default=None)

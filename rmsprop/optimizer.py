@@ -456,9 +456,12 @@ class RMSprop(Settings, Weights):
         """
         return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
 
-    def _scaled_gradients(self, *arguments: Any) -> Pairs:
+    def _scaled_gradients(
+        self, loss: Any, params: Any, grad_loss: Any = None, tape: Any = None, jac: bool = False
+    ) -> Pairs:
         """Return gradients as `compute_gradients` does, but of the scaled loss."""
-        return compute_gradients(*arguments, scale=1.0 if self.loss_scale is None else self.loss_scale.scale)
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
+        return compute_gradients(loss, params, grad_loss, tape, jac, scale)
 
     def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
         """Return the gradients of a loss, without a step.

@@ -32,7 +32,7 @@ class Weights:
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
 
     def __init__(self) -> None:
-        self._iterations = Iterations(np.zeros((), np.int64))
+        self._iterations: Iterations = Iterations(np.zeros((), np.int64))
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
         self._parameters = Parameters()
