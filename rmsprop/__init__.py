@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.loss_scale import LossScale
 from rmsprop.optimizer import RMSprop
 from rmsprop.tape import GradientTape
 from rmsprop.torch_tape import TorchTape
@@ -12,7 +13,16 @@ from rmsprop.variable import Variable
 if TYPE_CHECKING:
     from rmsprop import distribute
 
-__all__ = ["GradientTape", "IndexedSlices", "RMSprop", "TorchTape", "Variable", "distribute", "schedules"]
+__all__ = [
+    "GradientTape",
+    "IndexedSlices",
+    "LossScale",
+    "RMSprop",
+    "TorchTape",
+    "Variable",
+    "distribute",
+    "schedules",
+]
 __version__ = "0.1.0"
 
 

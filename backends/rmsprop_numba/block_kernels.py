@@ -1,8 +1,8 @@
 """The update of variables whose slots are codes, block by block, with the numbers of a block in the fastest cache.
 
 A slot is given by its codes and their scales (see `rmsprop_numba.codes`): None for what there is not. Blocks never
-cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter. `blocks`
-lists those to update, in the order of their elements in `v` and `g`; None stands for all.
+cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter.
+`blocks` lists those to update, in the order of their elements in `v` and `g`; None stands for all.
 """
 
 import numba

@@ -15,6 +15,7 @@ from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import Journal, undoing, uninterrupted
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.nonfinite import first_of_groups
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import Group, by_backend, clipped, is_captured, prepared, update
@@ -38,11 +39,14 @@ class Plan(NamedTuple):
     """Whether the gradients are to be added up over the ranks."""
 
 
+Prepared = tuple[Callable[[], object], tuple[int, Any] | None]
+"""What takes a step, and the position and variable of the gradient that forbids it, if there is one."""
+
+
 def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     """Take one step together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
     strategy: Strategy = optimizer._strategy
-    count = optimizer._iterations.array
-    doing = f"step {int(count)}"
+    doing = f"step {int(optimizer._iterations.array)}"
     with strategy._announcing(doing):
         plan = _planned(optimizer, given, aggregate)
     if plan is None:
@@ -52,12 +56,15 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     strategy._agree(doing, terms)
     with strategy._certain(doing), undoing() as journals:
         _spread(strategy, plan.parameters, optimizer._needed_slots())
-        finish = _prepared(optimizer, plan, doing, journals)
+        finish, bad = _prepared(optimizer, plan, doing, journals)
         with uninterrupted() as interrupts:
             strategy._agree(_last(doing), ())  # a rank may have failed since, or ended
-            finish()
-            count[()] += 1
-    if tapes:
+            if bad is None:
+                finish()
+                optimizer._iterations.take()
+    if bad is not None:
+        optimizer._leave_out(*bad)
+    elif tapes:
         tell_tapes(*plan.variables)
     for number in interrupts:
         signal.raise_signal(number)
@@ -127,8 +134,8 @@ def _last(doing: str) -> str:
     return f"{doing}, before it is taken"
 
 
-def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journal]) -> Callable[[], object]:
-    """Do all of a step that may fail; return what is left to do when all ranks have come so far.
+def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journal]) -> Prepared:
+    """Do all of a step that may fail; return what is left to do when all ranks have come so far, or what forbids it.
 
     What changes before that is kept in the journals.
     """
@@ -138,25 +145,45 @@ def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journ
             bool(optimizer._gradient_transformers)
             or hyper.clipnorm is not None
             or hyper.global_clipnorm is not None
+            or hyper.nonfinite != "propagate"
+            or hyper.loss_scale != 1.0
             or any([p.variable.constraint is not None for p in parameters])
         )
         if not needs_all and strategy.shard_state:
             group = by_backend(parameters, grads)[0]
-            return update_shares(strategy._reduction, group, hyper, True, journals)
+            return update_shares(strategy._reduction, group, hyper, True, journals), None
         if not needs_all and strategy.overlap:
             finish = update_by_bucket(strategy._reduction, parameters, grads, hyper, journals)
             if finish is not None:
-                return finish
+                return finish, None
         grads = strategy._reduction.sums(grads)
     with strategy._announcing(_last(doing)):
         grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
     with strategy._announcing(_last(doing)):
-        groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
-        if not (strategy.shard_state and groups):
-            return _constrained(groups, hyper, journals) or prepared(groups, hyper)
-    return update_shares(strategy._reduction, groups[0], hyper, False, journals)
+        decided = hyper._replace(nonfinite="propagate")
+        groups = clipped(by_backend(parameters, grads), decided) if parameters else []
+    if hyper.nonfinite != "propagate":
+        position = _first_nonfinite(strategy, groups, hyper, doing)
+        if position is not None:
+            return _nothing, (position, parameters[position].key)
+    if strategy.shard_state and groups:
+        return update_shares(strategy._reduction, groups[0], decided, False, journals), None
+    with strategy._announcing(_last(doing)):
+        return _constrained(groups, decided, journals) or prepared(groups, decided), None
+
+
+def _nothing() -> None:
+    """Change nothing."""
+
+
+def _first_nonfinite(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> int | None:
+    """Return the position of the first gradient that is not finite, on which all ranks agree."""
+    with strategy._announcing(_last(doing)):
+        position = first_of_groups(groups, hyper)
+    strategy._agree(f"{doing}, looking for NaN", (f"its first gradient that is not finite at {position}",))
+    return position
 
 
 def _constrained(
@@ -170,7 +197,7 @@ def _constrained(
     journal.keep()
     journals.append(journal)
     update(groups, hyper)
-    return lambda: None
+    return _nothing
 
 
 def _transformed(

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.contexts import entering
