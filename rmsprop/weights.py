@@ -28,6 +28,8 @@ class Weights:
     name: str
     _strategy: Any = None
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
+    _waiting: Any = None
+    """The `rmsprop.checkpoints.records.Checkpoint` that was loaded, until there are variables for it."""
 
     def __init__(self) -> None:
         self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
@@ -47,6 +49,10 @@ class Weights:
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
+        if self._waiting is not None:
+            from rmsprop.checkpoints.restoring import claim
+
+            claim(self, parameters)
         needed = self._needed_slots()
         missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
@@ -88,6 +94,9 @@ class Weights:
 
     def _add(self, parameter: Parameter, name: str, slot: Variable) -> None:
         parameter.slots[name] = slot
+        self._list(name, slot)
+
+    def _list(self, name: str, slot: Variable) -> None:
         self._slots.append(slot)
         if name not in self._slot_names:
             self._slot_names.append(name)
@@ -252,6 +261,8 @@ class Weights:
         parameter = self._parameters.obtain(var)
         if slot_name in parameter.slots:
             return parameter.slots[slot_name]
+        if self._waiting is not None:
+            raise RuntimeError("the loaded state waits for its variables: call build(var_list) before add_slot.")
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
         shape = parameter.shape if shape is None else tuple(shape)

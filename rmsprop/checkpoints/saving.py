@@ -1,0 +1,141 @@
+"""From an optimizer to a file."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import Array, to_numpy
+from rmsprop.checkpoints import background
+from rmsprop.checkpoints.atomic import replacing
+from rmsprop.checkpoints.background import Saving
+from rmsprop.checkpoints.layout import Tensor, text_of, write
+from rmsprop.checkpoints.names import named
+from rmsprop.checkpoints.settings import settings_of
+from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
+from rmsprop.gradients import report_misses
+from rmsprop.variable import Variable, array_of
+
+
+def save(
+    optimizer: Any,
+    path: str | os.PathLike[str],
+    variables: Any,
+    wait: bool,
+    then: Callable[[], None] | None = None,
+) -> Saving | None:
+    """Save an optimizer, see `rmsprop.RMSprop.save`; who has written the file calls `then`."""
+    path = os.path.abspath(os.fsdecode(path))  # whatever directory the program goes to meanwhile
+    background.settle(optimizer)
+    notes, tensors = _content(optimizer, variables)
+    for parameter in optimizer._parameters:
+        report_misses(parameter)
+    work = partial(_write, path, notes, tensors, then)
+    strategy = optimizer._strategy
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        return _save_once(strategy, work, tensors, wait)
+    if wait:
+        work(_arrays(tensors))
+        return None
+    return background.start(optimizer, partial(work, _snapshot(tensors)))
+
+
+def _save_once(strategy: Any, work: Callable[..., None], tensors: list[Tensor], wait: bool) -> Saving | None:
+    """Save what all ranks have together, by rank 0; shares of slots are gathered one after the other."""
+    if not wait:
+        raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
+    arrays = _arrays(tensors)
+    with strategy._announcing("save"):
+        try:
+            if strategy.rank == 0:
+                work(arrays)
+        finally:
+            for _ in arrays:  # the other ranks gather, too
+                pass
+    strategy._agree("save", [])
+    return None
+
+
+def _write(
+    path: str,
+    notes: dict[str, str],
+    tensors: list[Tensor],
+    then: Callable[[], None] | None,
+    arrays: Iterable[Host],
+) -> None:
+    with replacing(path) as file:
+        write(file, notes, tensors, arrays)
+    if then is not None:
+        then()
+
+
+def _arrays(tensors: list[Tensor]) -> Iterator[Host]:
+    return (tensor.read() for tensor in tensors)
+
+
+def _snapshot(tensors: list[Tensor]) -> list[Host]:
+    arrays = [tensor.read() for tensor in tensors]
+    return [array.copy() if not array.flags.owndata else array for array in arrays]
+
+
+def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
+    """Return what a file is to say, without a copy of it."""
+    if optimizer._waiting:
+        raise RuntimeError(
+            "the loaded state has no variables yet, and is saved as it is: call build(var_list) first."
+        )
+    parameters = {id(p): p for p in optimizer._parameters}
+    known = [p.key for p in parameters.values()]
+    names = named(known if variables is None else variables)
+    owners = _owners(optimizer, names)
+    missing = [str(p) for i, p in parameters.items() if i not in owners]
+    if missing:
+        raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
+    told = {"settings": settings_of(optimizer), "has_momentum": optimizer._has_momentum}
+    notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
+    tensors = [_tensor("iterations", optimizer._iterations.array)]
+    if variables is not None:
+        tensors += [_tensor(f"variables/{name}", array_of(variable)) for name, variable in names.items()]
+    places = {id(s): (owners[i], slot) for i, p in parameters.items() for slot, s in p.slots.items()}
+    for slot in optimizer._slots:
+        tensors += _slot_tensors(slot, *places[id(slot)])
+    return {"optimizer": json.dumps(told), **notes}, tensors
+
+
+def _owners(optimizer: Any, names: dict[str, Any]) -> dict[int, str]:
+    """Return the names of the parameters that are known, by their identity."""
+    owners: dict[int, str] = {}
+    for name, variable in names.items():
+        parameter = optimizer._parameters.find(variable)
+        if parameter is not None:
+            first = owners.setdefault(id(parameter), name)
+            if first != name:
+                raise ValueError(f"Variable {name!r} is the same as variable {first!r}.")
+    return owners
+
+
+def _slot_tensors(slot: Variable, owner: str, name: str) -> list[Tensor]:
+    """Return the arrays that a slot is kept in: itself, or, where it is encoded, several."""
+    place = f"{quote(name, safe='')}/{owner}"
+    parts = getattr(slot, "parts", None)
+    if parts is not None:
+        return [_tensor(f"{part}/{place}", array) for part, array in parts.items()]
+    return [Tensor(f"slots/{place}", _kind(slot), lambda: _host(slot.array))]
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    return Tensor(name, _kind(array), lambda: _host(array))
+
+
+def _host(array: Array) -> Host:
+    return array if isinstance(array, np.ndarray) else to_numpy(array)
+
+
+def _kind(array: Array | Variable) -> Kind:
+    dtype = dtypes.name_of(array.dtype)
+    return Kind(dtype, tuple(array.shape), itemsize_of(dtype))
