@@ -76,8 +76,8 @@ class Checkpointed:
         """Return a new optimizer with the settings and the state in a file.
 
         The state waits for its variables, whose own values are left alone: the first `build` or `apply_gradients`
-        must have all of them, under the names under which they were saved or else in that order. `restore`, in
-        place of these, brings back the values, too.
+        must have all of them, under the names that they were saved under. `restore`, in place of these, brings
+        back the values, too.
 
         Parameters
         ----------

@@ -50,9 +50,7 @@ class Weights:
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
         if self._waiting is not None:
-            from rmsprop.checkpoints.restoring import claim
-
-            claim(self, parameters)
+            self._claim(parameters, [p.key for p in parameters])
         needed = self._needed_slots()
         missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
@@ -60,6 +58,11 @@ class Weights:
             self._parameters.add(parameter)
         for (parameter, name), slot in zip(missing, created, strict=True):
             self._add(parameter, name, slot)
+
+    def _claim(self, parameters: Sequence[Parameter], variables: Any) -> None:
+        from rmsprop.checkpoints.restoring import claim
+
+        claim(self, parameters, variables)
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
@@ -134,6 +137,8 @@ class Weights:
         parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
         refuse_repetition(parameters)
         self._parameters.check_disjoint([p for p in parameters if not p.slots])
+        if self._waiting is not None:
+            self._claim(parameters, var_list)
         self._create_slots(parameters)
 
     @property

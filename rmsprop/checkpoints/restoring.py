@@ -29,7 +29,7 @@ def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any
     optimizer = optimizer_from(cls, checkpoint.settings, custom_objects, checkpoint.source)
     _set_numbers(optimizer, checkpoint)
     optimizer._waiting = checkpoint._replace(
-        records={r.name: r._replace(value=None) for r in checkpoint.records.values() if r.slots}
+        records={name: record._replace(value=None) for name, record in checkpoint.records.items()}
     )
     for owner, name in checkpoint.order:
         optimizer._list(name, checkpoint.records[owner].slots[name])
@@ -52,26 +52,26 @@ def restore(optimizer: Any, path: Any, variables: Any) -> None:
     _set_numbers(optimizer, checkpoint)
 
 
-def claim(optimizer: Any, parameters: Sequence[Parameter]) -> None:
-    """Give the state of a loaded optimizer to the first variables that it sees, by name or else in their order.
+def claim(optimizer: Any, parameters: Sequence[Parameter], variables: Any) -> None:
+    """Give the state of a loaded optimizer to the first variables that it sees, by their names.
 
     Raises
     ------
     CheckpointError
-        If they are not as many, or have other shapes or dtypes. Nothing has changed then.
+        If one is missing, or names, shapes or dtypes are others. Nothing has changed then.
     """
     checkpoint = optimizer._waiting
-    new = [p for p in parameters if not p.slots]
-    if len(new) != len(checkpoint.records):
+    names = named(variables)
+    owners = {name: record for name, record in checkpoint.records.items() if record.slots or name in names}
+    try:
+        _match(checkpoint._replace(records=owners), names)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{checkpoint.source}: the state of {len(checkpoint.records)} variables waits for them, "
-            f"{_listed(checkpoint.records)}; given {len(new)}. Call build(var_list) with all of them first, or "
-            f"restore(path, variables)."
-        )
-    by_name = dict(zip(named([p.key for p in new]), new, strict=True))
-    if by_name.keys() != checkpoint.records.keys():
-        by_name = dict(zip(checkpoint.records, new, strict=True))
-    _attach(optimizer, checkpoint, {name: p.key for name, p in by_name.items()}, by_name)
+            f"The loaded state still waits for its variables: call restore(path, variables) or build(variables) "
+            f"with all of them first. {error}"
+        ) from None
+    by_key = {id(p.key): p for p in parameters}
+    _attach(optimizer, checkpoint, names, {name: by_key[id(variable)] for name, variable in names.items()})
 
 
 def _match(checkpoint: Checkpoint, names: Mapping[str, Any]) -> None:
@@ -183,6 +183,8 @@ def _change(target: Variable, saved: Variable) -> Change:
     if type(target) is Variable and isinstance(target.array, np.ndarray):
         return partial(_copy, target, value)
     if type(target) is Variable:
+        if value.dtype.name == "bfloat16":  # which some libraries do not take from NumPy
+            value = value.astype(np.float32)
         with on_device(target.array):
             value = target._converted(np.require(value, requirements="A"))
     return partial(target.assign, value)
