@@ -1,4 +1,4 @@
-"""Compares training that is resumed from a file with training that goes on: ``python tests/checkpoints/resumed.py``."""
+"""Compares training that is resumed from a file with training that goes on; prints what differs."""
 
 import itertools
 import pathlib
