@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from rmsprop import CheckpointError, RMSprop
 
@@ -194,8 +195,7 @@ def test_other_files_are_refused_without_waiting_for_them(tmp_path):
 
 
 def test_the_package_safetensors_reads_the_file(saved):
-    numpy = pytest.importorskip("safetensors.numpy")
-    arrays = numpy.load_file(saved)
+    arrays = safetensors.numpy.load_file(saved)
     assert (arrays["variables/w"] == np.arange(12.0).reshape(4, 3)).all()
     assert (arrays["slots/rms/w"] == 1).all()
     assert arrays["iterations"] == 3
@@ -203,8 +203,7 @@ def test_the_package_safetensors_reads_the_file(saved):
 
 
 def test_files_that_the_package_safetensors_wrote_are_refused(path):
-    numpy = pytest.importorskip("safetensors.numpy")
-    numpy.save_file({"w": np.ones(30)}, path)
+    safetensors.numpy.save_file({"w": np.ones(30)}, path)
     assert "is no checkpoint" in refusal(path)
 
 

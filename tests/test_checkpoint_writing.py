@@ -173,14 +173,14 @@ def test_a_read_only_directory_is_an_error_that_names_the_file(path):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Keep files from being completed until the event is set."""
-    event, complete = threading.Event(), atomic._complete
+    """Keep files from being written until the event is set."""
+    event, sweep = threading.Event(), atomic.sweep
 
-    def wait(file, path):
+    def wait(folder):
         assert event.wait(30)
-        complete(file, path)
+        sweep(folder)
 
-    monkeypatch.setattr(atomic, "_complete", wait)
+    monkeypatch.setattr(atomic, "sweep", wait)
     yield event
     event.set()
 

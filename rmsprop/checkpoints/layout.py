@@ -48,8 +48,8 @@ class Tensor(NamedTuple):
 
     name: str
     kind: Kind
-    read: Callable[[], Host]
-    """Returns it, when its turn has come."""
+    read: Callable[[bool], Host]
+    """Returns it, when its turn has come; a copy, if that is asked for."""
 
 
 class Content(NamedTuple):

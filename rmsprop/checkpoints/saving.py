@@ -32,41 +32,40 @@ def save(
     """Save an optimizer, see `rmsprop.RMSprop.save`; who has written the file calls `then`."""
     path = os.path.abspath(os.fsdecode(path))  # whatever directory the program goes to meanwhile
     background.settle(optimizer)
-    notes, tensors = _content(optimizer, variables)
-    for parameter in optimizer._parameters:
-        report_misses(parameter)
-    work = partial(_write, path, notes, tensors, then)
     strategy = optimizer._strategy
     if strategy is not None and strategy.num_replicas_in_sync > 1:
-        return _save_once(strategy, work, tensors, wait)
-    if wait:
-        work(_arrays(tensors))
+        _save_once(optimizer, path, variables, wait, then)
         return None
-    return background.start(optimizer, partial(work, _snapshot(tensors)))
+    notes, tensors = _content(optimizer, variables)
+    if wait:
+        _write(path, notes, tensors, _arrays(tensors), then)
+        return None
+    return background.start(optimizer, partial(_write, path, notes, tensors, _snapshot(tensors), then))
 
 
-def _save_once(strategy: Any, work: Callable[..., None], tensors: list[Tensor], wait: bool) -> Saving | None:
+def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Callable[[], None] | None) -> None:
     """Save what all ranks have together, by rank 0; shares of slots are gathered one after the other."""
-    if not wait:
-        raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
-    arrays = _arrays(tensors)
+    strategy = optimizer._strategy
     with strategy._announcing("save"):
+        if not wait:
+            raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
+        notes, tensors = _content(optimizer, variables)
+        arrays = _arrays(tensors)
         try:
             if strategy.rank == 0:
-                work(arrays)
+                _write(path, notes, tensors, arrays, then)
         finally:
             for _ in arrays:  # the other ranks gather, too
                 pass
     strategy._agree("save", [])
-    return None
 
 
 def _write(
     path: str,
     notes: dict[str, str],
     tensors: list[Tensor],
-    then: Callable[[], None] | None,
     arrays: Iterable[Host],
+    then: Callable[[], None] | None,
 ) -> None:
     with replacing(path) as file:
         write(file, notes, tensors, arrays)
@@ -75,12 +74,11 @@ def _write(
 
 
 def _arrays(tensors: list[Tensor]) -> Iterator[Host]:
-    return (tensor.read() for tensor in tensors)
+    return (tensor.read(False) for tensor in tensors)
 
 
 def _snapshot(tensors: list[Tensor]) -> list[Host]:
-    arrays = [tensor.read() for tensor in tensors]
-    return [array.copy() if not array.flags.owndata else array for array in arrays]
+    return [tensor.read(True) for tensor in tensors]
 
 
 def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
@@ -96,6 +94,8 @@ def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tenso
     missing = [str(p) for i, p in parameters.items() if i not in owners]
     if missing:
         raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
+    for parameter in parameters.values():
+        report_misses(parameter)
     told = {"settings": settings_of(optimizer), "has_momentum": optimizer._has_momentum}
     notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
     tensors = [_tensor("iterations", optimizer._iterations.array)]
@@ -125,15 +125,15 @@ def _slot_tensors(slot: Variable, owner: str, name: str) -> list[Tensor]:
     parts = getattr(slot, "parts", None)
     if parts is not None:
         return [_tensor(f"{part}/{place}", array) for part, array in parts.items()]
-    return [Tensor(f"slots/{place}", _kind(slot), lambda: _host(slot.array))]
+    return [Tensor(f"slots/{place}", _kind(slot), lambda copy: _host(slot.array, copy))]
 
 
 def _tensor(name: str, array: Array) -> Tensor:
-    return Tensor(name, _kind(array), lambda: _host(array))
+    return Tensor(name, _kind(array), lambda copy: _host(array, copy))
 
 
-def _host(array: Array) -> Host:
-    return array if isinstance(array, np.ndarray) else to_numpy(array)
+def _host(array: Array, copy: bool) -> Host:
+    return array if isinstance(array, np.ndarray) and not copy else to_numpy(array)
 
 
 def _kind(array: Array | Variable) -> Kind:

@@ -177,17 +177,16 @@ def run(count, seed, folder):
         RMSprop.load(path)
         opt.restore(path, variables)
         state(opt, variables)  # compiles what decodes slots, before memory is measured
-        originals.append((path.read_bytes(), opt, variables))
+        originals.append((settings, path.read_bytes(), opt, variables))
     tracemalloc.start()
     for i in range(count):
-        original, opt, variables = originals[i % len(originals)]
+        settings, original, opt, variables = originals[i % len(originals)]
         before = state(opt, variables)
         data, is_signed = mutated(original, rng)
         outcome = attempt(data, path, opt, variables, before)
         outcomes["right digest" if is_signed else "wrong digest", outcome] += 1
         if outcome == "accepted":
-            path.write_bytes(original)
-            opt.restore(path, variables)
+            originals[i % len(originals)] = (settings, original, *example(settings))
     tracemalloc.stop()
     return outcomes
 
