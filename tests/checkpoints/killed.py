@@ -35,13 +35,13 @@ def save_for_ever(path, pipe, first):
         number += 1
 
 
-def kill_one(path, first, delay):
-    """Start a process that saves, kill it, and return the numbers that may be in the file."""
+def kill_one(path, present, delay):
+    """Let a process save what comes after the present number, kill it; return what may be in the file."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            save_for_ever(path, sender, first)
+            save_for_ever(path, sender, present + 1)
         finally:
             os._exit(1)
     os.close(sender)
@@ -57,33 +57,32 @@ def kill_one(path, first, delay):
     return {number} if last[8:] == b">" else {number - 1, number}
 
 
-def check(path, allowed):
-    """Return what is wrong with a file, None if nothing is."""
+def number_in(path, allowed):
+    """Return the number in a file, and what is wrong with it, None if nothing is."""
     opt, w = RMSprop(momentum=0.5), np.zeros(SHAPE, np.float32)
     try:
         opt.restore(path, [w])
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return max(allowed), f"{type(error).__name__}: {error}"
     numbers = {float(x) for a in (w, *opt.get_weights()) for x in (np.min(a), np.max(a))}
-    if len(numbers) > 1 or int(opt.iterations) not in allowed:
-        return f"numbers {numbers}; expected one of {allowed}"
-    return None
+    number = int(opt.iterations)
+    is_good = numbers == {number} and number in allowed
+    return number, None if is_good else f"numbers {numbers}, {number}; expected one of {allowed}"
 
 
 def run(count, folder):
     """Return faults, the number of saves that were interrupted, and how many files are left over at the end."""
-    path, rng, faults, orphans, latest = pathlib.Path(folder) / "x.safetensors", random.Random(0), [], 0, 1
-    opt, w = numbered(latest)
+    path, rng, faults, orphans, present = pathlib.Path(folder) / "x.safetensors", random.Random(0), [], 0, 1
+    opt, w = numbered(present)
     opt.save(path, [w])
     seen = set()
     for _ in range(count):
-        allowed = kill_one(path, latest + 1, rng.random() * 0.06)
-        fault = check(path, allowed)
+        allowed = kill_one(path, present, rng.random() * 0.06)
+        present, fault = number_in(path, allowed)
         if fault:
             faults.append(fault)
         left = {name for name in os.listdir(folder) if name.endswith(SUFFIX)}
         orphans, seen = orphans + len(left - seen), seen | left
-        latest = max(allowed)
     opt.save(path, [w])
     return faults, orphans, len(os.listdir(folder)) - 1
 

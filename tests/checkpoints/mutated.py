@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tracemalloc
 
+import ml_dtypes  # noqa: F401 - not imported while memory is measured
 import numpy as np
 
 from rmsprop import CheckpointError, RMSprop, schedules
