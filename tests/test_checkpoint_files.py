@@ -142,7 +142,7 @@ FORGED = {
     "no digest": (lambda t: t.replace('"sha256"', '"slots/x/w"'), "its last array is no digest"),
     "slot of nobody": (
         lambda t: t.replace('"slots/rms/w"', '"slots/rms/x"'),
-        "no checkpoint of an optimizer: 'x'",
+        "no checkpoint of an optimizer: it lacks 'x'",
     ),
     "unknown part": (lambda t: t.replace('"slots/rms/w"', '"parts/rms/w"'), "parts RMSprop/w/rms"),
     "no iterations": (lambda t: t.replace('"iterations"', '"slots/a/w"'), "iterations"),

@@ -353,6 +353,24 @@ def test_a_failure_at_the_last_variable_leaves_the_first_as_it_was(path):
     assert len(again.weights) == 1
 
 
+class Full(Variable):
+    """A variable on a device that is full."""
+
+    def assign(self, value):
+        raise MemoryError
+
+
+def test_a_device_that_fails_in_the_middle_leaves_all_as_it_was(path):
+    xp = pytest.importorskip("array_api_strict")
+    a, b = np.ones(3), Variable(xp.ones(3), name="b")
+    RMSprop().save(path, [a, b])
+    c, d, opt = np.zeros(3), Full(xp.zeros(3), name="b"), RMSprop()
+    with pytest.raises(MemoryError):
+        opt.restore(path, [c, d])
+    assert not c.any()
+    assert opt.iterations == 0
+
+
 def test_saving_refuses_variables_that_would_not_come_back(path):
     opt, w = stepped()
     v = np.ones(2)

@@ -40,8 +40,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         sweep(folder)
         with _unfinished(folder) as file:
-            with suppress(FileNotFoundError):
-                os.chmod(file.name, stat.S_IMODE(os.stat(path).st_mode))
+            _take_mode(file, path)
             yield file
             _complete(file, path)
         _sync(folder)
@@ -69,6 +68,14 @@ def _locked(folder: str) -> BinaryIO:
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # another process has removed it before it was locked
+
+
+def _take_mode(file: BinaryIO, path: str) -> None:
+    """Give a file the permissions of the one that it is to replace, if there is one."""
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode != stat.S_IMODE(os.fstat(file.fileno()).st_mode):
+            os.chmod(file.name, mode)
 
 
 def _lock(file: BinaryIO) -> None:

@@ -26,6 +26,8 @@ CHUNK = 1 << 20
 """Bytes that are hashed and written in turn, so that they come from memory once."""
 LONGEST = 100_000_000
 """Bytes of the header at most, as in the package safetensors."""
+LONGEST_REASON = 400
+"""Letters of an error at most, as it may show what is in the file."""
 
 _TEXT = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\/bfnrtu])*+"'
 _LIST = rb"\[(?:\d{1,19}(?:,\d{1,19}){0,63}+)?+\]"
@@ -141,7 +143,7 @@ def read(path: str | os.PathLike[str]) -> Content:
         try:
             notes, kinds = _parsed(_read_header(file, size), size)
         except (ValueError, TypeError, RecursionError) as error:
-            raise CheckpointError(f"{source} is no checkpoint: {error}") from None
+            raise CheckpointError(f"{source} is no checkpoint: {str(error)[:LONGEST_REASON]}") from None
         file.seek(0)
         content, found = _read_all(file, size)
     if content is None:

@@ -11,7 +11,7 @@ from rmsprop import dtypes
 from rmsprop.backends import backend_of
 from rmsprop.checkpoints import layout
 from rmsprop.checkpoints.errors import CheckpointError
-from rmsprop.checkpoints.layout import Content
+from rmsprop.checkpoints.layout import LONGEST_REASON, Content
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import Host, array_of
 from rmsprop.hyperparameters import STATE_DTYPES
@@ -55,8 +55,11 @@ def read(path: Any) -> Checkpoint:
     content = layout.read(path)
     try:
         return _checkpoint(content)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{content.source} is no checkpoint of an optimizer: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{content.source} is no checkpoint of an optimizer: it lacks {error}.") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        reason = str(error)[:LONGEST_REASON]
+        raise CheckpointError(f"{content.source} is no checkpoint of an optimizer: {reason}") from error
 
 
 def _checkpoint(content: Content) -> Checkpoint:

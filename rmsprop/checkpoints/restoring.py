@@ -1,6 +1,6 @@
 """From a file to an optimizer: everything is checked and prepared before anything changes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -19,8 +19,8 @@ from rmsprop.recording import tell_tapes
 from rmsprop.variable import Variable
 from rmsprop.weights import SLOTS, initial_value
 
-Change = Callable[[], object]
-"""What brings a prepared value to its place, and can't fail."""
+Change = partial[Any]
+"""What brings a prepared value to its place."""
 
 
 def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any:
@@ -98,11 +98,8 @@ def _attach(
     """Give variables, and an optimizer, what was saved of them; `parameters` are those of them that have slots."""
     for name, variable in names.items():
         _check(checkpoint.records[name], variable, checkpoint.source)
-    _check_known(optimizer, parameters.values(), checkpoint.source)
-    values = [
-        (names[record.name], record.value) for record in checkpoint.records.values() if record.value is not None
-    ]
-    changes = [_value_change(variable, value) for variable, value in values]
+    _check_known(optimizer, list(parameters.values()), checkpoint.source)
+    changes = [_value_change(names[r.name], r.value) for r in checkpoint.records.values() if r.value is not None]
     created = []
     for owner, name in checkpoint.order:
         parameter, saved = parameters[owner], checkpoint.records[owner].slots[name]
@@ -113,13 +110,13 @@ def _attach(
         changes.append(_change(slot, saved))
     for name, parameter in parameters.items():
         changes += _resets(parameter, checkpoint.records[name], checkpoint.source)
+    for change in sorted(changes, key=lambda change: change.func in (_copy, _copy_parts)):  # which can't fail
+        change()
     if optimizer._waiting is not None:
         optimizer._waiting, optimizer._slots, optimizer._slot_names = None, [], []
     for parameter, name, slot in created:
         optimizer._parameters.add(parameter)
         optimizer._add(parameter, name, slot)
-    for change in changes:
-        change()
 
 
 def _check(record: Record, variable: Any, source: str) -> None:
@@ -131,13 +128,13 @@ def _check(record: Record, variable: Any, source: str) -> None:
         )
 
 
-def _check_known(optimizer: Any, parameters: Iterable[Parameter], source: str) -> None:
+def _check_known(optimizer: Any, parameters: Sequence[Parameter], source: str) -> None:
     """Check the parameters that are to be restored against those that the optimizer knows."""
-    restored, known = list(parameters), {id(p): p for p in optimizer._parameters}
-    refuse_repetition(restored)
-    optimizer._parameters.check_disjoint([p for p in restored if id(p) not in known])
+    restored, known = {id(p): p for p in parameters}, {id(p): p for p in optimizer._parameters}
+    refuse_repetition(list(parameters))
+    optimizer._parameters.check_disjoint([p for i, p in restored.items() if i not in known])
     for i, parameter in known.items():
-        if i not in set(map(id, restored)):
+        if i not in restored:
             raise CheckpointError(
                 f"{source}: the variable {parameter}, of which the optimizer has state, is not there."
             )

@@ -74,9 +74,9 @@ def optimizer_from(
         optimizer = cls.from_config(settings, custom_objects)  # type: ignore[attr-defined]
         is_same = settings_of(optimizer) == settings
     except Exception as error:  # whatever a made-up setting leads to
-        raise CheckpointError(f"{source}: no optimizer can be made with its settings: {error}") from error
+        raise CheckpointError(f"{source}: no optimizer can be made with its settings: {_shown(error)}") from error
     if not is_same:
-        raise CheckpointError(f"{source}: its settings are not those of an optimizer: {settings}.")
+        raise CheckpointError(f"{source}: its settings are not those of an optimizer: {_shown(settings)}.")
     return optimizer
 
 
