@@ -162,18 +162,24 @@ def test_forgeries_with_a_right_digest_are_refused_for_what_they_are(forgery, sa
         RMSprop.load(saved)
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        '{"settings": {"name": "x", "gradient_aggregator": "print"}, "has_momentum": true}',
-        '{"settings": {"name": "x", "lr": 1.0}, "has_momentum": true}',
-        '{"settings": {"learning_rate": {"class_name": "os.system", "config": {}}}, "has_momentum": true}',
-        '{"settings": {"name": "x", "momentum": 0.5}, "has_momentum": false}',
-        '{"settings": ' + "[" * 100_000 + "]" * 100_000 + "}",
-        "[]",
-        "",
-    ],
-)
+NUMBERS = '"numbers": {"has_momentum": true}'
+TOLD = {
+    f'{{"settings": {{"name": "x", "gradient_aggregator": "print"}}, {NUMBERS}}}': "not those of an optimizer|must be",
+    f'{{"settings": {{"name": "x", "lr": 1.0}}, {NUMBERS}}}': "not those of an optimizer|lr",
+    f'{{"settings": {{"name": "x", "learning_rate": {{"class_name": "os.system", "config": {{}}}}}}, {NUMBERS}}}': (
+        "unknown schedule class 'os.system'"
+    ),
+    '{"settings": {"name": "x", "momentum": 0.5}, "numbers": {"has_momentum": false}}': "it had no momentum",
+    '{"settings": {"name": "x"}, "numbers": {}}': "its numbers are {}",
+    '{"settings": {"name": "x"}}': "it lacks 'numbers'",
+    f'{{"settings": {"[" * 100_000 + "]" * 100_000}}}': "recursion",
+    f'{{"settings": {{"name": "x"}}, {NUMBERS}}}' + " " * 2**20: "its settings take",
+    "[]": "list indices",
+    "": "Expecting value",
+}
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: told[:60])
 def test_settings_that_no_optimizer_has_are_refused(told, saved):
     def change(text):
         header = json.loads(text)
@@ -181,7 +187,7 @@ def test_settings_that_no_optimizer_has_are_refused(told, saved):
         return json.dumps(header, separators=(",", ":"))
 
     rewritten(saved, change)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=TOLD[told]):
         RMSprop.load(saved)
 
 

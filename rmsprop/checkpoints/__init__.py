@@ -2,7 +2,7 @@
 
 `rmsprop.RMSprop.save`, `load` and `restore` are made of these modules, the later of the earlier ones:
 
-- `names`, `settings`: what variables are called, and what optimizers are told, in a file
+- `names`, `settings`, `numbers`: what variables are called, optimizers told, and remembered beside arrays
 - `tensors`, `layout`: arrays as bytes, and the file around them, with its digest
 - `atomic`, `background`: files that are replaced whole, and saves that go on beside the steps
 - `saving`, `records`, `restoring`: from an optimizer to a file, and back

@@ -12,6 +12,7 @@ from rmsprop.backends import backend_of
 from rmsprop.checkpoints import layout
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.layout import LONGEST_REASON, Content
+from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import Host, array_of
 from rmsprop.hyperparameters import STATE_DTYPES
@@ -35,7 +36,7 @@ class Checkpoint(NamedTuple):
 
     source: str
     settings: dict[str, Any]
-    has_momentum: bool
+    numbers: dict[str, Any]
     iterations: int
     records: dict[str, Record]
     order: list[tuple[str, str]]
@@ -63,7 +64,7 @@ def read(path: Any) -> Checkpoint:
 
 
 def _checkpoint(content: Content) -> Checkpoint:
-    settings, has_momentum = _told(content.notes["optimizer"])
+    settings, numbers = _told(content.notes["optimizer"])
     records = {}
     for note, text in content.notes.items():
         if note.startswith("variables/"):
@@ -81,20 +82,19 @@ def _checkpoint(content: Content) -> Checkpoint:
             order.setdefault((owner, unquote(slot)), {})[part] = array
     for (owner, slot), parts in order.items():
         records[owner].slots[slot] = _slot(records[owner], slot, parts, settings)
-    return Checkpoint(content.source, settings, has_momentum, count, records, list(order))
+    return Checkpoint(content.source, settings, numbers, count, records, list(order))
 
 
-def _told(text: str) -> tuple[dict[str, Any], bool]:
-    """Return the settings, and whether the formula has been the one with momentum."""
+def _told(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of an optimizer, and the numbers that it remembers."""
     if len(text) > LARGEST:
         raise ValueError(f"its settings take {len(text)} bytes.")
     told = json.loads(text)
-    settings, has_momentum = told["settings"], told["has_momentum"]
-    if not isinstance(settings, dict) or not isinstance(has_momentum, bool):
-        raise ValueError(f"its settings are {text}.")
-    if not has_momentum and settings.get("momentum") != 0:
-        raise ValueError(f"it had no momentum, but that was {settings.get('momentum')!r}.")
-    return settings, has_momentum
+    settings, numbers = told["settings"], told["numbers"]
+    if not isinstance(settings, dict):
+        raise ValueError(f"its settings are {settings!r}.")
+    check_numbers(numbers, settings)
+    return settings, numbers
 
 
 def _count(array: Host) -> int:

@@ -11,6 +11,7 @@ from rmsprop.arrays import namespace, on_device
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
+from rmsprop.checkpoints.numbers import set_numbers
 from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import check_same, optimizer_from
 from rmsprop.checkpoints.tensors import Host
@@ -27,7 +28,7 @@ def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any
     """Return the optimizer in a file; see `rmsprop.RMSprop.load`."""
     checkpoint = records.read(path)
     optimizer = optimizer_from(cls, checkpoint.settings, custom_objects, checkpoint.source)
-    _set_numbers(optimizer, checkpoint)
+    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
     optimizer._waiting = checkpoint._replace(
         records={name: record._replace(value=None) for name, record in checkpoint.records.items()}
     )
@@ -49,7 +50,7 @@ def restore(optimizer: Any, path: Any, variables: Any) -> None:
         if checkpoint.records[name].slots or optimizer._parameters.find(variable) is not None
     }
     _attach(optimizer, checkpoint, names, parameters)
-    _set_numbers(optimizer, checkpoint)
+    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
 
 
 def claim(optimizer: Any, parameters: Sequence[Parameter], variables: Any) -> None:
@@ -195,8 +196,3 @@ def _copy_parts(parts: Mapping[str, Host], saved: Mapping[str, Host]) -> None:
 def _copy(target: Variable, value: Host) -> None:
     tell_tapes(target)
     target.array[...] = value
-
-
-def _set_numbers(optimizer: Any, checkpoint: Checkpoint) -> None:
-    optimizer._iterations.array[()] = checkpoint.iterations
-    optimizer._has_momentum, optimizer._constant = checkpoint.has_momentum, None

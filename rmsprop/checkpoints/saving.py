@@ -16,6 +16,7 @@ from rmsprop.checkpoints.atomic import replacing
 from rmsprop.checkpoints.background import Saving
 from rmsprop.checkpoints.layout import Tensor, text_of, write
 from rmsprop.checkpoints.names import named
+from rmsprop.checkpoints.numbers import numbers_of
 from rmsprop.checkpoints.settings import settings_of
 from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
 from rmsprop.gradients import report_misses
@@ -96,7 +97,7 @@ def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tenso
         raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
     for parameter in parameters.values():
         report_misses(parameter)
-    told = {"settings": settings_of(optimizer), "has_momentum": optimizer._has_momentum}
+    told = {"settings": settings_of(optimizer), "numbers": numbers_of(optimizer)}
     notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
     tensors = [_tensor("iterations", optimizer._iterations.array)]
     if variables is not None:

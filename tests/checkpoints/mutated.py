@@ -87,9 +87,9 @@ WORDS = [
     *["", "F32", "F64", "U8", "BF16", "X", "sha256", "variables/w", "slots/rms/w", "codes/rms/w", "iterations"],
     *["float32[6,16]", "object[1]", "float64[4611686018427387904,8]", "complex64[0]", "2", "[]", "\ud800"],
     *["a" * 3000, "[" * 5000, "9" * 5000],
-    '{"settings": {}, "has_momentum": true}',
-    '{"settings": {"name": "x", "lr": 1}, "has_momentum": true}',
-    '{"settings": [[[[1e999]]]], "has_momentum": 1}',
+    '{"settings": {}, "numbers": {"has_momentum": true}}',
+    '{"settings": {"name": "x", "lr": 1}, "numbers": {"has_momentum": true}}',
+    '{"settings": [[[[1e999]]]], "numbers": {"has_momentum": 1}}',
 ]
 NUMBERS = [0, 1, -1, 2, 3, 8, 2**31, 2**63, 2**64, 10**30, 1.5, None, True, "7", []]
 
