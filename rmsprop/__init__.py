@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.loss_scale import LossScale
 from rmsprop.optimizer import RMSprop
 from rmsprop.tape import GradientTape
 from rmsprop.torch_tape import TorchTape
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointManager",
     "GradientTape",
     "IndexedSlices",
+    "LossScale",
     "RMSprop",
     "TorchTape",
     "Variable",

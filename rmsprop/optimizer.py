@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rmsprop import gradients
+from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
@@ -79,6 +80,15 @@ class RMSprop(Settings, Weights, Checkpointed):
         Sparse gradients need "bfloat16" or rows of at least 64 elements. Slots and weights are read and set as
         arrays in full.
 
+    nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+        What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over
+        replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that.
+        By default, as in Keras, these spread to the variables. "skip" leaves out the step, for all variables; it
+        does not count in `iterations`, but in `skipped`. "raise" raises ``FloatingPointError``. On a GPU, "skip"
+        waits for nothing: whoever reads the counts does, and steps with a schedule or `decay`, which depend on
+        them, for the decision on the step before. "raise" waits in each step.
+    loss_scale : LossScale, optional
+        What gradients are divided by in the update, for losses in half precision; see `rmsprop.LossScale`.
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
@@ -138,6 +148,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
         state_dtype: str | None = None,
+        nonfinite: str = "propagate",
+        loss_scale: LossScale | None = None,
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -146,7 +158,7 @@ class RMSprop(Settings, Weights, Checkpointed):
                 f"Received: `clipnorm`={clipnorm}, `global_clipnorm`={global_clipnorm}."
             )
         Weights.__init__(self)
-        self.name = name or "RMSprop"
+        self.name = name
         self.gradient_aggregator = gradient_aggregator
         self.gradient_transformers = gradient_transformers
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
@@ -155,6 +167,7 @@ class RMSprop(Settings, Weights, Checkpointed):
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
         self.state_dtype, self.validate = state_dtype, validate
+        self.nonfinite, self.loss_scale = nonfinite, loss_scale
         if entered:
             self._strategy = entered_strategy()
 
@@ -186,10 +199,12 @@ class RMSprop(Settings, Weights, Checkpointed):
         Returns
         -------
         Variable or None
-            `iterations`, increased by one; None if `grads_and_vars` is empty.
+            `iterations`, increased by one unless the step was left out; None if `grads_and_vars` is empty.
 
         Raises
         ------
+        FloatingPointError
+            If a gradient is not finite, with ``nonfinite="raise"``.
         TypeError
             If `grads_and_vars` is malformed, or a dtype or an array library does not fit.
         ValueError
@@ -219,20 +234,28 @@ class RMSprop(Settings, Weights, Checkpointed):
         if not pairs:
             return None
         parameters, grads = self._checked(pairs)
-        count = self._iterations.array
-        step = int(count)
-        hyper = self._read(step)
         groups = by_backend(parameters, grads)
-        if is_captured(groups):
-            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
-        groups = clipped(groups, hyper)
+        captured = is_captured(groups)
+        hyper = self._read(self._step_number(is_needed=not captured))
+        if self._constant is None:  # to read the settings may have run the user's code, after which all may differ
+            parameters, grads = self._checked(pairs)
+            groups = by_backend(parameters, grads)
+        if captured:
+            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots(), hyper)
+        decided_here, hyper_of_update = nonfinite.divided(groups, hyper)
+        groups = clipped(groups, hyper_of_update)
         self._prepare(parameters)
-        refresh = update(groups, hyper)
         variables = [variable for _, variable in pairs]
+        if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
+            self._leave_out(position, variables[position])
+            return self._iterations
+        refresh = update(groups, hyper_of_update)
+        tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
         if refresh is not None:
+            self._iterations.tally = tally
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
-        count[()] = step + 1
+        self._iterations.take(tally)
         if tapes:
             tell_tapes(*variables)
         return self._iterations
@@ -243,19 +266,32 @@ class RMSprop(Settings, Weights, Checkpointed):
         accepted = None if replay is None else replay.accept(given, slots)
         if replay is None or accepted is None:
             return False
-        count = self._iterations.array
-        step = int(count)
         hyper = self._constant
         if hyper is None:  # to read the settings may run the user's code, after which all may be different
-            hyper = self._read(step)
+            hyper = self._read(self._step_number())
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
-        replay.step(accepted, hyper)
-        count[()] = step + 1
+        position = replay.step(accepted, hyper)
+        if position is not None:
+            self._leave_out(position, given[position][1])
+            return True
+        self._iterations.take()
         if tapes:
             tell_tapes(*[variable for _, variable in given])
         return True
+
+    def _step_number(self, is_needed: bool = True) -> int:
+        """Return the number of steps so far; if the settings depend on it, wait until it is certain."""
+        if is_needed and self._depends_on_step():
+            self._iterations.settle()
+        return int(self._iterations.count)
+
+    def _leave_out(self, position: int, variable: Any) -> None:
+        """Count a step that is not taken, or raise the error for the gradient that forbids it."""
+        if self.nonfinite == "raise":
+            raise nonfinite.error_of(position, variable)
+        self._iterations.skip()
 
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
@@ -294,8 +330,7 @@ class RMSprop(Settings, Weights, Checkpointed):
         captured = self._parameters.captured
         if not captured:
             raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
-        count = self._iterations.array
-        hyper = self._read(int(count))
+        hyper = self._read(self._step_number())
         for name, value in fixed(hyper).items():
             if value != captured[-1].fixed[name]:
                 raise RuntimeError(
@@ -307,7 +342,9 @@ class RMSprop(Settings, Weights, Checkpointed):
                 step.refresh(hyper)
                 if tapes:
                     tell_tapes(*step.variables)
-        count[()] += 1
+        self._iterations.count[()] += 1
+        if self._iterations.tally is not None:
+            self._iterations.tally.replayed()
         return self._iterations
 
     def discard_captured(self) -> None:
@@ -383,7 +420,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         ----------
         loss : callable or traced value
             A callable takes the values of the variables, or no argument if all are `Variable`s, and returns the
-            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`.
+            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`. With a
+            `loss_scale`, a tape is given the scaled loss; gradients that a loss returns must be scaled by itself.
         var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
         grad_loss : array_like, optional
             Weights of the elements of the loss; by default they are summed.
@@ -417,7 +455,11 @@ class RMSprop(Settings, Weights, Checkpointed):
         >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
         array(1)
         """
-        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+        return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+
+    def _scaled_gradients(self, *arguments: Any) -> Pairs:
+        """Return gradients as `compute_gradients` does, but of the scaled loss."""
+        return compute_gradients(*arguments, scale=1.0 if self.loss_scale is None else self.loss_scale.scale)
 
     def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
         """Return the gradients of a loss, without a step.
@@ -433,15 +475,14 @@ class RMSprop(Settings, Weights, Checkpointed):
         ValueError
             If the loss does not depend on a variable.
         """
-        return [gradient for gradient, _ in self._all_gradients(loss, params)]
+        return [gradient for gradient, _ in self._complete(compute_gradients(loss, params))]
 
     def get_updates(self, loss: Any, params: Any) -> list[Variable | None]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
-        return [self.apply_gradients(self._all_gradients(loss, params))]
+        return [self.apply_gradients(self._complete(self._scaled_gradients(loss, params)))]
 
     @staticmethod
-    def _all_gradients(loss: Any, params: Any) -> Pairs:
-        pairs = compute_gradients(loss, params)
+    def _complete(pairs: Pairs) -> Pairs:
         for position, (gradient, variable) in enumerate(pairs):
             if gradient is None:
                 raise ValueError(

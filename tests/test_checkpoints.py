@@ -496,3 +496,22 @@ def test_nothing_is_pickled():
     assert not [
         s.name for s in sources if any(word in s.read_text() for word in ("pickle", "marshal", "eval(", "exec("))
     ]
+
+
+def test_skipped_steps_and_the_loss_scale_come_back(path):
+    def make():
+        return RMSprop(0.01, nonfinite="skip", loss_scale=rmsprop.LossScale(1024.0, dynamic_growth_steps=3))
+
+    opt, w = make(), np.ones(3)
+    for gradient in (1.0, np.inf, 1.0, np.nan, 1.0, 1.0):
+        opt.apply_gradients([(np.full(3, gradient), w)])
+    opt.save(path, [w])
+    again, v = make(), np.zeros(3)
+    again.restore(path, [v])
+    for other in (again, RMSprop.load(path)):
+        assert (other.skipped, other.loss_scale.scale, other.loss_scale.dynamic_counter) == (2, 256.0, 2)
+        assert other.iterations == 4
+    for o, x in ((opt, w), (again, v)):
+        o.apply_gradients([(np.ones(3), x)])
+    assert bits(again, [v]) == bits(opt, [w])
+    assert again.loss_scale.scale == 512

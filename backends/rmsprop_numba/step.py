@@ -113,10 +113,21 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
 
     Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
     """
-    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
-    encoded = [layout.encoded(g, hyper.complex_as_real) for g in dense]
-    arrays = [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
+    arrays = _flat(gradients, hyper.complex_as_real)
     return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue)
+
+
+def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
+    """Return the position of the first gradient with a NaN or an infinity, or None."""
+    arrays = _flat(gradients)
+    return lists.first_nonfinite(divided([(a,) for a in arrays]), _addresses(arrays))
+
+
+def _flat(gradients: Sequence[Gradient], complex_as_real: bool = False) -> list[Array]:
+    """Return the elements of gradients as the kernels read them, with one axis and without gaps."""
+    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    encoded = [layout.encoded(g, complex_as_real) for g in dense]
+    return [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
 
 
 def _addresses(arrays: Sequence[Array]) -> Array:

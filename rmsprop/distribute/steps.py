@@ -13,6 +13,7 @@ from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import Journal
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.nonfinite import first_of_groups
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import Group, by_backend, clipped, is_captured, update
@@ -38,8 +39,7 @@ class Plan(NamedTuple):
 def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     """Take one step together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
     strategy: Strategy = optimizer._strategy
-    count = optimizer._iterations.array
-    doing = f"step {int(count)}"
+    doing = f"step {int(optimizer._iterations.array)}"
     with strategy._announcing(doing):
         plan = _planned(optimizer, given, aggregate)
     if plan is None:
@@ -49,8 +49,11 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     strategy._agree(doing, terms)
     with strategy._certain(doing):
         spread(strategy, plan.parameters)
-        _stepped(optimizer, plan, doing)
-    count[()] += 1
+        bad = _stepped(optimizer, plan, doing)
+    if bad is not None:
+        optimizer._leave_out(*bad)
+        return optimizer._iterations
+    optimizer._iterations.take()
     if tapes:
         tell_tapes(*plan.variables)
     return optimizer._iterations
@@ -112,31 +115,40 @@ def _options(hyper: Hyperparameters, is_summed: bool) -> str:
     return f"{hyper}, gradients {'' if is_summed else 'not '}to be summed"
 
 
-def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
-    """Take a step that all ranks have agreed on."""
+def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> tuple[int, Any] | None:
+    """Take a step that all ranks have agreed on, or return the position and variable of what forbids it."""
     strategy, parameters, grads, hyper = optimizer._strategy, plan.parameters, plan.gradients, plan.hyper
     if plan.is_summed and strategy.num_replicas_in_sync > 1:
         needs_all = (
             bool(optimizer._gradient_transformers)
             or hyper.clipnorm is not None
             or hyper.global_clipnorm is not None
+            or hyper.nonfinite != "propagate"
+            or hyper.loss_scale != 1.0
             or any([p.variable.constraint is not None for p in parameters])
         )
         if not needs_all and strategy.shard_state:
             update_shares(strategy._reduction, by_backend(parameters, grads)[0], hyper, is_summed=True)
-            return
+            return None
         if not needs_all and strategy.overlap and update_by_bucket(strategy._reduction, parameters, grads, hyper):
-            return
+            return None
         grads = strategy._reduction.sums(grads)
         strategy._agree(f"{doing}, after the sums", ())  # a rank may have ended before all had received them
     grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
+    watched, hyper = hyper.nonfinite != "propagate", hyper._replace(nonfinite="propagate")
     groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
+    if watched:
+        position = first_of_groups(groups, hyper)
+        strategy._agree(f"{doing}, looking for NaN", (f"its first gradient that is not finite at {position}",))
+        if position is not None:
+            return position, parameters[position].key
     if strategy.shard_state and groups:
         update_shares(strategy._reduction, groups[0], hyper, is_summed=False)
     else:
         _updated(strategy, groups, hyper, doing)
+    return None
 
 
 def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> None:

@@ -45,6 +45,7 @@ def scatter(link: Link, bucket: Bucket, source: Array, incoming: Array) -> Scatt
     return Scattered(bucket, source, incoming, request)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of gradients that are not finite, a warning says nothing new
 def add(link: Link, sent: Scattered, out: Array) -> None:
     """Wait for all parts of this rank's share, and write their sum; `out` may be the source's own part."""
     link.wait([sent.request], "a sum")
@@ -122,6 +123,7 @@ class Vector:
         while gathered:
             yield self._arrived(*gathered.popleft())
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _sum_at_once(self, arrays: Sequence[Array]) -> None:
         """Add up so little that it is faster to send everything to all, once."""
         own = buckets.packed(self.buckets[0], arrays, self.total)

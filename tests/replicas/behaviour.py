@@ -155,6 +155,30 @@ def slots_of_smaller_dtypes_are_as_in_one_process(strategy):
     np.testing.assert_array_equal(opt.get_weights()[1], alone.get_weights()[1])
 
 
+def a_sum_that_is_not_finite_is_left_out_on_all_ranks(strategy):
+    rank = strategy.rank
+    infinite = np.full(40, [np.inf, -np.inf, 1.0][rank])
+    large, half = np.full(40, 1e308), np.full(40, 40_000.0, np.float16)
+    for options in ({}, {"overlap": True}, {"shard_state": True}):
+        careful = MPIStrategy(timeout=30, bucket_bytes=64, **options)
+        with careful.scope():
+            opt = RMSprop(0.1, nonfinite="skip")
+        v, w, h = np.ones(40), np.ones(3), np.ones(40, np.float16)
+        good = [(np.ones(40), v), (np.ones(3), w), (np.ones(40, np.float16), h)]
+        opt.apply_gradients(good)
+        before = [a.tobytes() for a in (v, w, h, *opt.get_weights())]
+        rows = IndexedSlices(np.array([np.nan] * (rank == 1)), np.array([2] * (rank == 1), int))
+        for bad in ((infinite, v), (large, v), (rows, w), (half, h)):
+            opt.apply_gradients([bad if pair[1] is bad[1] else pair for pair in good])
+        assert [a.tobytes() for a in (v, w, h, *opt.get_weights())] == before
+        assert (opt.skipped, int(opt.iterations)) == (4, 1)
+        opt.nonfinite = "raise"
+        message = raised(FloatingPointError, careful.run, opt.apply_gradients, ([good[0], (rows, w), good[2]],))
+        assert "variable 1" in message
+        opt.apply_gradients(good)
+        careful.check_synced([v, w, h])
+
+
 def sharded_state_says_what_it_does_not_take(strategy):
     sharded = MPIStrategy(shard_state=True, timeout=30)
     with sharded.scope():
@@ -216,6 +240,7 @@ def main():
         a_copy_of_the_optimizer_goes_on_together,
         other_libraries_and_strides_are_reduced_too,
         slots_of_smaller_dtypes_are_as_in_one_process,
+        a_sum_that_is_not_finite_is_left_out_on_all_ranks,
         sharded_state_says_what_it_does_not_take,
         rank_0_saves_what_all_ranks_restore,
     ):
