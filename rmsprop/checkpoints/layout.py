@@ -141,12 +141,13 @@ def read(path: str | os.PathLike[str]) -> Content:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            notes, kinds = _parsed(_read_header(file, size), size)
+            header = _read_header(file, size)
+            notes, kinds = _parsed(header, size)
         except (ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{source} is no checkpoint: {str(error)[:LONGEST_REASON]}") from None
         file.seek(0)
         content, found = _read_all(file, size)
-    if content is None:
+    if content is None or content[8 : 8 + len(header)].tobytes() != header:
         raise CheckpointError(f"{source} changed while it was read.")
     if content[-DIGEST_SIZE:].tobytes() != found:
         raise CheckpointError(f"{source} is damaged: its content is not that of its {DIGEST}.")
