@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import FileIO
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -138,7 +139,7 @@ def read(path: str | os.PathLike[str]) -> Content:
     source = os.fsdecode(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
         raise CheckpointError(f"{source} is no checkpoint: it is no regular file.")
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             header = _read_header(file, size)
@@ -159,7 +160,7 @@ def read(path: str | os.PathLike[str]) -> Content:
     return Content(source, notes, kinds, data)
 
 
-def _read_header(file: BinaryIO, size: int) -> bytes:
+def _read_header(file: FileIO, size: int) -> bytes:
     if size < 8 + DIGEST_SIZE:
         raise ValueError(f"it has {size} bytes, less than any.")
     length = int.from_bytes(file.read(8), "little")
@@ -216,12 +217,12 @@ def _kind(name: str, entry: Mapping[str, Any], note: str | None) -> Kind:
     return kind
 
 
-def _read_all(file: BinaryIO, size: int) -> tuple[Host | None, bytes]:
+def _read_all(file: FileIO, size: int) -> tuple[Host | None, bytes]:
     """Return all bytes of a file, None if they are fewer than `size`, and the digest of all but the last."""
     content, digest = np.empty(size, np.uint8), hashlib.sha256()
     view, begin = content.data, 0
     while begin < size:
-        count = file.readinto(view[begin : begin + CHUNK])  # type: ignore[attr-defined]
+        count = file.readinto(view[begin : begin + CHUNK])
         if not count:
             return None, b""
         digest.update(view[begin : min(begin + count, size - DIGEST_SIZE)])
