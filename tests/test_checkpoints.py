@@ -30,7 +30,8 @@ class Halving(schedules.LearningRateSchedule):
         return {"rate": self.rate}
 
 
-drawn, bits, differences = (runpy.run_path(PROGRAM)[name] for name in ("drawn", "bits", "differences"))
+program = runpy.run_path(PROGRAM)
+drawn, bits, differences = program["drawn"], program["bits"], program["differences"]
 
 
 @pytest.fixture
