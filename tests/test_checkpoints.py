@@ -30,7 +30,8 @@ class Halving(schedules.LearningRateSchedule):
         return {"rate": self.rate}
 
 
-drawn, bits, differences = (runpy.run_path(PROGRAM)[name] for name in ("drawn", "bits", "differences"))
+program = runpy.run_path(PROGRAM)
+drawn, bits, differences = program["drawn"], program["bits"], program["differences"]
 
 
 @pytest.fixture
@@ -218,7 +219,9 @@ def test_variables_without_state_are_saved_by_name(path):
 
 
 def test_what_was_loaded_can_be_read_copied_and_pickled_before_it_has_variables(path):
-    opt, w = stepped(state_dtype="uint8", momentum=0.5)
+    opt, w = RMSprop(state_dtype="uint8", momentum=0.5), np.ones((4, 3), np.float32)
+    opt.build([w])
+    opt.set_weights([np.array(1), np.full((4, 3), 0.5), np.full((4, 3), -2.0)])
     opt.save(path)
     for again in (
         RMSprop.load(path),
@@ -228,10 +231,19 @@ def test_what_was_loaded_can_be_read_copied_and_pickled_before_it_has_variables(
         assert bits(again, []) == bits(opt, [])
         assert again.get_slot_names() == ["rms", "momentum"]
         assert again.iterations == 1
-        v = w.copy()
-        again.apply_gradients([(v - 1, v)])
-        assert again.iterations == 2
-        assert len(again.weights) == 3
+        again.build([w])
+        assert bits(again, []) == bits(opt, [])
+        assert (again.get_slot(w, "momentum").numpy() == -2).all()
+
+
+def test_what_was_loaded_goes_to_the_variables_of_the_first_step(path):
+    opt, w = stepped()
+    v = w.copy()
+    opt.save(path)
+    again = RMSprop.load(path)
+    for o, x in ((opt, w), (again, v)):
+        o.apply_gradients([(np.ones((4, 3)), x)])
+    assert bits(again, [v]) == bits(opt, [w])
 
 
 def test_what_was_loaded_does_not_go_to_other_variables(path):

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import FileIO
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -138,15 +139,16 @@ def read(path: str | os.PathLike[str]) -> Content:
     source = os.fsdecode(path)
     if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
         raise CheckpointError(f"{source} is no checkpoint: it is no regular file.")
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            notes, kinds = _parsed(_read_header(file, size), size)
+            header = _read_header(file, size)
+            notes, kinds = _parsed(header, size)
         except (ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{source} is no checkpoint: {str(error)[:LONGEST_REASON]}") from None
         file.seek(0)
         content, found = _read_all(file, size)
-    if content is None:
+    if content is None or content[8 : 8 + len(header)].tobytes() != header:
         raise CheckpointError(f"{source} changed while it was read.")
     if content[-DIGEST_SIZE:].tobytes() != found:
         raise CheckpointError(f"{source} is damaged: its content is not that of its {DIGEST}.")
@@ -158,7 +160,7 @@ def read(path: str | os.PathLike[str]) -> Content:
     return Content(source, notes, kinds, data)
 
 
-def _read_header(file: BinaryIO, size: int) -> bytes:
+def _read_header(file: FileIO, size: int) -> bytes:
     if size < 8 + DIGEST_SIZE:
         raise ValueError(f"it has {size} bytes, less than any.")
     length = int.from_bytes(file.read(8), "little")
@@ -215,12 +217,12 @@ def _kind(name: str, entry: Mapping[str, Any], note: str | None) -> Kind:
     return kind
 
 
-def _read_all(file: BinaryIO, size: int) -> tuple[Host | None, bytes]:
+def _read_all(file: FileIO, size: int) -> tuple[Host | None, bytes]:
     """Return all bytes of a file, None if they are fewer than `size`, and the digest of all but the last."""
     content, digest = np.empty(size, np.uint8), hashlib.sha256()
     view, begin = content.data, 0
     while begin < size:
-        count = file.readinto(view[begin : begin + CHUNK])  # type: ignore[attr-defined]
+        count = file.readinto(view[begin : begin + CHUNK])
         if not count:
             return None, b""
         digest.update(view[begin : min(begin + count, size - DIGEST_SIZE)])

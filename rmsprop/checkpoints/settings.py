@@ -29,7 +29,7 @@ def settings_of(optimizer: Any) -> dict[str, Any]:
     code = {name: _code(value) for name, value in present.items() if not _is_data(value)}
     settings = dict(optimizer._config(code) if code else optimizer.get_config())
     for name in ("gradient_aggregator", "gradient_transformers"):
-        if getattr(optimizer, name):
+        if getattr(optimizer, name) not in (None, ()):
             settings[name] = _code(getattr(optimizer, name))
     text = json.dumps(settings, allow_nan=False)
     if len(text) > LARGEST // 2:
