@@ -163,7 +163,7 @@ def test_forgeries_with_a_right_digest_are_refused_for_what_they_are(forgery, sa
         RMSprop.load(saved)
 
 
-NUMBERS = '"numbers": {"has_momentum": true}'
+NUMBERS = '"numbers": {"has_momentum": true, "skipped": 0}'
 SCHEDULE = '{"class_name": "os.system", "config": {}}'
 TOLD = {
     f'{{"settings": {{"name": "x", "gradient_aggregator": "print"}}, {NUMBERS}}}': "not those of an|must be",
