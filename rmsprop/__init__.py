@@ -12,8 +12,11 @@ from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
     from rmsprop import distribute
+    from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
 __all__ = [
+    "CheckpointError",
+    "CheckpointManager",
     "GradientTape",
     "IndexedSlices",
     "LossScale",
@@ -27,8 +30,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name != "distribute":  # imported on first use
-        raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
+    """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    return import_module("rmsprop.distribute")
+    if name == "distribute":
+        return import_module("rmsprop.distribute")
+    if name in ("CheckpointError", "CheckpointManager"):
+        return getattr(import_module("rmsprop.checkpoints"), name)
+    raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")

@@ -93,7 +93,8 @@ class Backend(Protocol):
       without arguments that does the rest. Replicas update when all of them have come so far.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
       zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `update` will know such slots by
-      ``hyper.state_dtype``.
+      ``hyper.state_dtype``. Its attribute ``parts`` are the NumPy arrays that it is kept in, by name, as in files:
+      the first one has an element for each of the variable. They can be replaced by others of the same kind.
     """
 
     def memory(self, array: Array) -> Hashable:

@@ -275,6 +275,14 @@ class Settings:
         {'name': 'RMSprop', 'clipnorm': 1.0, 'learning_rate': 0.001, 'decay': 0.0, 'rho': 0.9, 'momentum': 0.5,
          'epsilon': 1e-07, 'centered': False}
         """
+        return self._config({})
+
+    def _config(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings, with what is `known` in place of the present values of some."""
+        values = {
+            name: known[name] if name in known else _config_of(name, self.__dict__[f"_{name}"])
+            for name in ("learning_rate", "rho", "momentum")
+        }
         limits = {name: getattr(self, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")}
         own = {
             "lazy": True,
@@ -288,10 +296,10 @@ class Settings:
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},
-            "learning_rate": _config_of("learning_rate", self.__dict__["_learning_rate"]),
+            "learning_rate": values["learning_rate"],
             "decay": self.decay,
-            "rho": _config_of("rho", self.__dict__["_rho"]),
-            "momentum": _config_of("momentum", self.__dict__["_momentum"]),
+            "rho": values["rho"],
+            "momentum": values["momentum"],
             "epsilon": self.epsilon,
             "centered": self.centered,
             **{name: getattr(self, name) for name, default in own.items() if getattr(self, name) != default},

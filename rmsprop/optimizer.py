@@ -6,6 +6,7 @@ from typing import Any
 from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
+from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.loss_scale import LossScale
@@ -20,7 +21,7 @@ from rmsprop.weights import Weights
 Pairs = list[tuple[Any, Any]]
 
 
-class RMSprop(Settings, Weights):
+class RMSprop(Settings, Weights, Checkpointed):
     """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
 
     The interface and the results are those of ``tf.keras.optimizers.legacy.RMSprop``. Without momentum::

@@ -30,6 +30,8 @@ class Weights:
     name: Any
     _strategy: Any = None
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
+    _waiting: Any = None
+    """The `rmsprop.checkpoints.records.Checkpoint` that was loaded, until there are variables for it."""
 
     def __init__(self) -> None:
         self._iterations: Iterations = Iterations(np.zeros((), np.int64))
@@ -49,6 +51,8 @@ class Weights:
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
+        if self._waiting is not None:
+            self._claim(parameters, [p.key for p in parameters])
         needed = self._needed_slots()
         missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
@@ -56,6 +60,11 @@ class Weights:
             self._parameters.add(parameter)
         for (parameter, name), slot in zip(missing, created, strict=True):
             self._add(parameter, name, slot)
+
+    def _claim(self, parameters: Sequence[Parameter], variables: Any) -> None:
+        from rmsprop.checkpoints.restoring import claim
+
+        claim(self, parameters, variables)
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
@@ -90,6 +99,9 @@ class Weights:
 
     def _add(self, parameter: Parameter, name: str, slot: Variable) -> None:
         parameter.slots[name] = slot
+        self._list(name, slot)
+
+    def _list(self, name: str, slot: Variable) -> None:
         self._slots.append(slot)
         if name not in self._slot_names:
             self._slot_names.append(name)
@@ -127,6 +139,8 @@ class Weights:
         parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
         refuse_repetition(parameters)
         self._parameters.check_disjoint([p for p in parameters if not p.slots])
+        if self._waiting is not None:
+            self._claim(parameters, var_list)
         self._create_slots(parameters)
 
     @property
@@ -291,6 +305,8 @@ class Weights:
         parameter = self._parameters.obtain(var)
         if slot_name in parameter.slots:
             return parameter.slots[slot_name]
+        if self._waiting is not None:
+            raise RuntimeError("the loaded state waits for its variables: call build(var_list) before add_slot.")
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
         shape = parameter.shape if shape is None else _checked_shape(shape)

@@ -135,7 +135,7 @@ def _last(doing: str) -> str:
 
 
 def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journal]) -> Prepared:
-    """Do all of a step that may fail; return what is left to do when all ranks have come so far, or what forbids it.
+    """Do all of a step that may fail; return what is left when all ranks have come so far, or what forbids it.
 
     What changes before that is kept in the journals.
     """

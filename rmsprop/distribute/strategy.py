@@ -17,7 +17,6 @@ from rmsprop.distribute.operations import is_mean
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
 from rmsprop.distribute.sharding import ShardedSlot, check_shardable
 from rmsprop.distribute.steps import take
-from rmsprop.gradients import refuse_subclass
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described, flatten
 from rmsprop.recording import mapped

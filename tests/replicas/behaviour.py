@@ -1,6 +1,10 @@
 """A program for `mpiexec` that checks on each rank what a strategy promises."""
 
 import copy
+import functools
+import os
+import shutil
+import tempfile
 
 import numpy as np
 from mpi4py import MPI
@@ -221,6 +225,40 @@ def sharded_state_says_what_it_does_not_take(strategy):
     assert opt.get_slot(v, "rms").own.size < 3
 
 
+def rank_0_saves_what_all_ranks_restore(strategy):
+    folder = tempfile.mkdtemp() if strategy.rank == 0 else ""
+    folder = strategy._link.exchange(folder.encode(), "test")[0].decode()
+    path = os.path.join(folder, "checkpoint.safetensors")
+    for sharded in (False, True):
+        with MPIStrategy(timeout=30, shard_state=sharded).scope():
+            opt, again, v, w = (
+                RMSprop(0.1, momentum=0.9),
+                RMSprop(0.1, momentum=0.9),
+                np.ones((5, 3)),
+                np.zeros((5, 3)),
+            )
+        opt.apply_gradients([(np.full((5, 3), strategy.rank + 1.0), v)])
+        opt.save(path, [v])
+        again.restore(path, [w])
+        loaded = RMSprop.load(path)
+        for x, y, z in zip(opt.get_weights(), again.get_weights(), loaded.get_weights(), strict=True):
+            assert x.tobytes() == y.tobytes() == z.tobytes()
+        opt.apply_gradients([(v, v)])
+        again.apply_gradients([(w, w)])
+        assert v.tobytes() == w.tobytes()
+        kind = OSError if strategy.rank == 0 else ReplicaError
+        assert "nowhere" in raised(kind, opt.save, os.path.join(folder, "nowhere", "file"), [v])
+        assert "wait=False" in raised(ValueError, functools.partial(opt.save, path, wait=False))
+        manager = rmsprop.CheckpointManager(os.path.join(folder, str(sharded)), max_to_keep=1)
+        manager.save(opt, [v])
+        manager.save(opt, [v])
+        assert len(manager.checkpoints) == 1
+    assert os.listdir(folder).count("checkpoint.safetensors") == 1
+    strategy.run(strategy.reduce, ("sum", 1.0))
+    if strategy.rank == 0:
+        shutil.rmtree(folder)
+
+
 def main():
     if MPI.COMM_WORLD.size > 2:
         rows.FEW = 2  # so that these are many
@@ -239,6 +277,7 @@ def main():
         slots_of_smaller_dtypes_are_as_in_one_process,
         a_sum_that_is_not_finite_is_left_out_on_all_ranks,
         sharded_state_says_what_it_does_not_take,
+        rank_0_saves_what_all_ranks_restore,
     ):
         check(strategy)
         print(f"rank {strategy.rank}: {check.__name__}", flush=True)
