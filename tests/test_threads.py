@@ -21,7 +21,13 @@ def run(*arguments, **variables):
     """Run a program beside this file; return what it prints."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=PROGRAMS, env={**os.environ, **variables}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=PROGRAMS,
+        env={**os.environ, **variables},
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout

@@ -20,7 +20,7 @@ IS_ASKED_FOR = os.environ.get("RMSPROP_CACHE") == "1"
 logger = logging.getLogger("rmsprop")
 
 
-class KernelCache(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):
     """Numba's cache of a function, with keys that cover all source files of this package."""
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:

@@ -54,7 +54,7 @@ def _layer() -> str | None:
     """Return the name of Numba's threading layer, which is chosen now; None if none can be loaded."""
     try:
         numba.get_num_threads()
-        return str(numba.threading_layer())
+        return str(numba.threading_layer())  # type: ignore[attr-defined]
     except ValueError as error:  # the user asked for one that is not installed
         logger.warning("Numba has no threads, so that steps on large arrays take one: %s", error)
         return None

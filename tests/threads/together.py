@@ -54,7 +54,9 @@ def main():
         shared(alone, threads * (steps // 10), threading.Barrier(1))
         wrong += training.digest() != alone.digest()
     digest = hashlib.sha256("".join(t.digest() for ts in [*many, one] for t in ts).encode()).hexdigest()
-    print(f"{given.layer}: {threads} threads x {len(kinds)} optimizers x {steps} steps: {wrong} wrong, {digest[:16]}")
+    print(
+        f"{given.layer}: {threads} threads x {len(kinds)} optimizers x {steps} steps: {wrong} wrong, {digest[:16]}"
+    )
     return wrong
 
 

@@ -55,7 +55,9 @@ class Training:
         self.gradients = [[draw(rng, shape, dtype) for shape in shapes] for _ in range(3)]
         if kind == SPARSE:
             rows = [rng.integers(0, shapes[0][0], 5_000) for _ in self.gradients]
-            self.gradients = [[IndexedSlices(g[: len(r)], r)] for (g,), r in zip(self.gradients, rows, strict=True)]
+            self.gradients = [
+                [IndexedSlices(g[: len(r)], r)] for (g,), r in zip(self.gradients, rows, strict=True)
+            ]
 
     def step(self, k):
         """Take a step."""
