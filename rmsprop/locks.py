@@ -45,7 +45,7 @@ def locked(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any
 
 
 class Torn:
-    """Takes the place of the lock of an object that was being changed by another thread in the moment of a fork."""
+    """Takes the place of the lock of an object that another thread was changing in the moment of a fork."""
 
     def __enter__(self) -> None:
         raise RuntimeError(

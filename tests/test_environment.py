@@ -41,7 +41,7 @@ def test_a_zip_of_the_packages_alone_can_be_imported(tmp_path):
     run(
         f"import sys, importlib.metadata; sys.path.insert(0, {str(archive)!r})\n"
         f"found = importlib.metadata.entry_points\n"
-        f"importlib.metadata.entry_points = lambda **k: [] if k == {{'group': 'rmsprop.backends'}} else found(**k)\n"
+        f"importlib.metadata.entry_points = lambda **k: [] if 'rmsprop' in str(k) else found(**k)\n"
         f"import rmsprop, rmsprop_numba; assert '.zip' in rmsprop.__file__ and '.zip' in rmsprop_numba.__file__"
     )
 

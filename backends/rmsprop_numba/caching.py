@@ -59,7 +59,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
         dispatcher = numba.njit(error_model="numpy", **options)(function)
         if IS_ASKED_FOR:
             try:
-                dispatcher._cache = KernelCache(function)
+                dispatcher._cache = KernelCache(function)  # pyright: ignore[reportAttributeAccessIssue]
             except Exception as error:  # no directory can be written to
                 logger.warning("Kernels are not kept on disk: %s", error)
         return dispatcher

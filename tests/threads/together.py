@@ -1,4 +1,4 @@
-"""Let threads take steps of their own optimizers, and of one that they share; compare all bits with one thread's."""
+"""Let threads take steps of their own optimizers, and of shared ones; compare all bits with one thread's."""
 
 import hashlib
 import sys
