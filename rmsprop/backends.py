@@ -147,10 +147,14 @@ def backend_of(array: Array) -> Backend:
     return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__)
 
 
+OWN = {"numpy": "rmsprop_numba", "cupy": "rmsprop_cupy", "array_api": "rmsprop_array_api"}
+"""The entry points of this project, for where its metadata are missing, as in a zip of the packages alone."""
+
+
 @cache
 def _load(name: str) -> Backend:
     from importlib.metadata import entry_points  # takes as long as all of `import rmsprop`
 
     found = entry_points(group="rmsprop.backends")
-    names = {entry.name: entry.value for entry in found}
+    names = OWN | {entry.name: entry.value for entry in found}
     return cast("Backend", import_module(names.get(name.removeprefix("array_api_compat."), names["array_api"])))

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from rmsprop.locks import locked
+
 if TYPE_CHECKING:
     from rmsprop.checkpoints.background import Saving
 
@@ -13,6 +15,7 @@ Path = str | os.PathLike[str]
 class Checkpointed:
     """What `rmsprop.checkpoints` offers, as methods; a base of `rmsprop.RMSprop`."""
 
+    @locked
     def save(self, path: Path, variables: Any = None, *, wait: bool = True) -> "Saving | None":
         """Save state and settings to a file and, if they are given, the variables themselves.
 
@@ -112,6 +115,7 @@ class Checkpointed:
         optimizer: Self = load(cls, path, custom_objects)
         return optimizer
 
+    @locked
     def restore(self, path: Path, variables: Any) -> None:
         """Bring the state, and the values of variables if they were saved, back from a file.
 

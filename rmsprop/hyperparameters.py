@@ -55,8 +55,9 @@ class Setting:
         return value() if self._checked is not _aggregator and _is_read_by_call(value) else value
 
     def __set__(self, settings: Any, value: Any) -> None:
-        settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
-        settings._constant = None
+        with settings._lock:  # or else a step that has read the former value might keep it as the constant one
+            settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
+            settings._constant = None
 
 
 def _any(settings: "Settings", name: str, value: Value) -> Value:
@@ -173,6 +174,7 @@ def _check_dynamic(loss_scale: LossScale | None, nonfinite: str) -> None:
 class Settings:
     """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
+    _lock: Any
     _has_momentum = False
     _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]

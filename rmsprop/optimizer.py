@@ -9,6 +9,7 @@ from rmsprop.backends import Gradient
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
@@ -212,25 +213,41 @@ class RMSprop(Settings, Weights, Checkpointed):
             memory, or a hyperparameter is not finite or out of range.
         RuntimeError
             If a variable with a constraint has a sparse gradient, a CUDA stream captures and the step can't be
-            captured, or in the scope of a strategy outside of its `run`.
+            captured, in the scope of a strategy outside of its `run`, or in something that a step of the same
+            optimizer calls.
 
         While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
+
+        Threads can share an optimizer: one takes its step, or reads or sets weights or hyperparameters, after the
+        other.
 
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
         may stay, at zero.
         """
         if entered:
             refuse_across_replicas()
+        if self._strategy is None:
+            grads_and_vars = gradients.listed(grads_and_vars)  # may take a while, in which others can take steps
+        with self._lock:
+            if self._is_stepping:
+                raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
+            self._is_stepping = True
+            try:
+                return self._step(grads_and_vars, experimental_aggregate_gradients)
+            finally:
+                self._is_stepping = False
+
+    def _step(self, given: Any, aggregate: bool) -> Variable | None:
+        """Take one step, while no other thread uses the optimizer."""
         if self._strategy is not None:
-            taken: Variable | None = self._strategy._take(self, grads_and_vars, experimental_aggregate_gradients)
+            taken: Variable | None = self._strategy._take(self, given, aggregate)
             return taken
-        given = gradients.listed(grads_and_vars)
         if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
             return self._iterations
         pairs = gradients.pairs(given)
         if not pairs:
             return None
-        pairs = self._transformed(pairs, experimental_aggregate_gradients)
+        pairs = self._transformed(pairs, aggregate)
         if not pairs:
             return None
         parameters, grads = self._checked(pairs)
@@ -293,6 +310,7 @@ class RMSprop(Settings, Weights, Checkpointed):
             raise nonfinite.error_of(position, variable)
         self._iterations.skip()
 
+    @locked
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
 
@@ -347,6 +365,7 @@ class RMSprop(Settings, Weights, Checkpointed):
             self._iterations.tally.replayed()
         return self._iterations
 
+    @locked
     def discard_captured(self) -> None:
         """Forget all captured steps, and free what their replays need; their graphs must not be launched again.
 

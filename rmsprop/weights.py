@@ -11,6 +11,7 @@ from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
+from rmsprop.locks import give_lock, locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable, array_of
@@ -32,8 +33,12 @@ class Weights:
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
     _waiting: Any = None
     """The `rmsprop.checkpoints.records.Checkpoint` that was loaded, until there are variables for it."""
+    _lock: Any
+    """Held while anything changes; see `rmsprop.locks`."""
+    _is_stepping = False
 
     def __init__(self) -> None:
+        give_lock(self)
         self._iterations: Iterations = Iterations(np.zeros((), np.int64))
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
@@ -46,8 +51,17 @@ class Weights:
         if is_alone:
             memo.update((id(p.key), p.key) for p in self._parameters)
         twin = memo[id(self)] = type(self).__new__(type(self))
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        with self._lock:
+            twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_this_process = "_lock", "_is_stepping"
+        return {name: value for name, value in self.__dict__.items() if name not in of_this_process}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        give_lock(self)
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
@@ -113,6 +127,7 @@ class Weights:
         """Return the names of the slots that each variable needs."""
         raise NotImplementedError
 
+    @locked
     def build(self, var_list: Any) -> None:
         """Create the slots of variables before the first step, so that weights can be restored.
 
@@ -152,6 +167,7 @@ class Weights:
         return self._iterations
 
     @iterations.setter
+    @locked
     def iterations(self, value: Any) -> None:
         if self._slots:
             raise RuntimeError(
@@ -200,6 +216,7 @@ class Weights:
         """Return `weights`."""
         return self.weights
 
+    @locked
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Return NumPy copies of the `weights`, in the order of Keras.
 
@@ -221,6 +238,7 @@ class Weights:
             report_misses(parameter)
         return weights
 
+    @locked
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace the `weights`, for instance by those of an optimizer in Keras.
 
@@ -278,6 +296,7 @@ class Weights:
             raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(parameter.slots)}.")
         return parameter.slots[slot_name]
 
+    @locked
     def add_slot(self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None) -> Variable:
         """Create a slot for a variable, or return the one there is.
 
