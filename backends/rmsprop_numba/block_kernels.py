@@ -141,16 +141,16 @@ def sweep_task(
 
 
 def _sweep_blocks(
-    first, last, blocks, row, length, dithers, stride, least, v, g,
+    count, blocks, row, length, dithers, stride, least, v, g,
     r, r_scales, mom, mom_scales, mg, mg_scales,
     lr, rho, new, momentum, inner, outer, limit, factor
 ):  # fmt: skip
-    """Update the blocks from `first` to `last`; `dithers` are those of the first element of each slot."""
+    """Update all blocks; `dithers` are those of the first element of each slot."""
     at_once = max(1, TASK // length)
-    for task in numba.prange((last - first + at_once - 1) // at_once):
-        begin, work = first + task * at_once, np.empty((3, length), v.dtype)
+    for task in numba.prange((count + at_once - 1) // at_once):
+        begin, work = task * at_once, np.empty((3, length), v.dtype)
         sweep_task(
-            begin, min(begin + at_once, last), blocks, row, length, dithers, stride, least, work, v, g,
+            begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, work, v, g,
             r, r_scales, mom, mom_scales, mg, mg_scales,
             lr, rho, new, momentum, inner, outer, limit, factor,
         )  # fmt: skip

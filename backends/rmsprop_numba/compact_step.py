@@ -82,23 +82,11 @@ def _sweep(
     count = values.size // division.row * division.per_row if blocks is None else len(blocks)
     seeds = [codes.displacement(len(SLOTS) * hyper.step + i) for i in range(len(SLOTS))]
     dither = np.array(seeds, np.uint32), np.uint32(codes.displacement(-2 - hyper.step) | 1)
-    arrays = values.reshape(-1), gradient.reshape(-1)
     encodings = [(None, None) if slot is None else slot.encoding for slot in slots]
+    arrays = values.reshape(-1), gradient.reshape(-1), *chain(*encodings)
     kernels = block_kernels.sweep_blocks, block_kernels.sweep_blocks_parallel
     least = LEAST[cast("str", hyper.state_dtype)]
-    return run, (
-        *kernels,
-        values.size,
-        0,
-        count,
-        blocks,
-        *division,
-        *dither,
-        least,
-        *arrays,
-        *chain(*encodings),
-        *numbers,
-    )
+    return run, (*kernels, values.size, count, blocks, *division, *dither, least, *arrays, *numbers)
 
 
 def _blocks_of_rows(
