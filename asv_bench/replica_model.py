@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-BUCKET = 16 * 2**20
+from rmsprop.distribute.mpi import BUCKET_BYTES
+from rmsprop.distribute.sums import AT_ONCE
+
 RANKS = (2, 4, 16, 64, 256, 1_000, 10_000)
 ELEMENTS = 16_000_000
 ROWS, WIDTH = 1_000, 16
@@ -31,42 +33,49 @@ class Machine(NamedTuple):
     """Of the fitted times, the root mean square of the relative error."""
 
 
+def is_at_once(ranks, total):
+    """Tell whether each rank sends so many bytes to each other, which all add them up."""
+    return ranks * total <= AT_ONCE
+
+
 def messages(ranks, total):
     """Return the number of messages that a rank sends to add up so many bytes."""
-    return 2 * (ranks - 1) * max(math.ceil(total / BUCKET), 1)
+    buckets = max(math.ceil(total / BUCKET_BYTES), 1)
+    return (ranks - 1) * (1 if is_at_once(ranks, total) else 2 * buckets)
 
 
 def moved(ranks, total):
     """Return the bytes that a rank sends to add up so many bytes, or to add up shares and gather variables."""
-    return 2 * total * (ranks - 1) / ranks
+    return total * (ranks - 1) * (1 if is_at_once(ranks, total) else 2 / ranks)
 
 
 def seconds(machine, ranks, total):
     """Return the time of an aggregation of so many bytes, ranks being on processors of their own."""
-    return (
-        machine.start
-        + machine.latency * (messages(ranks, total) + math.log2(ranks))
-        + moved(ranks, total) / machine.bandwidth
-    )
+    return machine.start + machine.latency * messages(ranks, total) + moved(ranks, total) / machine.bandwidth
+
+
+def agreements(machine, ranks):
+    """Return the time in which the ranks agree on a step, and once more before they take it."""
+    return machine.agreement + 2 * machine.latency * math.log2(ranks)
 
 
 def step(machine, ranks, total, is_sharded=False):
     """Return the time of a step without overlap."""
     own = total / machine.update / (ranks if is_sharded else 1)
-    return machine.agreement + seconds(machine, ranks, total) + own + machine.copying * total * is_sharded
+    return agreements(machine, ranks) + seconds(machine, ranks, total) + own + machine.copying * total * is_sharded
 
 
 def sparse_step(machine, ranks, rows, width=WIDTH):
     """Return the time of a step in which each rank lists so many rows of float32."""
     total = ranks * rows * (4 * width + 8)
     gathers = 3 * machine.latency * (ranks - 1)
-    return machine.agreement + gathers + total / machine.bandwidth + total / machine.update
+    return agreements(machine, ranks) + gathers + total / machine.bandwidth + total / machine.update
 
 
 def memory(ranks, total, slots=1, is_sharded=False):
     """Return the bytes of slots, and of the buckets, that a rank needs beside variable and gradient."""
     share = ranks if is_sharded else 1
-    return slots * total / share, total + 2 * min(BUCKET, total) * (ranks - 1) / ranks
+    return slots * total / share, total + 2 * min(BUCKET_BYTES, total) * (ranks - 1) / ranks
 
 
 def fitted(results, processors):
@@ -77,24 +86,23 @@ def fitted(results, processors):
     """
     largest = results[0]["dense"][-1]
     several = [(result, max(1, result["ranks"] / processors)) for result in results if result["ranks"] > 1]
-    rows, times, agreements, copies = [], [], [], []
+    rows, times, votes, copies = [], [], {}, []
     for result, crowd in several:
         ranks = result["ranks"]
         for each in result["dense"]:
             total = 4 * each["size"]
-            rows.append([1, messages(ranks, total) + math.log2(ranks), moved(ranks, total)])
+            rows.append([1, messages(ranks, total), moved(ranks, total)])
             times.append(each["sum"] / crowd)
         first, last = result["dense"][0], result["dense"][-1]
-        agreements.append((first["plain"] - first["sum"] - first["update"]) / crowd)
+        votes[ranks] = (first["plain"] - first["sum"] - first["update"]) / crowd
         rest = last["sharded"] - last["sum"] - last["update"] / ranks
         copies.append(rest / crowd / (4 * last["size"]))
     matrix = np.array(rows) / np.array(times)[:, None]
     start, latency, inverse = np.maximum(np.linalg.lstsq(matrix, np.ones(len(times)), rcond=None)[0], 1e-15)
     error = np.sqrt(np.mean((matrix @ [start, latency, inverse] - 1) ** 2))
     update = 4 * largest["size"] / largest["update"]
-    return Machine(
-        latency, 1 / inverse, start, update, float(np.mean(agreements)), float(np.mean(copies)), float(error)
-    )
+    agreement = np.mean([vote - 2 * latency * math.log2(ranks) for ranks, vote in votes.items()])
+    return Machine(latency, 1 / inverse, start, update, float(agreement), float(np.mean(copies)), float(error))
 
 
 def page(results, machine, title):
@@ -118,7 +126,7 @@ def _measured(results):
     for result in results:
         for each in result["dense"]:
             hidden = (each["sum"] + each["update"] - each["overlap"]) / min(each["sum"], each["update"])
-            has_buckets = result["ranks"] > 1 and 4 * each["size"] > BUCKET
+            has_buckets = result["ranks"] > 1 and 4 * each["size"] > BUCKET_BYTES
             cells = [result["ranks"], f"{each['size']:,}"]
             cells += (
                 ["", "", ""] if result["ranks"] == 1 else [_ms(each["allreduce"]), _ms(each["sum"]), _ratio(each)]
@@ -146,19 +154,21 @@ def _sparse(results):
 
 def _model(machine):
     formula = (
-        "A sum over N ranks of n bytes, in ⌈n / 16 MiB⌉ buckets, takes `start + latency · (2 (N - 1) "
-        "· buckets + log2 N) + 2 n (N - 1) / N / bandwidth`: each bucket is scattered directly, and "
-        "gathered around a ring. A step takes an agreement and the update in addition; sharded, "
-        "1/N of it, and copies. Sparse, "
-        "each rank receives the rows of all others. Assumed are processors of one's own, a network in"
-        " which all ranks send at once at full bandwidth, and no rank that is late."
+        "A sum over N ranks of n bytes takes `start + latency · messages + bytes sent / bandwidth`. "
+        f"Up to {AT_ONCE / 2**20:g} MiB of all ranks together, each sends everything to each other, in N - 1 "
+        f"messages. Else there are ⌈n / {BUCKET_BYTES / 2**20:g} MiB⌉ buckets, for each of which a rank sends the "
+        "others their shares, adds up its own and sends them the sums: 2 (N - 1) messages, and 2 n (N - 1) / N "
+        "bytes in all. "
+        "A step takes two agreements and the update in addition; sharded, 1/N of it, and copies. Sparse, "
+        "each rank receives the rows of all others. Assumed are processors of one's own, a network in "
+        "which all ranks send at once at full bandwidth, and no rank that is late."
     )
     fit = (
         f"Fitted to the sums above, with a relative error of {machine.error:.0%}: "
         f"start {machine.start * 1e6:.0f} µs, latency {machine.latency * 1e6:.1f} µs, "
         f"bandwidth {machine.bandwidth / 1e9:.2f} GB/s; the update takes {machine.update / 1e9:.2f} GB/s "
-        f"of gradients, an agreement {machine.agreement * 1e6:.0f} µs, and the copies of a sharded step "
-        f"{machine.copying * 1e9:.2f} ns for each byte. "
+        f"of gradients, the agreements on a step {machine.agreement * 1e6:.0f} µs beside their messages, and the "
+        f"copies of a sharded step {machine.copying * 1e9:.2f} ns for each byte. "
         "Beyond 4 ranks everything is extrapolated: for a cluster, put its own latency and "
         "bandwidth into `asv_bench/replica_model.py`. What it shows of thousands of ranks: sums by direct "
         "messages are limited by latency there, and want larger buckets (`bucket_bytes`)."

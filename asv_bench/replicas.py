@@ -18,6 +18,7 @@ from replica_model import Machine, fitted, page
 import rmsprop
 from rmsprop import IndexedSlices, RMSprop
 from rmsprop.distribute import MPIStrategy
+from rmsprop.distribute.rows import Rows
 
 HERE = Path(__file__).resolve()
 RANKS = (1, 2, 4)
@@ -36,19 +37,16 @@ class Counting:
 
     def __getattr__(self, name):
         method = getattr(self._comm, name)
-        if not name.startswith("Iall"):
-            return method
 
-        def counted(send, receive):
-            size, rank = self._comm.size, self._comm.rank
-            if name == "Ialltoallv":
-                self.sent += sum(send[1][0])
+        def counted(send, *others):
+            if name == "Isend":
+                self.sent += send[0].nbytes
             else:
-                own = send[0].nbytes if isinstance(send, list) else receive[1][0][rank]
-                self.sent += own * (size - 1)  # around a ring
-            return method(send, receive)
+                own = send[0].nbytes if isinstance(send, list) else others[0][1][0][self._comm.rank]
+                self.sent += own * (self._comm.size - 1)  # around a ring
+            return method(send, *others)
 
-        return counted
+        return counted if name == "Isend" or name.startswith("Iall") else method
 
 
 def race(comm, functions):
@@ -83,9 +81,15 @@ def optimizer(strategy, variable):
 
 def counted(strategy, step):
     """Return the bytes that this rank sends in a step."""
-    strategy._link.comm = counting = Counting(strategy._link.comm)
+    counting, exchange = Counting(strategy._link.comm), Rows.exchange
+
+    def exchanged(rows, doing):
+        counting.sent += rows.own.nbytes * (strategy._link.size - 1)
+        return exchange(rows, doing)
+
+    strategy._link.comm, Rows.exchange = counting, exchanged
     step()
-    strategy._link.comm = counting._comm
+    strategy._link.comm, Rows.exchange = counting._comm, exchange
     return counting.sent
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.loss_scale import LossScale
 from rmsprop.optimizer import RMSprop
 from rmsprop.tape import GradientTape
 from rmsprop.torch_tape import TorchTape
@@ -11,14 +12,29 @@ from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
     from rmsprop import distribute
+    from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
-__all__ = ["GradientTape", "IndexedSlices", "RMSprop", "TorchTape", "Variable", "distribute", "schedules"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointManager",
+    "GradientTape",
+    "IndexedSlices",
+    "LossScale",
+    "RMSprop",
+    "TorchTape",
+    "Variable",
+    "distribute",
+    "schedules",
+]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name != "distribute":  # imported on first use
-        raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
+    """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    return import_module("rmsprop.distribute")
+    if name == "distribute":
+        return import_module("rmsprop.distribute")
+    if name in ("CheckpointError", "CheckpointManager"):
+        return getattr(import_module("rmsprop.checkpoints"), name)
+    raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")

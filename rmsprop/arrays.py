@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rmsprop.dtypes import COMPUTE
+
 Array = Any
 """An array of any library that follows the Array API standard."""
 
@@ -29,7 +31,37 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
 
 def is_array(x: object) -> bool:
     """Tell whether `x` is an array, but not one of NumPy's scalars, which only look like arrays."""
-    return isinstance(x, np.ndarray) or (not isinstance(x, np.generic) and bool(_compat().is_array_api_obj(x)))
+    if isinstance(x, np.ndarray):
+        return True
+    return not isinstance(x, np.generic | type) and bool(_compat().is_array_api_obj(x))
+
+
+def refuse_subclass(array: object, what: str) -> None:
+    """Raise ``TypeError`` for an array of NumPy that means more than its numbers."""
+    if isinstance(array, np.ndarray) and type(array) is not np.ndarray and not isinstance(array, np.memmap):
+        raise TypeError(
+            f"{what} is a {type(array).__module__}.{type(array).__name__}, whose mask, unit or other meaning "
+            f"would be lost; pass a plain array, such as its .view(numpy.ndarray)."
+        )
+
+
+def checked_numbers(value: Any, what: str) -> Any:
+    """Return an array, or what NumPy can make one of, if it is plain and consists of numbers.
+
+    Raises
+    ------
+    TypeError
+    """
+    refuse_subclass(value, what)
+    try:
+        array = value if is_array(value) else np.asarray(value)
+    except ValueError:
+        raise TypeError(
+            f"{what} takes an array or numbers, not lists of different lengths; given {value!r}."
+        ) from None
+    if isinstance(array, np.ndarray) and array.dtype.kind not in "biufc" and array.dtype.name not in COMPUTE:
+        raise TypeError(f"{what} takes an array or numbers; given {value!r}.")
+    return array
 
 
 def is_updated_in_place(array: Array) -> bool:

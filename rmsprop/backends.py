@@ -37,6 +37,10 @@ class Hyperparameters(NamedTuple):
     """What slots are kept in, where they are not kept in full; see `Backend`."""
     step: int = 0
     """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
+    nonfinite: str = "propagate"
+    """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
+    loss_scale: float = 1.0
+    """What gradients are to be divided by, by their factors; the limits of clipping are times as high."""
 
     @property
     def epsilons(self) -> tuple[float, float]:
@@ -58,8 +62,12 @@ class Replay(Protocol):
         pass the checks unchanged, the same slots are used, and no variable has a constraint.
         """
 
-    def step(self, gradients: Any, hyper: Hyperparameters) -> None:
-        """Take the step, with gradients that have just been accepted and are still alive; clip them as asked."""
+    def step(self, gradients: Any, hyper: Hyperparameters) -> int | None:
+        """Take the step, with gradients that have just been accepted and are still alive; clip them as asked.
+
+        Unless ``hyper.nonfinite`` is "propagate", first look for gradients that are not finite: return the
+        position of the first one, and change nothing.
+        """
 
 
 class Backend(Protocol):
@@ -71,16 +79,22 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together, and returns what its `update` can also take.
+      `rmsprop.clipping.factors` do together, and returns what its `update` can also take. If ``hyper.nonfinite``
+      is "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
+    - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
+      without it, functions of the Array API standard find out.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
       variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
       out such rows.
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether `update` will be captured in a graph, to be replayed
       later. Then `update` returns a function that is called with the hyperparameters of each replay.
+    - ``prepare(parameters, gradients, factors, hyper)`` does all of `update` that may fail, and returns a function
+      without arguments that does the rest. Replicas update when all of them have come so far.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
       zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `update` will know such slots by
-      ``hyper.state_dtype``.
+      ``hyper.state_dtype``. Its attribute ``parts`` are the NumPy arrays that it is kept in, by name, as in files:
+      the first one has an element for each of the variable. They can be replaced by others of the same kind.
     """
 
     def memory(self, array: Array) -> Hashable:
@@ -112,7 +126,10 @@ class Backend(Protocol):
         factors: Array | None,
         hyper: Hyperparameters,
     ) -> "Refresh | None":
-        """Update all variables and slots, with each gradient clipped by value, then times its factor."""
+        """Update all variables and slots, with each gradient clipped by value, then times its factor.
+
+        That, if there is one, clips by norm and divides by ``hyper.loss_scale``.
+        """
 
 
 def backend_of(array: Array) -> Backend:
@@ -130,10 +147,14 @@ def backend_of(array: Array) -> Backend:
     return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__)
 
 
+OWN = {"numpy": "rmsprop_numba", "cupy": "rmsprop_cupy", "array_api": "rmsprop_array_api"}
+"""The entry points of this project, for where its metadata are missing, as in a zip of the packages alone."""
+
+
 @cache
 def _load(name: str) -> Backend:
     from importlib.metadata import entry_points  # takes as long as all of `import rmsprop`
 
     found = entry_points(group="rmsprop.backends")
-    names = {entry.name: entry.value for entry in found}
+    names = OWN | {entry.name: entry.value for entry in found}
     return cast("Backend", import_module(names.get(name.removeprefix("array_api_compat."), names["array_api"])))

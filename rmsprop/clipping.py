@@ -3,11 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from rmsprop.arrays import Array, namespace, on_device
+import numpy as np
+
+from rmsprop.arrays import Array, device, namespace, on_device
 
 
-def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None) -> list[Array]:
-    """Return the factors that bring the norms of gradients within their limits.
+@np.errstate(over="ignore", invalid="ignore")
+def factors(
+    squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None, loss_scale: float = 1.0
+) -> list[Array]:
+    """Return the factors that bring the norms of gradients within their limits, and divide by the loss scale.
 
     Each gradient is first shortened to `clipnorm`, then all of them together to `global_clipnorm`, as in Keras.
     A norm that is not finite leaves NaN behind, as in Keras: by `global_clipnorm` in all gradients.
@@ -17,7 +22,8 @@ def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipn
     squared_norms : sequence of arrays, each of shape (n,)
         One array for each backend, on its own device. They stay there if there is only one.
     clipnorm, global_clipnorm : float, optional
-        The limits, >= 0. A limit of 0 makes the gradients zero.
+        The limits, >= 0, of gradients that have not been divided. A limit of 0 makes the gradients zero.
+    loss_scale : float, default 1.0
 
     Returns
     -------
@@ -25,11 +31,28 @@ def factors(squared_norms: Sequence[Array], clipnorm: float | None, global_clipn
     """
     shortened = [_shortened(squares, clipnorm) for squares in squared_norms]
     if global_clipnorm is None:
-        return shortened
+        return [_divided(f, loss_scale) for f in shortened]
     sums = [_sum_of_squares(f, squares) for f, squares in zip(shortened, squared_norms, strict=True)]
     # The one place where numbers leave their device: variables of several libraries.
-    total = math.fsum(map(float, sums)) if len(sums) > 1 else None
-    return [_limited(f, s, total, global_clipnorm) for f, s in zip(shortened, sums, strict=True)]
+    total = sum(map(float, sums)) if len(sums) > 1 else None  # `math.fsum` refuses to overflow
+    limited = [_limited(f, s, total, global_clipnorm) for f, s in zip(shortened, sums, strict=True)]
+    return [_divided(f, loss_scale) for f in limited]
+
+
+def inverse(like: Array, count: int, loss_scale: float) -> Array:
+    """Return factors that only divide by the loss scale, in the widest precision and on the device of an array."""
+    xp = namespace(like)
+    known = xp.__array_namespace_info__().dtypes(kind="real floating")
+    with on_device(like):
+        dtype = known.get("float64", xp.float32)
+        return xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=device(like))
+
+
+def _divided(factors: Array, loss_scale: float) -> Array:
+    if loss_scale == 1.0:
+        return factors
+    with on_device(factors):
+        return factors / loss_scale
 
 
 def _shortened(squares: Array, limit: float | None) -> Array:

@@ -1,5 +1,6 @@
 """The rules on dtypes: what may be optimised, what it is computed in, what its slots hold."""
 
+from functools import lru_cache
 from typing import Any
 
 COMPUTE = {
@@ -15,6 +16,7 @@ COMPUTE = {
 _REAL = {"complex64": "float32", "complex128": "float64"}
 
 
+@lru_cache(100, typed=True)  # dtypes of several libraries may have the same hash, and refuse to be compared
 def name_of(dtype: Any) -> str:
     """Return the name that all array libraries share, such as ``"float32"``, of a library's own dtype."""
     name = getattr(dtype, "name", None)

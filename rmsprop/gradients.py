@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace, on_device
+from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described
@@ -37,7 +37,7 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """
     given = listed(grads_and_vars)
     for position, pair in enumerate(given):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        if not isinstance(pair, (tuple, list)) or len([*pair]) != 2:  # a class of the user's might tell another
             raise TypeError(
                 f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
             )
@@ -67,7 +67,8 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
         If a shape differs, or an index is out of range.
     """
     try:
-        with on_device(parameter.variable.array):
+        # A number beyond the variable's dtype becomes infinite, as it would in the arithmetic of the step.
+        with on_device(parameter.variable.array), np.errstate(over="ignore", invalid="ignore"):
             if isinstance(gradient, IndexedSlices):
                 return _checked_slices(gradient, parameter, validate)
             dense = _checked_array(gradient, parameter.variable.array, "the gradient")
@@ -90,8 +91,7 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
         return _from_python(array, like, what)
     if not is_array(array):
         raise TypeError(f"{what} must be an array; given {_short(array)}.")
-    if isinstance(like, np.ndarray):
-        _refuse_subclass(array, what)
+    refuse_subclass(array, what)
     if namespace(array) is not namespace(like):
         raise TypeError(f"{what} is an array of {_library(array)}, but the variable is one of {_library(like)}.")
     given, wanted = dtypes.name_of(array.dtype), dtypes.name_of(like.dtype)
@@ -105,20 +105,17 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
 
 def _from_python(numbers: Any, like: Array, what: str) -> Array:
     """Return Python numbers as an array like `like`."""
-    as_numpy = np.asarray(numbers)
+    try:
+        as_numpy = np.asarray(numbers)
+    except ValueError:
+        raise TypeError(
+            f"{what} must not consist of lists of different lengths; given {_short(numbers)}."
+        ) from None
     if as_numpy.dtype.kind not in "iufc":
         raise TypeError(f"{what} must consist of numbers; given {_short(numbers)}.")
     if as_numpy.dtype.kind == "c" and not dtypes.is_complex(dtypes.name_of(like.dtype)):
         raise TypeError(f"{what} is complex, but the variable is real.")
     return namespace(like).asarray(numbers, dtype=like.dtype)
-
-
-def _refuse_subclass(array: Any, what: str) -> None:
-    if type(array) is not np.ndarray and not isinstance(array, np.memmap):
-        raise TypeError(
-            f"{what} is a {type(array).__module__}.{type(array).__name__}, whose mask, unit or other meaning "
-            f"would be lost; pass a plain array, such as its .view(numpy.ndarray)."
-        )
 
 
 def report_misses(parameter: Parameter) -> None:
@@ -148,8 +145,8 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: boo
         raise RuntimeError(f"Variable {parameter} has a constraint, which can't be used with a sparse gradient.")
     if not shape:
         raise ValueError("a variable without axes can't have a sparse gradient.")
-    if gradient.dense_shape is not None and np.ravel(gradient.dense_shape).tolist() != list(shape):
-        raise ValueError(f"dense_shape is {gradient.dense_shape}; expected {shape}.")
+    if gradient.dense_shape is not None and _listed_shape(gradient.dense_shape) != list(shape):
+        raise ValueError(f"dense_shape is {gradient.dense_shape!r}; expected {shape}.")
     values = _checked_array(gradient.values, array, "values")
     indices = _checked_indices(gradient.indices, array)
     expected = (*indices.shape, *shape[1:])
@@ -159,16 +156,26 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: boo
     return IndexedSlices(values, indices)
 
 
+def _listed_shape(shape: Any) -> Any:
+    """Return a shape, which may be an array of integers, as a list; what is none as it is."""
+    if is_array(shape):
+        shape = to_numpy(shape).tolist()
+    is_shape = isinstance(shape, list | tuple) and all(isinstance(n, int | np.integer) for n in shape)
+    return list(shape) if is_shape else shape
+
+
 def _checked_indices(indices: Any, like: Array) -> Array:
     if type(indices) is np.ndarray is type(like) and indices.ndim == 1 and indices.dtype.kind in "iu":
         return indices  # by far the most frequent
     xp = namespace(like)
     if isinstance(indices, list | tuple):
-        indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)
+        try:
+            indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)
+        except (ValueError, TypeError, OverflowError):
+            raise TypeError(f"indices must be integers; given {_short(indices)}.") from None
     if not is_array(indices) or namespace(indices) is not xp:
         raise TypeError(f"indices must be an array of integers of {_library(like)}; given {_short(indices)}.")
-    if isinstance(like, np.ndarray):
-        _refuse_subclass(indices, "indices")
+    refuse_subclass(indices, "indices")
     if not xp.isdtype(indices.dtype, "integral"):
         raise TypeError(f"indices must be integers; given dtype {dtypes.name_of(indices.dtype)}.")
     if len(indices.shape) != 1:

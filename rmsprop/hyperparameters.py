@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from rmsprop import schedules
 from rmsprop.arrays import is_array
 from rmsprop.backends import Hyperparameters
+from rmsprop.iterations import Iterations
+from rmsprop.loss_scale import LossScale
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
 
@@ -20,6 +22,9 @@ SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes
 
 STATE_DTYPES = ("bfloat16", "uint8")
 """What slots can be kept in, other than in full."""
+
+NONFINITE = ("propagate", "skip", "raise")
+"""What can become of a step with gradients that are not finite."""
 
 Value = Any
 """A number, 0-d array, `Variable` or callable without arguments; for the learning rate also a schedule."""
@@ -47,11 +52,12 @@ class Setting:
         if settings is None:
             return self
         value = settings.__dict__[f"_{self._name}"]
-        return value() if _is_read_by_call(value) else value
+        return value() if self._checked is not _aggregator and _is_read_by_call(value) else value
 
     def __set__(self, settings: Any, value: Any) -> None:
-        settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
-        settings._constant = None
+        with settings._lock:  # or else a step that has read the former value might keep it as the constant one
+            settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
+            settings._constant = None
 
 
 def _any(settings: "Settings", name: str, value: Value) -> Value:
@@ -95,11 +101,25 @@ def _limit(settings: "Settings", name: str, value: float | None) -> float | None
 
 
 def _transformers(settings: "Settings", name: str, value: Any) -> tuple[Any, ...]:
-    functions = () if value is None else tuple(value)
+    functions = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
+    if isinstance(value, str | bytes) or callable(value) or not all(map(callable, functions)):
+        raise TypeError(f"{name} must be a sequence of callables; given {value!r}.")
     for limit in ("clipnorm", "clipvalue", "global_clipnorm"):
         if functions and settings.__dict__.get(f"_{limit}") is not None:
             raise ValueError(f"`gradient_transformers` cannot be set when `{limit}` is set; let them clip.")
     return functions
+
+
+def _aggregator(settings: "Settings", name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable or None; given {value!r}.")
+    return value
+
+
+def _name(settings: "Settings", name: str, value: str | None) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string or None; given {value!r}.")
+    return value or "RMSprop"
 
 
 def _flag(settings: "Settings", name: str, value: bool) -> bool:
@@ -129,14 +149,40 @@ def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | No
     return value
 
 
+def _nonfinite(settings: "Settings", name: str, value: str) -> str:
+    if not (isinstance(value, str) and value in NONFINITE):
+        raise ValueError(f"{name} must be 'propagate', 'skip' or 'raise'; given {value!r}.")
+    _check_dynamic(settings.__dict__.get("_loss_scale"), value)
+    return value
+
+
+def _loss_scale(settings: "Settings", name: str, value: LossScale | None) -> LossScale | None:
+    if not (value is None or isinstance(value, LossScale)):
+        raise TypeError(f"{name} must be a rmsprop.LossScale or None; given {value!r}.")
+    _check_dynamic(value, settings.__dict__["_nonfinite"])
+    if value is not None and value._iterations is not None and value._iterations is not settings._iterations:
+        raise ValueError(f"{name} is that of another optimizer; expected one of its own, as its steps change it.")
+    settings._attach(value)
+    return value
+
+
+def _check_dynamic(loss_scale: LossScale | None, nonfinite: str) -> None:
+    if loss_scale is not None and loss_scale.dynamic and nonfinite != "skip":
+        raise ValueError(f"a dynamic loss_scale needs nonfinite='skip'; given nonfinite={nonfinite!r}.")
+
+
 class Settings:
     """What an optimizer is told; the base of `rmsprop.RMSprop`, whose parameters these are."""
 
-    name: str
+    _lock: Any
     _has_momentum = False
     _constant: Hyperparameters | None = None  # the numbers of all steps, if no step can differ
     _gradient_transformers: tuple[Any, ...]
+    _iterations: Iterations
+    _attach: Callable[[LossScale | None], None]
 
+    name = Setting(_name, "What messages and the names of slots begin with.")
+    gradient_aggregator = Setting(_aggregator, "What maps pairs to those to use, instead of sums over replicas.")
     learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
     rho = Setting(_fraction, "The decay factor of the averages; of a callable, its present value.")
     momentum = Setting(
@@ -157,6 +203,8 @@ class Settings:
     epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
     complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
     state_dtype = Setting(_state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8.")
+    nonfinite = Setting(_nonfinite, "What becomes of steps with NaN or infinity: propagate, skip or raise.")
+    loss_scale = Setting(_loss_scale, "The `rmsprop.LossScale` that gradients are divided by, or None.")
     validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
 
     def _read(self, step: int) -> Hyperparameters:
@@ -165,6 +213,11 @@ class Settings:
             return self._constant
         state = self.__dict__
         has_momentum, placement = self._has_momentum, state["_epsilon_in_sqrt"]
+        scale = 1.0 if state["_loss_scale"] is None else state["_loss_scale"].scale
+        value, norm, total = (
+            limit if (limit := state[name]) is None else limit * scale
+            for name in ("_clipvalue", "_clipnorm", "_global_clipnorm")
+        )
         hyper = Hyperparameters(
             self._learning_rate_at(step),
             _current("rho", state["_rho"], 0.0, 1.0),
@@ -172,16 +225,19 @@ class Settings:
             state["_epsilon"],
             has_momentum if placement is None else placement,
             state["_centered"],
-            state["_clipvalue"],
-            state["_clipnorm"],
-            state["_global_clipnorm"],
+            value,
+            norm,
+            total,
             state["_lazy"],
             state["_complex_as_real"],
             state["_state_dtype"],
             0 if state["_state_dtype"] is None else step,
+            state["_nonfinite"],
+            scale,
         )
         is_constant = (
             type(state["_learning_rate"]) is float
+            and state["_loss_scale"] is None
             and state["_state_dtype"] is None
             and not state["_decay"]
             and type(state["_rho"]) is float
@@ -190,6 +246,17 @@ class Settings:
         if is_constant:
             self._constant = hyper
         return hyper
+
+    def _depends_on_step(self) -> bool:
+        """Tell whether steps differ by their number alone."""
+        state = self.__dict__
+        is_scheduled = isinstance(state["_learning_rate"], LearningRateSchedule)
+        return (
+            is_scheduled
+            or state["_loss_scale"] is not None
+            or bool(state["_decay"])
+            or state["_state_dtype"] is not None
+        )
 
     def _learning_rate_at(self, step: int) -> float:
         rate = _current("learning_rate", self.__dict__["_learning_rate"], step=step)
@@ -210,24 +277,35 @@ class Settings:
         {'name': 'RMSprop', 'clipnorm': 1.0, 'learning_rate': 0.001, 'decay': 0.0, 'rho': 0.9, 'momentum': 0.5,
          'epsilon': 1e-07, 'centered': False}
         """
+        return self._config({})
+
+    def _config(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings, with what is `known` in place of the present values of some."""
+        values = {
+            name: known[name] if name in known else _config_of(name, self.__dict__[f"_{name}"])
+            for name in ("learning_rate", "rho", "momentum")
+        }
         limits = {name: getattr(self, name) for name in ("clipnorm", "clipvalue", "global_clipnorm")}
         own = {
             "lazy": True,
             "epsilon_in_sqrt": None,
             "complex_as_real": False,
             "state_dtype": None,
+            "nonfinite": "propagate",
             "validate": False,
         }
+        loss_scale = self.loss_scale
         return {
             "name": self.name,
             **{name: limit for name, limit in limits.items() if limit is not None},
-            "learning_rate": _config_of("learning_rate", self.__dict__["_learning_rate"]),
+            "learning_rate": values["learning_rate"],
             "decay": self.decay,
-            "rho": _config_of("rho", self.__dict__["_rho"]),
-            "momentum": _config_of("momentum", self.__dict__["_momentum"]),
+            "rho": values["rho"],
+            "momentum": values["momentum"],
             "epsilon": self.epsilon,
             "centered": self.centered,
             **{name: getattr(self, name) for name, default in own.items() if getattr(self, name) != default},
+            **({} if loss_scale is None else {"loss_scale": loss_scale.get_config()}),
         }
 
     @classmethod
@@ -246,11 +324,15 @@ class Settings:
         TypeError
             If a key is unknown, or the class of a schedule.
         """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config must be a dict as get_config returns it; given {config!r}.")
         config = dict(config)
         if "lr" in config:
             config["learning_rate"] = config.pop("lr")
         if isinstance(config.get("learning_rate"), dict):
             config["learning_rate"] = schedules.deserialize(config["learning_rate"], custom_objects)
+        if isinstance(config.get("loss_scale"), dict):
+            config["loss_scale"] = LossScale(**config["loss_scale"])
         # The constructor refuses both norms, but one can be assigned later.
         later = config.pop("global_clipnorm", None) if config.get("clipnorm") is not None else None
         optimizer = cls(**config)

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rmsprop import gradients
+from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
+from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.locks import locked
+from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
@@ -19,7 +22,7 @@ from rmsprop.weights import Weights
 Pairs = list[tuple[Any, Any]]
 
 
-class RMSprop(Settings, Weights):
+class RMSprop(Settings, Weights, Checkpointed):
     """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
 
     The interface and the results are those of ``tf.keras.optimizers.legacy.RMSprop``. Without momentum::
@@ -78,6 +81,15 @@ class RMSprop(Settings, Weights):
         Sparse gradients need "bfloat16" or rows of at least 64 elements. Slots and weights are read and set as
         arrays in full.
 
+    nonfinite : {"propagate", "skip", "raise"}, default "propagate"
+        What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over
+        replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that.
+        By default, as in Keras, these spread to the variables. "skip" leaves out the step, for all variables; it
+        does not count in `iterations`, but in `skipped`. "raise" raises ``FloatingPointError``. On a GPU, "skip"
+        waits for nothing: whoever reads the counts does, and steps with a schedule or `decay`, which depend on
+        them, for the decision on the step before. "raise" waits in each step.
+    loss_scale : LossScale, optional
+        What gradients are divided by in the update, for losses in half precision; see `rmsprop.LossScale`.
     validate : bool, default False
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
@@ -137,6 +149,8 @@ class RMSprop(Settings, Weights):
         epsilon_in_sqrt: bool | None = None,
         complex_as_real: bool = False,
         state_dtype: str | None = None,
+        nonfinite: str = "propagate",
+        loss_scale: LossScale | None = None,
         validate: bool = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
@@ -145,7 +159,7 @@ class RMSprop(Settings, Weights):
                 f"Received: `clipnorm`={clipnorm}, `global_clipnorm`={global_clipnorm}."
             )
         Weights.__init__(self)
-        self.name = name or "RMSprop"
+        self.name = name
         self.gradient_aggregator = gradient_aggregator
         self.gradient_transformers = gradient_transformers
         self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
@@ -154,6 +168,7 @@ class RMSprop(Settings, Weights):
         self.centered, self.lazy = centered, lazy
         self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
         self.state_dtype, self.validate = state_dtype, validate
+        self.nonfinite, self.loss_scale = nonfinite, loss_scale
         if entered:
             self._strategy = entered_strategy()
 
@@ -185,10 +200,12 @@ class RMSprop(Settings, Weights):
         Returns
         -------
         Variable or None
-            `iterations`, increased by one; None if `grads_and_vars` is empty.
+            `iterations`, increased by one unless the step was left out; None if `grads_and_vars` is empty.
 
         Raises
         ------
+        FloatingPointError
+            If a gradient is not finite, with ``nonfinite="raise"``.
         TypeError
             If `grads_and_vars` is malformed, or a dtype or an array library does not fit.
         ValueError
@@ -196,42 +213,66 @@ class RMSprop(Settings, Weights):
             memory, or a hyperparameter is not finite or out of range.
         RuntimeError
             If a variable with a constraint has a sparse gradient, a CUDA stream captures and the step can't be
-            captured, or in the scope of a strategy outside of its `run`.
+            captured, in the scope of a strategy outside of its `run`, or in something that a step of the same
+            optimizer calls.
 
         While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
+
+        Threads can share an optimizer: one takes its step, or reads or sets weights or hyperparameters, after the
+        other.
 
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
         may stay, at zero.
         """
         if entered:
             refuse_across_replicas()
+        if self._strategy is None:
+            grads_and_vars = gradients.listed(grads_and_vars)  # may take a while, in which others can take steps
+        with self._lock:
+            if self._is_stepping:
+                raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
+            self._is_stepping = True
+            try:
+                return self._step(grads_and_vars, experimental_aggregate_gradients)
+            finally:
+                self._is_stepping = False
+
+    def _step(self, given: Any, aggregate: bool) -> Variable | None:
+        """Take one step, while no other thread uses the optimizer."""
         if self._strategy is not None:
-            taken: Variable | None = self._strategy._take(self, grads_and_vars, experimental_aggregate_gradients)
+            taken: Variable | None = self._strategy._take(self, given, aggregate)
             return taken
-        given = gradients.listed(grads_and_vars)
         if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
             return self._iterations
         pairs = gradients.pairs(given)
         if not pairs:
             return None
-        pairs = self._transformed(pairs, experimental_aggregate_gradients)
+        pairs = self._transformed(pairs, aggregate)
         if not pairs:
             return None
         parameters, grads = self._checked(pairs)
-        count = self._iterations.array
-        step = int(count)
-        hyper = self._read(step)
         groups = by_backend(parameters, grads)
-        if is_captured(groups):
-            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots())
-        groups = clipped(groups, hyper)
+        captured = is_captured(groups)
+        hyper = self._read(self._step_number(is_needed=not captured))
+        if self._constant is None:  # to read the settings may have run the user's code, after which all may differ
+            parameters, grads = self._checked(pairs)
+            groups = by_backend(parameters, grads)
+        if captured:
+            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots(), hyper)
+        decided_here, hyper_of_update = nonfinite.divided(groups, hyper)
+        groups = clipped(groups, hyper_of_update)
         self._prepare(parameters)
-        refresh = update(groups, hyper)
         variables = [variable for _, variable in pairs]
+        if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
+            self._leave_out(position, variables[position])
+            return self._iterations
+        refresh = update(groups, hyper_of_update)
+        tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
         if refresh is not None:
+            self._iterations.tally = tally
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
             return self._iterations
-        count[()] = step + 1
+        self._iterations.take(tally)
         if tapes:
             tell_tapes(*variables)
         return self._iterations
@@ -242,20 +283,34 @@ class RMSprop(Settings, Weights):
         accepted = None if replay is None else replay.accept(given, slots)
         if replay is None or accepted is None:
             return False
-        count = self._iterations.array
-        step = int(count)
         hyper = self._constant
         if hyper is None:  # to read the settings may run the user's code, after which all may be different
-            hyper = self._read(step)
+            hyper = self._read(self._step_number())
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
-        replay.step(accepted, hyper)
-        count[()] = step + 1
+        position = replay.step(accepted, hyper)
+        if position is not None:
+            self._leave_out(position, given[position][1])
+            return True
+        self._iterations.take()
         if tapes:
             tell_tapes(*[variable for _, variable in given])
         return True
 
+    def _step_number(self, is_needed: bool = True) -> int:
+        """Return the number of steps so far; if the settings depend on it, wait until it is certain."""
+        if is_needed and self._depends_on_step():
+            self._iterations.settle()
+        return int(self._iterations.count)
+
+    def _leave_out(self, position: int, variable: Any) -> None:
+        """Count a step that is not taken, or raise the error for the gradient that forbids it."""
+        if self.nonfinite == "raise":
+            raise nonfinite.error_of(position, variable)
+        self._iterations.skip()
+
+    @locked
     def advance(self) -> Variable:
         """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
 
@@ -293,8 +348,7 @@ class RMSprop(Settings, Weights):
         captured = self._parameters.captured
         if not captured:
             raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
-        count = self._iterations.array
-        hyper = self._read(int(count))
+        hyper = self._read(self._step_number())
         for name, value in fixed(hyper).items():
             if value != captured[-1].fixed[name]:
                 raise RuntimeError(
@@ -306,9 +360,12 @@ class RMSprop(Settings, Weights):
                 step.refresh(hyper)
                 if tapes:
                     tell_tapes(*step.variables)
-        count[()] += 1
+        self._iterations.count[()] += 1
+        if self._iterations.tally is not None:
+            self._iterations.tally.replayed()
         return self._iterations
 
+    @locked
     def discard_captured(self) -> None:
         """Forget all captured steps, and free what their replays need; their graphs must not be launched again.
 
@@ -382,7 +439,8 @@ class RMSprop(Settings, Weights):
         ----------
         loss : callable or traced value
             A callable takes the values of the variables, or no argument if all are `Variable`s, and returns the
-            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`.
+            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`. With a
+            `loss_scale`, a tape is given the scaled loss; gradients that a loss returns must be scaled by itself.
         var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
         grad_loss : array_like, optional
             Weights of the elements of the loss; by default they are summed.
@@ -416,7 +474,14 @@ class RMSprop(Settings, Weights):
         >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
         array(1)
         """
-        return self.apply_gradients(compute_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+        return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
+
+    def _scaled_gradients(
+        self, loss: Any, params: Any, grad_loss: Any = None, tape: Any = None, jac: bool = False
+    ) -> Pairs:
+        """Return gradients as `compute_gradients` does, but of the scaled loss."""
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
+        return compute_gradients(loss, params, grad_loss, tape, jac, scale)
 
     def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
         """Return the gradients of a loss, without a step.
@@ -432,15 +497,14 @@ class RMSprop(Settings, Weights):
         ValueError
             If the loss does not depend on a variable.
         """
-        return [gradient for gradient, _ in self._all_gradients(loss, params)]
+        return [gradient for gradient, _ in self._complete(compute_gradients(loss, params))]
 
     def get_updates(self, loss: Any, params: Any) -> list[Variable | None]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
-        return [self.apply_gradients(self._all_gradients(loss, params))]
+        return [self.apply_gradients(self._complete(self._scaled_gradients(loss, params)))]
 
     @staticmethod
-    def _all_gradients(loss: Any, params: Any) -> Pairs:
-        pairs = compute_gradients(loss, params)
+    def _complete(pairs: Pairs) -> Pairs:
         for position, (gradient, variable) in enumerate(pairs):
             if gradient is None:
                 raise ValueError(

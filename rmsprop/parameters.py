@@ -14,7 +14,14 @@ class Plans(dict[Any, Any]):
 
     The key tells the list. A plan has the length of its list. So that lists in ever another order do not fill the
     memory, the oldest plans are forgotten.
+
+    Attributes
+    ----------
+    tally : rmsprop.iterations.Tally or None
+        What a backend knows of the steps that its devices have left out.
     """
+
+    tally: Any = None
 
     def keep(self, key: Any, plan: Any) -> None:
         """Keep a plan, instead of any other for this key."""
@@ -50,7 +57,7 @@ class Parameter:
     plans : Plans
         What it keeps about lists of parameters; that of their optimizer.
     is_synced : bool
-        Whether all replicas have been given the same value; see `rmsprop.distribute`.
+        Whether all replicas have been given the same values; see `rmsprop.distribute`.
     """
 
     __slots__ = (

@@ -1,7 +1,8 @@
 """The step itself: parameters and gradients are handed to their backends, all or none of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Group(NamedTuple):
     gradients: Sequence[Gradient]
     factors: Array | None = None
     """What clips the gradients by norm."""
+    squares: Array | None = None
+    """Their squared norms, as far as these are known here."""
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
@@ -49,7 +52,7 @@ class Captured(NamedTuple):
     refresh: Refresh
 
 
-FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real")
+FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real", "nonfinite")
 
 
 def fixed(hyper: Hyperparameters) -> dict[str, Any]:
@@ -63,7 +66,9 @@ def is_captured(groups: Sequence[Group]) -> bool:
     return any([check is not None and check(g.parameters, g.gradients, g.positions) for check, g in checks])
 
 
-def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str]) -> None:
+def check_capturable(
+    groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str], hyper: Hyperparameters
+) -> None:
     """Raise ``RuntimeError`` unless a captured step does the same as one that is taken.
 
     Parameters
@@ -73,12 +78,15 @@ def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: A
         The gradients as the user gave them: a copy would be gone by the time of the replay.
     needed : set of str
         The names of the slots.
+    hyper : Hyperparameters
     """
     parameters = [p for group in groups for p in group.parameters]
     gradients = [g for group in groups for g in group.gradients]
     reasons = [
         ("all variables must be CuPy arrays", len(groups) > 1),
         ("call build(var_list) before, or take a step", not all(p.slots.keys() >= needed for p in parameters)),
+        ("loss_scale changes from step to step, which a graph can't follow", hyper.loss_scale != 1.0),
+        ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
         (
             "gradients must be dense arrays with the dtype of their variables",
@@ -91,15 +99,23 @@ def check_capturable(groups: Sequence[Group], given: Sequence[object], needed: A
 
 
 def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
-    """Return the groups with the factors that clip their gradients; nothing is changed yet."""
-    if hyper.clipnorm is None and hyper.global_clipnorm is None:
+    """Return the groups with the factors of their gradients, as far as there are any; nothing is changed yet."""
+    has_norms = hyper.clipnorm is not None or hyper.global_clipnorm is not None
+    if not has_norms and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
         return groups
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
-        return [groups[0]._replace(factors=own(groups[0].parameters, groups[0].gradients, hyper))]
+        factors = own(groups[0].parameters, groups[0].gradients, hyper)
+        return [groups[0]._replace(factors=factors, squares=getattr(factors, "squares", None))]
+    if not has_norms:
+        return [group._replace(factors=_inverse(group, hyper)) for group in groups]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
-    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm)
-    return [group._replace(factors=factor) for group, factor in zip(groups, factors, strict=True)]
+    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)
+    return [g._replace(factors=f, squares=s) for g, f, s in zip(groups, factors, squares, strict=True)]
+
+
+def _inverse(group: Group, hyper: Hyperparameters) -> Array:
+    return clipping.inverse(group.parameters[0].variable.array, len(group.parameters), hyper.loss_scale)
 
 
 def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
@@ -129,6 +145,21 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
                 variable.assign(array)
         raise
     return None
+
+
+def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], None]:
+    """Do all of a step without constraints that may fail, as far as its backends know; return what takes it."""
+    rest: list[Callable[[], object]] = []
+    for group in sorted(groups, key=_order):
+        prepare = getattr(group.backend, "prepare", None)
+        arguments = group.parameters, group.gradients, group.factors, hyper
+        rest.append(partial(group.backend.update, *arguments) if prepare is None else prepare(*arguments))
+
+    def take() -> None:
+        for function in rest:
+            function()
+
+    return take
 
 
 def _order(group: Group) -> tuple[bool, bool]:

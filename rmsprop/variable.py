@@ -6,7 +6,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
-from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, checked_numbers, is_array, is_updated_in_place, namespace, on_device, to_numpy
 from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class Variable(ValueOperators):
             )
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
             value = np.asarray(value, order="C")
-        if not is_array(value) and np.asarray(value).dtype.kind not in "biufcV":
-            raise TypeError(f"{self.name} takes an array or numbers; given {value!r}.")
+        checked_numbers(value, self.name)
         new = value if type(value) is type(self.array) else xp.asarray(value)
         if tuple(new.shape) != self.shape:
             raise ValueError(f"{self.name} has shape {self.shape}; given a value of shape {tuple(new.shape)}.")
@@ -215,14 +214,13 @@ def array_of(source: "Variable | Array") -> Array:
 
 def _own_copy(initial: Any, dtype: Any) -> Array:
     """Return a copy of an initial value, as an array."""
+    checked_numbers(initial, "initial_value")
     if is_array(initial):
         with on_device(initial):
             return namespace(initial).asarray(initial, dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):
         array = array.astype(np.float32)
-    if array.dtype.kind not in "biufcV":
-        raise TypeError(f"initial_value must be an array or numbers; given {initial!r}.")
     return array
 
 

@@ -2,16 +2,19 @@
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.gradients import report_misses
+from rmsprop.iterations import Iterations, check_count
+from rmsprop.locks import give_lock, locked
+from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, array_of
 
 SLOTS = ("rms", "momentum", "mg")
 """Names of the slots, in the order in which they are created."""
@@ -25,12 +28,18 @@ class Weights:
     See `rmsprop.parameters.Parameters` for how variables are recognised.
     """
 
-    name: str
+    name: Any
     _strategy: Any = None
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
+    _waiting: Any = None
+    """The `rmsprop.checkpoints.records.Checkpoint` that was loaded, until there are variables for it."""
+    _lock: Any
+    """Held while anything changes; see `rmsprop.locks`."""
+    _is_stepping = False
 
     def __init__(self) -> None:
-        self._iterations = Variable.around(np.zeros((), np.int64), "iterations", trainable=False)
+        give_lock(self)
+        self._iterations: Iterations = Iterations(np.zeros((), np.int64))
         self._slots: list[Variable] = []  # in order of creation
         self._slot_names: list[str] = []
         self._parameters = Parameters()
@@ -42,11 +51,22 @@ class Weights:
         if is_alone:
             memo.update((id(p.key), p.key) for p in self._parameters)
         twin = memo[id(self)] = type(self).__new__(type(self))
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        with self._lock:
+            twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_this_process = "_lock", "_is_stepping"
+        return {name: value for name, value in self.__dict__.items() if name not in of_this_process}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        give_lock(self)
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
+        if self._waiting is not None:
+            self._claim(parameters, [p.key for p in parameters])
         needed = self._needed_slots()
         missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
@@ -54,6 +74,11 @@ class Weights:
             self._parameters.add(parameter)
         for (parameter, name), slot in zip(missing, created, strict=True):
             self._add(parameter, name, slot)
+
+    def _claim(self, parameters: Sequence[Parameter], variables: Any) -> None:
+        from rmsprop.checkpoints.restoring import claim
+
+        claim(self, parameters, variables)
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
@@ -88,6 +113,9 @@ class Weights:
 
     def _add(self, parameter: Parameter, name: str, slot: Variable) -> None:
         parameter.slots[name] = slot
+        self._list(name, slot)
+
+    def _list(self, name: str, slot: Variable) -> None:
         self._slots.append(slot)
         if name not in self._slot_names:
             self._slot_names.append(name)
@@ -99,6 +127,7 @@ class Weights:
         """Return the names of the slots that each variable needs."""
         raise NotImplementedError
 
+    @locked
     def build(self, var_list: Any) -> None:
         """Create the slots of variables before the first step, so that weights can be restored.
 
@@ -125,6 +154,8 @@ class Weights:
         parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
         refuse_repetition(parameters)
         self._parameters.check_disjoint([p for p in parameters if not p.slots])
+        if self._waiting is not None:
+            self._claim(parameters, var_list)
         self._create_slots(parameters)
 
     @property
@@ -136,6 +167,7 @@ class Weights:
         return self._iterations
 
     @iterations.setter
+    @locked
     def iterations(self, value: Any) -> None:
         if self._slots:
             raise RuntimeError(
@@ -146,7 +178,34 @@ class Weights:
             value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
         if value.shape or value.dtype != np.int64 or not value.array.flags.writeable:
             raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
-        self._iterations = value
+        loss_scale = self._iterations.loss_scale
+        self._iterations = Iterations(value.array, value.name)
+        self._attach(loss_scale)
+
+    def _attach(self, loss_scale: LossScale | None) -> None:
+        """Let a loss scale, and no other, follow which steps are taken."""
+        if self._iterations.loss_scale is not None:
+            self._iterations.loss_scale._iterations = None
+        self._iterations.loss_scale = loss_scale
+        if loss_scale is not None:
+            loss_scale._iterations = self._iterations
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
+
+        To read it waits for a GPU, as it does to read `iterations`.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(nonfinite="skip"), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, np.inf]), w)])
+        >>> opt.skipped, int(opt.iterations), w
+        (1, 0, array([1., 1.]))
+        """
+        self._iterations.settle()
+        return self._iterations.skipped
 
     @property
     def weights(self) -> list[Variable]:
@@ -157,6 +216,7 @@ class Weights:
         """Return `weights`."""
         return self.weights
 
+    @locked
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Return NumPy copies of the `weights`, in the order of Keras.
 
@@ -178,6 +238,7 @@ class Weights:
             report_misses(parameter)
         return weights
 
+    @locked
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace the `weights`, for instance by those of an optimizer in Keras.
 
@@ -190,8 +251,12 @@ class Weights:
         ------
         ValueError
             If number, shapes or dtypes do not fit. Nothing has changed then.
+        TypeError
+            If `weights` is no sequence of arrays of numbers, likewise.
         """
-        given = [to_numpy(w.array if isinstance(w, Variable) else w) for w in weights]
+        if not isinstance(weights, Iterable) or isinstance(weights, str | bytes | Mapping):
+            raise TypeError(f"set_weights takes a sequence of arrays; given {weights!r}.")
+        given = [_as_numpy(array_of(weight), position) for position, weight in enumerate(weights)]
         if len(given) == len(self._slots):
             given = [np.zeros((), np.int64), *given]
         if len(given) != len(self.weights):
@@ -202,6 +267,8 @@ class Weights:
         converted = [_fitting(new, weight) for new, weight in zip(given, self.weights, strict=True)]
         for weight, new in zip(self.weights, converted, strict=True):
             weight.assign(new)
+        for parameter in self._parameters:
+            parameter.is_synced = False
 
     def get_slot_names(self) -> list[str]:
         """Return the names of the slots, in order of creation."""
@@ -220,6 +287,8 @@ class Weights:
         KeyError
             If the variable, or the slot, does not exist.
         """
+        if not isinstance(slot_name, str):
+            raise TypeError(f"slot_name must be a string; given {slot_name!r}.")
         parameter = self._parameters.find(var)
         if parameter is None:
             raise KeyError(f"the optimizer has no slots for the variable {described(var)}; build() creates them.")
@@ -227,6 +296,7 @@ class Weights:
             raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(parameter.slots)}.")
         return parameter.slots[slot_name]
 
+    @locked
     def add_slot(self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None) -> Variable:
         """Create a slot for a variable, or return the one there is.
 
@@ -249,12 +319,16 @@ class Weights:
         ValueError
             If `initializer` is an unknown name, or the shape can't be that of the slot.
         """
+        if not isinstance(slot_name, str):
+            raise TypeError(f"slot_name must be a string; given {slot_name!r}.")
         parameter = self._parameters.obtain(var)
         if slot_name in parameter.slots:
             return parameter.slots[slot_name]
+        if self._waiting is not None:
+            raise RuntimeError("the loaded state waits for its variables: call build(var_list) before add_slot.")
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
-        shape = parameter.shape if shape is None else tuple(shape)
+        shape = parameter.shape if shape is None else _checked_shape(shape)
         # Slots that steps use have to have the shape, dtype and layout that these expect.
         zeros = self._zeros(parameter, slot_name) if slot_name in SLOTS else None
         dtype = parameter.dtype if zeros is None else zeros.dtype
@@ -301,6 +375,15 @@ class Weights:
         return Variable.around(value, name, trainable=not on_read if trainable is None else trainable)
 
 
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    numbers = [*shape] if isinstance(shape, Iterable) else [shape]
+    if not isinstance(shape, Iterable) or not all(isinstance(n, int | np.integer) for n in numbers):
+        raise TypeError(f"shape must be a tuple of whole numbers; given {shape!r}.")
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"shape must have no negative numbers; given {shape!r}.")
+    return tuple(map(int, numbers))
+
+
 def initial_value(
     initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: Any, xp: Any
 ) -> Array:
@@ -317,15 +400,24 @@ def initial_value(
     return xp.asarray(value, dtype=dtype, copy=True)
 
 
+def _as_numpy(weight: Any, position: int) -> np.ndarray[Any, Any]:
+    refuse_subclass(weight, f"Weight {position}")
+    try:
+        return to_numpy(weight)
+    except ValueError:
+        raise TypeError(f"Weight {position} must be an array; given lists of different lengths.") from None
+
+
 def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any]:
     """Return a weight that can be assigned without fail."""
     if new.shape != weight.shape:
         raise ValueError(f"Weight {weight.name!r} has shape {weight.shape}; given one of shape {new.shape}.")
     wanted = dtypes.name_of(weight.dtype)
-    if new.dtype.kind not in "biufcV" or (new.dtype.kind == "c" and not dtypes.is_complex(wanted)):
+    is_numeric = new.dtype.kind in "biufc" or new.dtype.name in dtypes.COMPUTE
+    if not is_numeric or (new.dtype.kind == "c" and not dtypes.is_complex(wanted)):
         raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
-    if wanted == "int64" and not (new == np.floor(new) and 0 <= new < 2**63):
-        raise ValueError(f"Weight {weight.name!r} is a whole number that is not negative; given {new}.")
+    if isinstance(weight, Iterations):
+        check_count(new, f"Weight {weight.name!r}")
     if weight.name.endswith("/rms") and (new.real < 0).any():
         raise ValueError(f"Weight {weight.name!r} is an average of squares; given negative numbers.")
     return new

@@ -143,7 +143,7 @@ def test_the_model_of_replicas_finds_the_machine_that_it_is_given(module):
         crowd, total = max(1, ranks / 2), 4 * size
         update = crowd * total / machine.update
         added = crowd * model.seconds(machine, ranks, total)
-        plain, sharded = added + update + crowd * machine.agreement, added + update / ranks
+        plain, sharded = added + update + crowd * model.agreements(machine, ranks), added + update / ranks
         return {
             "size": size,
             "sum": added,

@@ -56,9 +56,10 @@ class Case(NamedTuple):
 
 
 def variants(dtype):
-    """Return all variants for a dtype, the simplest first and the richest last."""
-    flags = len(source.Variant._fields) - 1
-    return [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=flags)]
+    """Return all variants for a dtype, the simplest first and the richest last; one of them can be left out."""
+    flags = len(source.Variant._fields) - 2
+    plain = [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=flags)]
+    return [*plain, plain[-1]._replace(guarded=True)]
 
 
 def cases(chosen):
@@ -120,7 +121,11 @@ def unit(dtype, chosen):
     """
     named = {f"{case.kernel.name}_{i}": case for i, case in enumerate(cases(chosen))}
     headers = ["complex.cuh", "carray.cuh", "atomics.cuh", "math_constants.h", "float16.cuh", "bfloat16.cuh"]
-    raw = [*(kernels.norm_kernel(dtype, limited, ()) for limited in (False, True)), kernels.factor_kernel()]
+    terms = ("square((wide)gradient)",), ("nothing(given)",)
+    norms = [
+        kernels.norm_kernel(dtype, limited, term, ()) for limited, term in zip((False, True), terms, strict=True)
+    ]
+    raw = [*norms, kernels.norm_kernel(dtype, True, (*terms[0], *terms[1]), ()), kernels.factor_kernel()]
     parts = [f"#include <cupy/{header}>\n" for header in headers]
     parts += dict.fromkeys(case.kernel.preamble for case in named.values())
     parts += [assembled(case.kernel, case.layout, name) for name, case in named.items()]

@@ -128,7 +128,7 @@ def test_copies_keep_the_strategy_and_pickles_take_that_of_their_scope(strategy)
         ("sum", [1, 2.5], None, [1, 2.5]),
         ("MEAN", {"a": np.array([1, 2])}, None, {"a": np.array([1, 2])}),
         ("sum", np.ones((2, 3)), 0, np.full(3, 2.0)),
-        ("mean", np.arange(6.0).reshape(2, 3), 1, np.array([1.0, 4.0])),
+        (rmsprop.distribute.ReduceOp.MEAN, np.arange(6.0).reshape(2, 3), 1, np.array([1.0, 4.0])),
     ],
 )
 def test_reduce_keeps_the_structure(strategy, op, value, axis, expected):

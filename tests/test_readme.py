@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-LINKED = "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md"
+LINKED = "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md", "checkpoints.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
 
 

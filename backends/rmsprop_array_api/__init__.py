@@ -8,9 +8,10 @@ from rmsprop_array_api.step import (
     in_range,
     memory,
     overlapping,
+    prepare,
     squared_norms,
     update,
     zeros,
 )
 
-__all__ = ["check_variable", "in_range", "memory", "overlapping", "squared_norms", "update", "zeros"]
+__all__ = ["check_variable", "in_range", "memory", "overlapping", "prepare", "squared_norms", "update", "zeros"]

@@ -1,6 +1,7 @@
 """One step over a list of variables that hold arrays of any library."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -75,10 +76,24 @@ def update(
     hyper: Hyperparameters,
 ) -> None:
     """Compute all variables and slots, then replace them; see `rmsprop.backends.Backend`."""
+    prepare(parameters, gradients, factors, hyper)()
+
+
+def prepare(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> Callable[[], None]:
+    """Compute all variables and slots; return what replaces them."""
     new = [
         _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i], hyper)
         for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
     ]
+    return partial(_replace, parameters, new)
+
+
+def _replace(parameters: Sequence[Parameter], new: Sequence[State]) -> None:
     for parameter, state in zip(parameters, new, strict=True):
         parameter.variable.array = state.variable
         for name in ("rms", "momentum", "mg"):

@@ -1,17 +1,19 @@
 """CuPy arrays, updated in one asynchronous launch by fused kernels."""
 
-from rmsprop_cupy.norms import factors, squared_norms
+from rmsprop_cupy.norms import factors, first_nonfinite, squared_norms
 from rmsprop_cupy.rows import report_misses
-from rmsprop_cupy.step import check_step, update
+from rmsprop_cupy.step import check_step, prepare, update
 from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
 
 __all__ = [
     "check_step",
     "check_variable",
     "factors",
+    "first_nonfinite",
     "in_range",
     "memory",
     "overlapping",
+    "prepare",
     "report_misses",
     "squared_norms",
     "update",

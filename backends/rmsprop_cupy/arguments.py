@@ -22,7 +22,10 @@ def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, capt
     """Return what the kernel for an array is to be compiled for."""
     name = dtypes.name_of(array.dtype)
     has_momentum, has_limit = hyper.momentum is not None, hyper.clipvalue is not None
-    return Variant(name, has_momentum, hyper.centered, has_limit, factors is not None, captured is not None)
+    is_guarded = hyper.nonfinite == "skip"
+    return Variant(
+        name, has_momentum, hyper.centered, has_limit, factors is not None, captured is not None, is_guarded
+    )
 
 
 def numbers(hyper: Hyperparameters) -> tuple[float, ...]:

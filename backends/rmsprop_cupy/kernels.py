@@ -49,8 +49,10 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     return cupy.ElementwiseKernel(
         f"{variant.dtype} g, {factor}{source.scalar_parameters(variant)}",
         ", ".join(f"{dtype} {name}" for dtype, name in _slots(variant)),
+        f"{source.guard(variant)} {{\n"
         f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};\n"
-        + source.formula(variant),
+        + source.formula(variant)
+        + "\n}",
         "rmsprop",
         preamble=source.PREAMBLE,
         loop_prep=source.preparation(variant) + _own_factor(variant),
@@ -59,11 +61,28 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
 
 
 @cache
-def norm_kernel(dtype: str, clipvalue: bool, options: tuple[str, ...]) -> Any:
-    """Return the kernel for sums of ``|g|**2`` in double precision, by one block of threads each."""
+def decay_kernel(variant: Variant) -> Any:
+    """Return the kernel that lets an average decay unless the step is left out."""
+    real = _real(variant)
+    return cupy.ElementwiseKernel(
+        f"raw {real} factors, int32 which, {real} rho",
+        "T average",
+        f"{source.guard(variant)} average = times(average, rho);",
+        "rmsprop_decay",
+        preamble=source.PREAMBLE,
+        loop_prep=_own_factor(variant),
+    )
+
+
+@cache
+def norm_kernel(dtype: str, clipvalue: bool, terms: tuple[str, ...], options: tuple[str, ...]) -> Any:
+    """Return the kernel for sums over gradients in double precision, by one block of threads each.
+
+    Of its `terms`, ``"square((wide)gradient)"`` is that of norms, after clipping by value, and
+    ``"nothing(given)"`` makes NaN of a sum if a gradient is not finite.
+    """
     variant = Variant(dtype, False, False, clipvalue, False)
     stored, number, real = source.storage_type(dtype), source.number_type(dtype), source.real_type(dtype)
-    wide = "complex<double>" if source.is_complex(variant) else "double"
     code = f"""
 #include <cupy/complex.cuh>
 #include <cupy/float16.cuh>
@@ -71,13 +90,14 @@ def norm_kernel(dtype: str, clipvalue: bool, options: tuple[str, ...]) -> Any:
 {source.PREAMBLE}
 extern "C" __global__ void rmsprop_norm(
     const unsigned long long* table, const unsigned long long* gradients, double* sums, const {real} limit) {{
+    typedef {"complex<double>" if source.is_complex(variant) else "double"} wide;
     __shared__ double shared[{THREADS}];
     const unsigned long long* row = table + 3 * (long long)blockIdx.x;
     const {stored}* g = (const {stored}*)gradients[row[2]] + row[1];
     double total = 0;
     for (int lane = threadIdx.x; lane < row[0]; lane += blockDim.x) {{
-        const {number} gradient = {source.limited(variant, "g[lane]")};
-        total += square(({wide})gradient);
+        const {number} given = ({number})g[lane], gradient = {source.limited(variant, "given")};
+        total += {" + ".join(terms)};
     }}
     shared[threadIdx.x] = total;
     for (int half = blockDim.x / 2; half > 0; half /= 2) {{
@@ -95,6 +115,7 @@ def factor_kernel() -> Any:
     """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
 
     The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions.
+    With `left_out`, all are NaN if a norm is not finite, and the step is counted there as one that is left out.
     A team of threads adds up the sums of one gradient, so that neither many gradients nor a large one take long.
     """
     code = (
@@ -117,10 +138,11 @@ __device__ double added(double* shared, const double mine, const int lane, const
 }
 extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
-    const double clipnorm, const double global_clipnorm, double* squares, double* factors, float* narrow) {
+    const double clipnorm, const double global_clipnorm, const double loss_scale,
+    double* squares, double* factors, float* narrow, unsigned long long* left_out) {
     __shared__ double shared[THREADS];
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM;
-    double total = 0;
+    double total = 0, all = 0;
     for (int first = 0; first < count; first += THREADS / TEAM) {
         const int i = first + team;
         double square = 0;
@@ -129,9 +151,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
         if (i >= count || lane > 0) continue;
         const double factor = shrunk(sqrt(square), clipnorm);
         squares[order[i]] = square;
-        factors[order[i]] = factor;
-        narrow[order[i]] = factor;
+        factors[order[i]] = factor / loss_scale;
+        narrow[order[i]] = factor / loss_scale;
         total += factor * factor * square;
+        all += square;
+    }
+    if (left_out) {
+        all = added(shared, all, threadIdx.x, THREADS);
+        if (!isfinite(all)) {
+            for (int i = threadIdx.x; i < count; i += THREADS) factors[i] = narrow[i] = nan("");
+            if (threadIdx.x == 0) atomicAdd_system(left_out, 1ull);
+            return;
+        }
     }
     if (global_clipnorm < 0) return;
     const double norm = sqrt(added(shared, total, threadIdx.x, THREADS));
@@ -156,13 +187,13 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     body = [
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
-        "if (lane < row[0]) {",
+        f"const {real} factor = factors[row[2]];" if variant.factor else "",
+        f"if (lane < row[0]) {source.guard(variant)} {{",
         f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
         *[
             f"{kind}& {name} = (({kind}*)row[{column}])[lane];"
             for column, (kind, (_, name)) in enumerate(zip(types, slots, strict=True), 3)
         ],
-        f"const {real} factor = factors[row[2]];" if variant.factor else "",
         f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};",
         source.formula(variant),
         "}",
@@ -199,7 +230,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         "atomicMin((long long*)&misses[1], row);",
         "atomicMax((long long*)&misses[2], row);",
         "}",
-        "} else if (first == 0 || ordered[first - 1] != row) {",
+        f"}} else if (first == 0 || ordered[first - 1] != row) {source.guard(variant)} {{",
         f"{number} gradient = 0;",
         "for (long long k = first; k < listed && ordered[k] == row; ++k)",
         f"gradient = gradient + {source.limited(variant, 'values[order[k] * columns + column]')};",

@@ -19,11 +19,16 @@ from rmsprop_cupy.arguments import paired
 from rmsprop_cupy.devices import copied
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.pending import hold
+from rmsprop_cupy.tally import Tally
 
 Array = Any
 
 CHUNK = 4_096
 """Elements that one block of threads sums up."""
+
+
+JUDGED = Hyperparameters(0.0, 0.0, None, 0.0, False, False, None, None, None, True, False, None, nonfinite="skip")
+"""Of these, only that gradients are to be looked at matters."""
 
 
 class Kind(NamedTuple):
@@ -100,11 +105,27 @@ class Clipping(NamedTuple):
     kept: Kept
     plan: Plan
 
+    @property
+    def squares(self) -> Array:
+        """The squared norms."""
+        return self.plan.squares
+
 
 def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
     """Compute the factors to multiply gradients by."""
-    kept = kept_for_step(parameters, hyper)
-    return Clipping(kept, measured(kept, gradients, hyper))
+    kept, plans = kept_for_step(parameters, hyper), parameters[0].plans
+    if hyper.nonfinite == "propagate":
+        return Clipping(kept, measured(kept, gradients, hyper))
+    plans.tally = plans.tally or Tally()
+    return Clipping(kept, measured(kept, gradients, hyper, plans.tally))
+
+
+def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
+    """Return the position of the first gradient with a NaN or an infinity, or None; this waits for the device."""
+    squares = measured(Kept(len(gradients)), gradients, JUDGED).squares
+    with squares.device:
+        are_finite = np.isfinite(squares.get())
+    return None if are_finite.all() else int(are_finite.argmin())
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
@@ -112,8 +133,13 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
     return measured(Kept(len(gradients)), gradients, hyper).squares
 
 
-def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Plan:
-    """Compute squared norms and factors; return the plan that holds them."""
+def measured(
+    kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters, tally: Tally | None = None
+) -> Plan:
+    """Compute squared norms and factors; return the plan that holds them.
+
+    With a tally, a gradient that is not finite makes all factors NaN, and is counted there.
+    """
     arrays = [_flat(gradient, hyper) for gradient in gradients]
     kept.keep(arrays)
     kinds = [Kind(a.data.device_id, a.dtype.name, a.size) for a in arrays]
@@ -130,10 +156,14 @@ def measured(kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters) 
         limits = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
+        limits.append(np.float64(hyper.loss_scale))
         results = plan.squares, *plan.factors.values()
-        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results)
+        left_out = np.uint64(0) if tally is None else tally.array
+        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results, left_out)
         kernels.factor_kernel()((1,), (kernels.FACTOR_THREADS,), arguments)
         kept.used()
+        if tally is not None and kept.captured is None:
+            tally.record()
     return plan
 
 
@@ -144,6 +174,13 @@ def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
         return cupy.ascontiguousarray(given)
 
 
+def _terms(hyper: Hyperparameters) -> tuple[str, ...]:
+    """Return what is to be summed; see `kernels.norm_kernel`."""
+    has_norms = hyper.nonfinite == "propagate" or hyper.clipnorm is not None or hyper.global_clipnorm is not None
+    is_enough = hyper.nonfinite == "propagate" or (has_norms and hyper.clipvalue is None)
+    return (*["square((wide)gradient)"] * has_norms, *["nothing(given)"] * (not is_enough))
+
+
 def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept) -> None:
     """Let the device sum the squares of each stretch."""
     if not len(part.table):
@@ -151,7 +188,7 @@ def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept
     with part.device:
         with kept.setup():
             addresses = kept.addresses(arrays)
-        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, kernels.OPTIONS)
+        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, _terms(hyper), kernels.OPTIONS)
         limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
         kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit))
         kept.used()

@@ -38,11 +38,7 @@ def launches(
     decays = not hyper.lazy and hyper.momentum is None
     if decays:
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
-    begun = [
-        Launch(device, cupy.multiply, (average, average.dtype.type(hyper.rho), average))
-        for average in averages
-        if decays
-    ]
+    begun = [_decay(variant, average, factor, hyper.rho) for average in averages if decays]
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
     if values.size == 0:
         return begun
@@ -53,6 +49,13 @@ def launches(
     arguments = (values, order, ordered, *sizes, *factor, *scalars, misses.array, *tables)
     kernel = kernels.rows_kernel(variant, kernels.OPTIONS)
     return [*begun, Launch(device, kernel, arguments, {"size": values.size}, misses.record)]
+
+
+def _decay(variant: Variant, average: Array, factor: tuple[Any, ...], rho: float) -> Launch:
+    """Return the launch that lets an average decay."""
+    if variant.guarded:
+        return Launch(average.device, kernels.decay_kernel(variant), (*factor, rho, average))
+    return Launch(average.device, cupy.multiply, (average, average.dtype.type(rho), average))
 
 
 def _signed(indices: Array) -> Array:

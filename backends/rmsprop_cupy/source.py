@@ -18,6 +18,8 @@ class Variant(NamedTuple):
     factor: bool
     captured: bool = False
     """Whether the scalars lie in the device's memory, for a CUDA graph that would freeze arguments."""
+    guarded: bool = False
+    """Whether a factor of NaN means to leave out the step."""
 
 
 def is_complex(variant: Variant) -> bool:
@@ -49,6 +51,8 @@ template <typename R> __device__ inline R square(const R x) { return x * x; }
 template <typename R> __device__ inline R square(const complex<R> x) {
     return x.real() * x.real() + x.imag() * x.imag();
 }
+template <typename R> __device__ inline R nothing(const R x) { return x * 0; }  // or NaN, if x is not finite
+template <typename R> __device__ inline R nothing(const complex<R> x) { return x.real() * 0 + x.imag() * 0; }
 template <typename R> __device__ inline R times(const R x, const R factor) { return x * factor; }
 template <typename R> __device__ inline complex<R> times(const complex<R> x, const R factor) {
     return complex<R>(x.real() * factor, x.imag() * factor);
@@ -117,3 +121,8 @@ def formula(variant: Variant) -> str:
         lines += [f"step = times(({number})mom, beta) + step;", "mom = step;"]
     lines.append(f"v = ({number})v - step;")
     return "\n".join(lines)
+
+
+def guard(variant: Variant) -> str:
+    """Return what comes before statements that belong to the step, so that it can be left out."""
+    return "if (factor == factor)" if variant.guarded else ""

@@ -1,6 +1,7 @@
 """One step over a list of CuPy arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rmsprop.backends import Gradient, Hyperparameters, Refresh
@@ -43,10 +44,17 @@ def update(
     factors: norms.Clipping | Array | None,
     hyper: Hyperparameters,
 ) -> Refresh | None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`.
+    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+    return prepare(parameters, gradients, factors, hyper)()
 
-    All memory that is needed is there before the first kernel is launched.
-    """
+
+def prepare(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: norms.Clipping | Array | None,
+    hyper: Hyperparameters,
+) -> Callable[[], Refresh | None]:
+    """Get all memory that is needed; return what launches the kernels."""
     kept = factors.kept if isinstance(factors, norms.Clipping) else kept_for_step(parameters, hyper)
     separated = _disjoint(parameters, gradients, kept)
     addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
@@ -61,6 +69,10 @@ def update(
             continue
         for i in members:
             prepared += _launches(parameters[i], separated[i], i, near, hyper, kept)
+    return partial(_launch, prepared, kept)
+
+
+def _launch(prepared: list[Launch], kept: Kept) -> Refresh | None:
     make(prepared, kept)
     return None if kept.captured is None else kept.refresh
 

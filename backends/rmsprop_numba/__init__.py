@@ -4,15 +4,17 @@ from typing import Any
 
 from rmsprop.memory import overlapping
 from rmsprop.variable import Variable
-from rmsprop_numba.step import squared_norms, update
+from rmsprop_numba.step import first_nonfinite, prepare, squared_norms, update
 from rmsprop_numba.variables import check_variable, in_range, memory, zeros
 
 __all__ = [
     "check_variable",
     "compact_slot",
+    "first_nonfinite",
     "in_range",
     "memory",
     "overlapping",
+    "prepare",
     "squared_norms",
     "update",
     "zeros",

@@ -108,6 +108,15 @@ class CompactSlot(Variable):
         numbers.flags.writeable = False
         return numbers
 
+    @property
+    def parts(self) -> dict[str, Array]:
+        """What the slot is kept in: its codes and, if it has any, the scales of its blocks."""
+        return {"codes": self.codes, "scales": self.scales}
+
+    @parts.setter
+    def parts(self, parts: dict[str, Array]) -> None:
+        self.codes, self.scales = parts["codes"], parts["scales"]
+
     def assign(self, value: Any) -> Variable:
         """Replace the numbers, each by the nearest that has a code; see `Variable.assign`."""
         like = np.broadcast_to(np.zeros((), self._dtype), self._shape)

@@ -28,21 +28,17 @@ LEAST = {"bfloat16": 1 + 2.0**-6, "uint8": 1 + 2.0**-3}
 """How much larger than the square of the mean the mean of squares is, at least, for all that rounding tells."""
 
 
-def update(
+def jobs(
     parameters: Sequence[Parameter], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
-) -> None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`.
-
-    All that may fail is done before the first variable changes.
-    """
+) -> list[Job]:
+    """Return the calls that update all variables and slots, of which none may fail."""
     names = ("rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered)
-    jobs: list[Job] = []
+    found: list[Job] = []
     for i, gradient in enumerate(_apart(gradients, [parameter.variable.array for parameter in parameters])):
         slots = [parameters[i].slots[name] if name in names else None for name in SLOTS]
         factor = None if factors is None else factors[i]
-        jobs += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)
-    for function, arguments in jobs:
-        function(*arguments)
+        found += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)
+    return found
 
 
 def _jobs(

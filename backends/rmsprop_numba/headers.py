@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 
-from rmsprop_numba.kernels import CACHE
+from rmsprop_numba import caching
 from rmsprop_numba.pointers import int_at, word_at
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +29,7 @@ READABLE = 0x1 | 0x100
 WRITEABLE = READABLE | 0x400
 
 # The interpreter's lock is held meanwhile, so that nobody changes what is read.
-compiled = numba.njit(error_model="numpy", cache=CACHE)
+compiled = caching.compiled()
 
 
 @compiled

@@ -4,19 +4,15 @@ Arithmetic is strict (no fastmath), so that results depend neither on the number
 An argument that is None, such as the slot `mom` without momentum, is removed when a kernel is compiled.
 """
 
-import os
-
 import numba
 import numpy as np
 
-from rmsprop_numba.scalars import clip, load, over, square, store, times
+from rmsprop_numba.caching import compiled
+from rmsprop_numba.scalars import carry, clip, load, over, square, store, times
 
-# `error_model="numpy"` is needed for speed, and since a division by zero must not stop a loop half way.
-# Cached machine code outlives edits and uninstallation, and is unpickled: hence only for those who ask for it.
-CACHE = os.environ.get("RMSPROP_CACHE") == "1"
-kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE)
-inlined_kernel = numba.njit(nogil=True, error_model="numpy", cache=CACHE, forceinline=True)
-parallel_kernel = numba.njit(nogil=True, parallel=True, error_model="numpy", cache=CACHE)
+kernel = compiled(nogil=True)
+inlined_kernel = compiled(nogil=True, forceinline=True)
+parallel_kernel = compiled(nogil=True, parallel=True)
 
 CHUNK = 16_384
 """Elements that one thread takes at a time."""
@@ -126,6 +122,19 @@ def double_square(x, limit):
     if limit is not None:
         gradient = clip(gradient, type(gradient.real)(limit))
     return np.float64(gradient.real) ** 2 + np.float64(gradient.imag) ** 2
+
+
+@kernel
+def is_finite(g):
+    """Tell whether all elements are finite."""
+    for start in range(0, g.size, BLOCK):
+        block = g[start : start + BLOCK]
+        carried = 0
+        for i in range(block.size):
+            carried |= carry(block[i])
+        if carried < 0:
+            return False
+    return True
 
 
 @kernel

@@ -8,7 +8,7 @@ that follow each other. The empty arrays `v`, `r`, `mom` and `mg` tell the dtype
 import numba
 import numpy as np
 
-from rmsprop_numba.kernels import BLOCK, LANES, kernel, parallel_kernel, square_sum, sweep
+from rmsprop_numba.kernels import BLOCK, LANES, is_finite, kernel, parallel_kernel, square_sum, sweep
 from rmsprop_numba.pointers import entry, stretch
 
 
@@ -55,10 +55,31 @@ def _square_list(tasks, pieces, gradients, g, limit, sums):
         square_pieces(pieces[tasks[task] : tasks[task + 1]], gradients, g, limit, sums)
 
 
+@kernel
+def find_in_pieces(pieces, gradients, g, found):
+    """Return the position of the first array in the pieces of a task that is not finite, if before `found`."""
+    for i in range(len(pieces)):
+        if pieces[i, 0] >= found:
+            break
+        if not is_finite(stretch(gradients[pieces[i, 0]], pieces[i, 1], pieces[i, 2], g)):
+            return pieces[i, 0]
+    return found
+
+
+def _find_in_list(tasks, pieces, gradients, g, found):
+    """Lower `found` to the position of the first array that is not finite."""
+    lowest = found[0]
+    for task in numba.prange(len(tasks) - 1):
+        lowest = min(lowest, find_in_pieces(pieces[tasks[task] : tasks[task + 1]], gradients, g, found[0]))
+    found[0] = lowest
+
+
 sweep_list = kernel(_sweep_list)
 sweep_list_parallel = parallel_kernel(_sweep_list)
 square_list = kernel(_square_list)
 square_list_parallel = parallel_kernel(_square_list)
+find_in_list = kernel(_find_in_list)
+find_in_list_parallel = parallel_kernel(_find_in_list)
 
 
 @kernel

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import clipping
+from rmsprop import clipping, nonfinite
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_numba import headers, list_kernels
@@ -60,14 +60,21 @@ class ListPlan:
         gradients = np.empty(len(given), np.int64)
         return gradients if headers.read(id(given), self._expected, self._occupied, gradients) else None
 
-    def step(self, gradients: Array, hyper: Hyperparameters) -> None:
-        """Take a step with the gradients at these addresses."""
-        factors = None
+    def step(self, gradients: Array, hyper: Hyperparameters) -> int | None:
+        """Take a step with the gradients at these addresses, or return the position of one that forbids it."""
+        factors = squares = None
         if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
             squares = squared_norms(self.division, gradients, hyper.clipvalue)
-            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)[0]
+            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)[0]
+        elif hyper.loss_scale != 1.0:
+            factors = np.full(len(self), 1.0 / hyper.loss_scale)
+        if hyper.nonfinite != "propagate":
+            position = nonfinite.first(squares, hyper, lambda: first_nonfinite(self.division, gradients))
+            if position is not None:
+                return position
         for function, arguments in self.jobs(gradients, factors, hyper):
             function(*arguments)
+        return None
 
     def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> list[Job]:
         """Return the calls that update all variables, one for each combination of dtypes."""
@@ -106,6 +113,16 @@ def squared_norms(division: Division, gradients: Array, limit: float | None) -> 
     for likes, size, tasks, pieces in division.batches:
         run(*kernels, size, tasks, pieces, gradients, likes[0], limit, sums)
     return list_kernels.add_blocks(sums, division.blocks)  # type: ignore[no-any-return]
+
+
+def first_nonfinite(division: Division, gradients: Array) -> int | None:
+    """Return the position of the first of the gradients at these addresses that is not finite."""
+    count = len(division.blocks) - 1
+    found = np.array([count])
+    for batch in division.batches:
+        kernels = list_kernels.find_in_list, list_kernels.find_in_list_parallel
+        run(*kernels, batch.size, batch.tasks, batch.pieces, gradients, batch.likes[0], found)
+    return int(found[0]) if found[0] < count else None
 
 
 def _slots(plan: Plan) -> list[str]:

@@ -10,6 +10,9 @@ from numba.extending import overload
 FLOAT16 = types.uint16  # Numba has no halves: float16 arrays are passed as uint16, bfloat16 as int16
 BFLOAT16 = types.int16
 
+EXPONENT, LAST_OF_EXPONENT = np.uint64(0x7FF << 52), np.uint64(1 << 52)
+"""Bits of a double; sums of integers without a sign may overflow."""
+
 # The names below have no bodies: `overload` supplies them when a kernel is compiled.
 
 
@@ -35,6 +38,14 @@ def over(x: Any, divisor: Any) -> Any:
 
 def clip(x: Any, limit: Any) -> Any:
     """Return `x` with its absolute value, or modulus, brought to the limit; NaN stays NaN."""
+
+
+def carry(x: Any) -> Any:
+    """Return an integer that is negative if and only if a stored element is NaN or infinite.
+
+    One is added to the bits of the exponent, which in these are all set, so that it carries into the sign:
+    integers of many elements can be joined by ``|``, in vector registers.
+    """
 
 
 @overload(load, inline="always")
@@ -87,6 +98,19 @@ def _clip(x, limit):
         return limit if low > limit else low
 
     return clip_complex if isinstance(x, types.Complex) else clip_real
+
+
+@overload(carry, inline="always")
+def _carry(x):
+    if x == FLOAT16:
+        return lambda x: np.int16((x & 0x7C00) + 0x0400)
+    if x == BFLOAT16:
+        return lambda x: np.int16((x & 0x7F80) + 0x0080)
+    if x == types.float32:
+        return lambda x: np.int32((np.float32(x).view(np.int32) & 0x7F800000) + 0x00800000)
+    if x == types.float64:
+        return lambda x: np.int64((np.float64(x).view(np.uint64) & EXPONENT) + LAST_OF_EXPONENT)
+    return lambda x: carry(x.real) | carry(x.imag)
 
 
 @numba.njit

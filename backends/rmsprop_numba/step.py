@@ -1,6 +1,7 @@
 """One step over a list of NumPy arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,18 +26,28 @@ def update(
     factors: Array | None,
     hyper: Hyperparameters,
 ) -> None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`.
+    """Update all variables and slots; see `rmsprop.backends.Backend`."""
+    prepare(parameters, gradients, factors, hyper)()
 
-    All that may fail, for lack of memory, is done before the first variable changes.
-    """
+
+def prepare(
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> Callable[[], None]:
+    """Do all that may fail, for lack of memory, before the first variable changes; return what updates them."""
     if hyper.state_dtype is not None:
         from rmsprop_numba import compact_step  # only for those who ask for it
 
-        compact_step.update(parameters, gradients, factors, hyper)
-        return
+        return partial(_run, compact_step.jobs(parameters, gradients, factors, hyper))
     plans = [plan_of(parameter, hyper) for parameter in parameters]
     apart = disjoint(gradients, plans)  # some are copies, of which the kernels only get the address
-    for function, arguments in _jobs(parameters, plans, apart, factors, hyper):
+    return partial(_run, _jobs(parameters, plans, apart, factors, hyper))
+
+
+def _run(jobs: list[Job]) -> None:
+    for function, arguments in jobs:
         function(*arguments)
 
 
@@ -113,10 +124,21 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Arra
 
     Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
     """
-    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
-    encoded = [layout.encoded(g, hyper.complex_as_real) for g in dense]
-    arrays = [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
+    arrays = _flat(gradients, hyper.complex_as_real)
     return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue)
+
+
+def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
+    """Return the position of the first gradient with a NaN or an infinity, or None."""
+    arrays = _flat(gradients)
+    return lists.first_nonfinite(divided([(a,) for a in arrays]), _addresses(arrays))
+
+
+def _flat(gradients: Sequence[Gradient], complex_as_real: bool = False) -> list[Array]:
+    """Return the elements of gradients as the kernels read them, with one axis and without gaps."""
+    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    encoded = [layout.encoded(g, complex_as_real) for g in dense]
+    return [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
 
 
 def _addresses(arrays: Sequence[Array]) -> Array:

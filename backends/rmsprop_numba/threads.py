@@ -1,9 +1,18 @@
 """When to use several threads, and how to do so safely."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+import numba
+from numba.core.compiler_lock import global_compiler_lock
+
+from rmsprop import locks
+
+logger = logging.getLogger("rmsprop")
 
 Job = tuple[Callable[..., object], tuple[Any, ...]]
 """A function and its arguments."""
@@ -15,26 +24,49 @@ They gain time from 50,000 elements on. But the threads of OpenMP go on spinning
 so do those of BLAS: where both take turns, each waits for the other, for milliseconds.
 """
 
-# Numba's "workqueue" threading layer, its fall-back, aborts the process if two threads use it at once.
-_one_at_a_time = threading.Lock()
+_one_at_a_time = threading.RLock()  # more than one at once would have more threads than processors
 _is_forked = False
 
 
 def run(serial: Callable[..., Any], parallel: Callable[..., Any], size: int, *arguments: Any) -> None:
     """Run a kernel over `size` elements, in several threads if that is faster and safe."""
-    if size < PARALLEL_FROM or _is_forked:
+    if size < PARALLEL_FROM or not _is_safe():
         serial(*arguments)
     else:
         with _one_at_a_time:
             parallel(*arguments)
 
 
+def _is_safe() -> bool:
+    """Tell whether several threads can be used.
+
+    Numba's "workqueue" threading layer, its fall-back, ends the process if two threads use it at once, and of the
+    second one, which may be running the user's own kernels, nothing is known here.
+    """
+    if _is_forked:
+        return False
+    layer = _layer()
+    return layer is not None and (layer != "workqueue" or threading.active_count() == 1)
+
+
+@cache
+def _layer() -> str | None:
+    """Return the name of Numba's threading layer, which is chosen now; None if none can be loaded."""
+    try:
+        numba.get_num_threads()
+        return str(numba.threading_layer())  # type: ignore[attr-defined]
+    except ValueError as error:  # the user asked for one that is not installed
+        logger.warning("Numba has no threads, so that steps on large arrays take one: %s", error)
+        return None
+
+
 def _after_fork() -> None:
     # Numba's threads do not exist in a forked child, and its "omp" layer ends a child that starts new ones.
     global _is_forked, _one_at_a_time
     _is_forked = True
-    _one_at_a_time = threading.Lock()
+    _one_at_a_time = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+    locks.further.append(global_compiler_lock)

@@ -32,11 +32,13 @@ from rmsprop.distribute.contexts import (
 from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.mpi import MPIStrategy
 from rmsprop.distribute.nccl import NCCLStrategy
+from rmsprop.distribute.operations import ReduceOp
 from rmsprop.distribute.strategy import Strategy
 
 __all__ = [
     "MPIStrategy",
     "NCCLStrategy",
+    "ReduceOp",
     "ReplicaContext",
     "ReplicaError",
     "Strategy",

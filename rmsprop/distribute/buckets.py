@@ -1,5 +1,6 @@
 """How lists of arrays are laid end to end, and cut into buckets of which each rank adds up a share."""
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -35,10 +36,12 @@ class Bucket(NamedTuple):
         """Return the part that a rank adds up."""
         return slice(self.bounds[rank], self.bounds[rank + 1])
 
-    def owned(self, rank: int) -> list[Segment]:
-        """Return the segments in the share of a rank, where shares are cut between segments."""
-        part = self.share(rank)
-        return [s for s in self.segments if part.start <= s.at < part.stop]
+    def by_rank(self) -> list[list[Segment]]:
+        """Return the segments in the share of each rank, where shares are cut between segments."""
+        found: list[list[Segment]] = [[] for _ in self.bounds[1:]]
+        for segment in self.segments:
+            found[bisect(self.bounds, segment.at) - 1].append(segment)
+        return found
 
 
 def shares(size: int, ranks: int) -> list[int]:
@@ -80,13 +83,13 @@ def by_owner(sizes: Sequence[int], length: int, ranks: int) -> list[Bucket]:
     return buckets
 
 
-def packed(bucket: Bucket, arrays: Sequence[Array], into: Array) -> Array:
-    """Return the bucket's part of flat arrays: where it lies, if that is in one piece, or copied end to end."""
-    if len(bucket.segments) == 1 and arrays[bucket.segments[0].position].dtype == into.dtype:
-        only = bucket.segments[0]
+def packed(segments: Sequence[Segment], arrays: Sequence[Array], into: Array, part: slice) -> Array:
+    """Return a part of a bucket: where it lies in flat arrays, if in one piece, or copied to where it stands."""
+    if len(segments) == 1 and arrays[segments[0].position].dtype == into.dtype:
+        only = segments[0]
         return arrays[only.position][only.start : only.stop]
-    pack(bucket.segments, arrays, into)
-    return into
+    pack(segments, arrays, into)
+    return into[part]
 
 
 def pack(segments: Sequence[Segment], arrays: Sequence[Array], into: Array) -> None:

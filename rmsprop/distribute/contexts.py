@@ -44,7 +44,7 @@ class ReplicaContext:
 
         Parameters
         ----------
-        reduce_op : {"sum", "mean"}
+        reduce_op : {"sum", "mean"} or ReduceOp
         value : array, number, IndexedSlices or nested list, tuple or dict of these
             Of the same structure, shapes and dtypes on all replicas. Sparse gradients stay sparse.
 

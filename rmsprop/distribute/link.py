@@ -1,6 +1,5 @@
 """A communicator in which nobody waits for ever: not for a rank that hangs, nor for one that has left."""
 
-import atexit
 import os
 import socket
 import sys
@@ -13,24 +12,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rmsprop.distribute import agreement
+from rmsprop.distribute import agreement, ending
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.errors import ReplicaError
 from rmsprop.distribute.guardian import Guardian
+from rmsprop.distribute.rows import Rows
 
-ALARM = 1
-"""Tag of messages by which ranks tell each other that they have waited too long."""
+ALARM = 32_761
+"""Tag, hardly used by others, of messages by which ranks tell each other that they have waited too long."""
+RECORD = 17
+"""Bytes by which ranks compare statements: a digest, and whether there is no error."""
 GRACE = 2.0
 """Seconds in which a rank that is there must answer an alarm."""
 PATIENCE = 1.0
 """Seconds of waiting from which on a rank sleeps between looks; before that it only lets others run."""
 
 Array = np.ndarray[Any, Any]
-
-links: list["Link"] = []
-"""Those that the end of the program has to be told."""
-guardians: list[Guardian] = []
-"""The one of this process, once there is a link."""
 
 
 class Link:
@@ -46,18 +43,38 @@ class Link:
 
     def __init__(self, comm: Any, timeout: float) -> None:
         self.rank, self.size, self.timeout = comm.rank, comm.size, timeout
+        self.others = [rank for rank in range(self.size) if rank != self.rank]
         self._broken: str | None = None
+        self._is_leaving = False
         self._alarms: dict[int, str] = {}
         self._kept: list[Any] = []
         self.comm = comm
         if self.size > 1:
-            _install()
-            links.append(self)
-            self.comm, request = comm.Idup()
+            ending.expect(self)
+            duplicate, request = comm.Idup()
             self.wait([request], "the start")
-            token = self.exchange(os.urandom(8).hex().encode(), "the start")[0].decode()
-            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {socket.gethostname()})"
-            _guard(who, os.path.join(tempfile.gettempdir(), f"rmsprop-{token}"))
+            self.comm = duplicate
+        self._records = Rows(self, RECORD, np.uint8)
+        if self.size > 1:
+            self._guard()
+
+    def _guard(self) -> None:
+        """Let a process watch over this one, unless one does already."""
+        host = socket.gethostname()
+        told = [
+            text.decode().split()
+            for text in self.exchange(f"{os.urandom(8).hex()} {os.getpid()} {host}".encode(), "the start")
+        ]
+        if not ending.guardians:
+            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {host})"
+            claim = os.path.join(tempfile.gettempdir(), f"rmsprop-{told[0][0]}")
+            neighbours = [int(told[rank][1]) for rank in self.others if told[rank][2] == host]
+            ending.guardians.append(Guardian(who, claim, neighbours))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the ranks have given up."""
+        return self._broken is not None
 
     # Agreement
 
@@ -77,8 +94,9 @@ class Link:
             raise ReplicaError(self._broken)
         is_good = statement.error is None
         record = statement.digest() + bytes([is_good])
-        records = self.gathered(np.frombuffer(record, np.uint8), statement.doing)
-        if is_good and (records == records[0]).all():
+        self._records.own[:] = np.frombuffer(record, np.uint8)
+        records = self._records.exchange(statement.doing).tobytes()
+        if is_good and records == record * self.size:
             return
         texts = self.exchange(statement.text().encode(), statement.doing)
         message = agreement.disagreement([agreement.read(text.decode()) for text in texts])
@@ -110,10 +128,11 @@ class Link:
             yield
         except ReplicaError:
             raise
-        except Exception as error:
+        except BaseException as error:
             if not getattr(error, "_is_announced", False) and self.size > 1:
                 self._broken = f"rank {self.rank}: {type(error).__name__}: {error}"
                 self._alarm(self._broken, is_final=True)
+                self._listen()  # the others may have something to put back before the job ends
                 error._is_announced = True  # type: ignore[attr-defined]
             raise
 
@@ -153,7 +172,7 @@ class Link:
         ReplicaError
             After the time-out, or when another rank has given up, with the ranks that are missing.
         """
-        begin, looks = time.monotonic(), 0
+        begin, looks, limit = time.monotonic(), 0, self.timeout
         for request in requests:
             while not request.Test():
                 looks += 1
@@ -161,7 +180,10 @@ class Link:
                 if looks % 64:
                     continue
                 waited = time.monotonic() - begin
-                if waited > self.timeout or self._has_alarm():
+                if waited > limit and self._is_leaving:
+                    self._say(f"has waited {limit:g} s at {doing} for the others, and goes on waiting.")
+                    limit = np.inf
+                if waited > limit or self._has_alarm():
                     self._kept += requests  # whose buffers may yet be written to
                     self._give_up(doing)
                 if waited > PATIENCE:
@@ -172,23 +194,27 @@ class Link:
 
     def _give_up(self, doing: str) -> NoReturn:
         """Find out who is missing, and raise `ReplicaError`."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
         self._alarm(doing)
-        end, final = time.monotonic() + GRACE, None
-        while len(self._alarms) < len(others) and final is None and time.monotonic() < end:
+        final = self._listen()
+        self._broken = final or self._reason(doing, [rank for rank in self.others if rank not in self._alarms])
+        raise ReplicaError(self._broken)
+
+    def _listen(self) -> str | None:
+        """Wait, but not long, until all others have given up, too; return the reason if one of them tells it."""
+        end = time.monotonic() + GRACE
+        while len(self._alarms) < len(self.others) and time.monotonic() < end:
             if self._has_alarm():
                 status = _mpi().Status()
                 text, is_final = self.comm.recv(tag=ALARM, status=status)
                 self._alarms[status.source] = text
-                final = text if is_final else None
+                if is_final:
+                    return str(text)
             time.sleep(0.001)
-        self._broken = final or self._reason(doing, [rank for rank in others if rank not in self._alarms])
-        raise ReplicaError(self._broken)
+        return None
 
     def _alarm(self, text: str, is_final: bool = False) -> None:
         """Tell all others that something is wrong; if it is final, what."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in others]
+        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in self.others]
 
     def _reason(self, doing: str, missing: list[int]) -> str:
         if missing:
@@ -205,22 +231,28 @@ class Link:
 
     def leave(self) -> None:
         """Say farewell at the end of the program: wait for the others, which may take their time."""
+        if _mpi().Is_finalized():
+            return
         if self._broken is not None:
             self.abort(self._broken)
-        self.timeout = float("inf")
+        self._is_leaving = True
         try:
             self.agree(Statement("the end of the program"))
         except ReplicaError as error:
-            print(f"rmsprop: rank {self.rank} of {self.size} has left: {error}", file=sys.stderr, flush=True)
+            self._say(f"has left: {error}")
+
+    def _say(self, text: str) -> None:
+        print(f"rmsprop: rank {self.rank} of {self.size} {text}", file=sys.stderr, flush=True)
 
     def abort(self, reason: str) -> NoReturn:
         """End the job on all ranks."""
-        for guardian in guardians:
+        for guardian in ending.guardians:
             guardian.farewell(is_failing=True)
-        print(f"rmsprop: rank {self.rank} of {self.size} ends the job: {reason}", file=sys.stderr, flush=True)
+        self._say(f"ends the job: {reason}")
         sys.stdout.flush()
+        time.sleep(0.3)  # in which the launcher passes on what has been said, and others put back what they had
         self.comm.Abort(1)
-        raise SystemExit(1)  # not reached
+        os._exit(1)
 
 
 def raw(array: Array, sizes: Sequence[int] | None = None, begins: Sequence[int] = ()) -> list[Any]:
@@ -242,34 +274,3 @@ def _mpi() -> Any:
     from mpi4py import MPI
 
     return MPI
-
-
-def _install() -> None:
-    """End the job if the program of this rank ends, at the first call."""
-    if sys.excepthook is _uncaught:
-        return
-    global _previous_hook
-    _previous_hook = sys.excepthook
-    sys.excepthook = _uncaught
-    atexit.register(_leave_all)
-
-
-def _guard(who: str, claim: str) -> None:
-    if not guardians:
-        guardians.append(Guardian(who, claim))
-
-
-def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    _previous_hook(kind, error, trace)
-    for link in list(links):
-        link.abort(f"{kind.__name__}: {error}")
-
-
-def _leave_all() -> None:
-    for link in list(links):
-        link.leave()
-    for guardian in guardians:
-        guardian.farewell()
-
-
-_previous_hook = sys.excepthook

@@ -43,8 +43,25 @@ class MPIStrategy(Strategy):
     ------
     ImportError
         If mpi4py is not installed.
+    TypeError
+        If `comm` is no communicator, or that of others.
     ValueError
         If `timeout` or `bucket_bytes` is not positive.
+
+    Notes
+    -----
+    All ranks make the same calls in the same order. A step has three parts. First the ranks compare what they are
+    about to do: a difference, or an error on one of them, is raised on all, and they can go on after it. Then
+    gradients are added up, and all is done that may fail; an error while others wait for sums ends the job. When
+    all have come so far, they agree once more, and each updates its variables. From then on the step is taken,
+    even if a rank is killed; Ctrl-C waits for the end of the update. Only if a rank stops in the middle of sending
+    its last word, some may take a step that others do not, before the job ends.
+
+    With `overlap` and `shard_state`, what has been updated earlier is put back if the step fails. Ranks that the
+    launcher kills meanwhile can't do so, which is seen in variables that are mapped to files.
+
+    At the end of its program, a rank waits for the others without limit, since one may still write its results;
+    after `timeout` it says so.
 
     Examples
     --------
@@ -73,7 +90,7 @@ class MPIStrategy(Strategy):
         cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
-        self._link = Link(world() if comm is None else comm, timeout)
+        self._link = Link(communicator(comm), timeout)
         self.overlap = overlap
         self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
@@ -86,10 +103,14 @@ def checked(**settings: float) -> None:
             raise ValueError(f"{name} must be positive; given {value!r}.")
 
 
-def world() -> Any:
-    """Return the communicator of all ranks."""
+def communicator(comm: Any) -> Any:
+    """Return a communicator of MPI: by default, that of all ranks."""
     try:
         from mpi4py import MPI
     except ImportError as error:
         raise ImportError('strategies need mpi4py: pip install "rmsprop[mpi]".') from error
-    return MPI.COMM_WORLD
+    if comm is None:
+        return MPI.COMM_WORLD
+    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+        raise TypeError(f"comm must be an mpi4py.MPI.Intracomm that this process is in; given {comm!r}.")
+    return comm

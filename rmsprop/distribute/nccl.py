@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.link import Link
-from rmsprop.distribute.mpi import BUCKET_BYTES, TIMEOUT, checked, world
+from rmsprop.distribute.mpi import BUCKET_BYTES, TIMEOUT, checked, communicator
 from rmsprop.distribute.reduction import Reduction
 from rmsprop.distribute.strategy import Strategy
 from rmsprop.indexed_slices import IndexedSlices
@@ -61,13 +61,13 @@ class NCCLStrategy(Strategy):
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
         nccl = _nccl()
-        comm = world() if comm is None else comm
+        comm = communicator(comm)
         _choose(comm, device)
         self._link = Link(comm, timeout)
         own = nccl.get_unique_id() if self._link.rank == 0 else ()
         unique = np.frombuffer(self._link.exchange(np.array(own, np.int64).tobytes(), "the start")[0], np.int64)
-        communicator = nccl.NcclCommunicator(comm.size, tuple(unique.tolist()), comm.rank)
-        self._reduction = DeviceReduction(self._link, communicator, bucket_bytes)
+        ring = nccl.NcclCommunicator(comm.size, tuple(unique.tolist()), comm.rank)
+        self._reduction = DeviceReduction(self._link, ring, bucket_bytes)
 
 
 class DeviceReduction(Reduction):

@@ -1,6 +1,6 @@
 """Updates of the first buckets while the sums of others are still under way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sums import Vector
 from rmsprop.distribute.undo import Journal
 from rmsprop.parameters import Parameter
-from rmsprop.step import by_backend, update
+from rmsprop.step import by_backend, prepared
 from rmsprop.variable import Variable
 
 
@@ -53,33 +53,34 @@ class Batches:
 
 
 def update_by_bucket(
-    reduction: Reduction, parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters
-) -> bool:
-    """Take a step bucket by bucket, if that can be done and there are several; tell whether it was.
+    reduction: Reduction,
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Gradient],
+    hyper: Hyperparameters,
+    journals: list[Journal],
+) -> Callable[[], None] | None:
+    """Update variables bucket by bucket, if that can be done and there are several; return what updates the last.
 
-    Should another rank fail meanwhile, what has been updated is put back.
+    The journals keep what has been updated.
     """
     if hyper.state_dtype is not None or len({p.dtype for p in parameters}) > 1:
-        return False
+        return None
     if not all([_can_be_cut(p, g) for p, g in zip(parameters, gradients, strict=True)]):
-        return False
-    vector = reduction.vector([p.variable.array.size for p in parameters], summed_in(parameters[0].dtype))
+        return None
+    vector = reduction.vector([p.shape for p in parameters], summed_in(parameters[0].dtype))
     if len(vector.buckets) < 2:
-        return False
+        return None
     if vector.batches is None or not vector.batches.are_of(parameters):
         vector.batches = Batches(vector, parameters)
-    batches, done = vector.batches.batches, []
-    try:
-        for k in vector.sums([flattened(g) for g in gradients]):
-            if k < len(batches) - 1:
-                done.append(batches[k].journal)
-                done[-1].keep()
-            update(by_backend(batches[k].parameters, batches[k].gradients), hyper)
-    except BaseException:
-        for journal in done:
-            journal.undo()
-        raise
-    return True
+    arriving = vector.sums([flattened(g) for g in gradients])
+    for batch, _ in zip(vector.batches.batches, arriving, strict=True):
+        finish = prepared(by_backend(batch.parameters, batch.gradients), hyper)
+        if batch is vector.batches.batches[-1]:
+            return finish
+        batch.journal.keep()
+        journals.append(batch.journal)
+        finish()
+    return None
 
 
 def _can_be_cut(parameter: Parameter, gradient: Gradient) -> bool:

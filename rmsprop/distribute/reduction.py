@@ -27,21 +27,21 @@ class Reduction:
     """
 
     def __init__(self, link: Link, bucket_bytes: int, cuda_aware: bool = False) -> None:
-        self.link, self._bucket_bytes, self._cuda_aware = link, bucket_bytes, cuda_aware
+        self.link, self._bucket_bytes, self._cuda_aware = link, int(bucket_bytes), cuda_aware
         self._layouts: dict[Any, Any] = {}
 
-    def vector(self, sizes: Sequence[int], dtype: Any) -> Vector:
-        """Return the buckets for arrays of these numbers of elements, of which each rank gets all sums."""
-        return self._kept(Vector, sizes, dtype)  # type: ignore[no-any-return]
+    def vector(self, shapes: Sequence[tuple[int, ...]], dtype: Any) -> Vector:
+        """Return the buckets for arrays of these shapes, of which each rank gets all sums."""
+        return self._kept(Vector, shapes, dtype)  # type: ignore[no-any-return]
 
     def shares(self, sizes: Sequence[int], dtype: Any) -> Shares:
         """Return the buckets for arrays of which each rank gets the sums of its shares."""
         return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
 
-    def _kept(self, kind: Any, sizes: Sequence[int], dtype: Any, *place: Any) -> Any:
-        dtype = np.dtype(dtype)
+    def _kept(self, kind: Any, sizes: Sequence[Any], dtype: Any, *place: Any) -> Any:
         key = kind, dtype, tuple(sizes), place
         if key not in self._layouts:
+            dtype = np.dtype(dtype)
             length = max(self._bucket_bytes // dtype.itemsize, 1)
             self._layouts[key] = kind(self.link, sizes, dtype, length, *place[:1])
             if len(self._layouts) > KEPT:
@@ -71,22 +71,20 @@ class Reduction:
         if self._cuda_aware and _is_cupy(arrays[0]):
             return self._dense_on_device(dtype, arrays)
         flat = [flattened(array) for array in arrays]
-        vector = self.vector([array.size for array in flat], dtype)
+        vector = self.vector([tuple(array.shape) for array in arrays], dtype)
         for _ in vector.sums(flat):
             pass
-        return [
-            like(view.reshape(tuple(array.shape)), array) for view, array in zip(vector.views, arrays, strict=True)
-        ]
+        return [like(view, array) for view, array in zip(vector.views, arrays, strict=True)]
 
     def _dense_on_device(self, dtype: str, arrays: Sequence[Any]) -> list[Any]:
         import cupy
 
         with arrays[0].device as device:
-            vector = self._kept(Vector, [array.size for array in arrays], dtype, cupy, device.id)
+            vector = self._kept(Vector, [array.shape for array in arrays], dtype, cupy, device.id)
             for _ in vector.sums([array.reshape(-1) for array in arrays]):
                 pass
             cupy.cuda.get_current_stream().synchronize()
-        return [view.reshape(array.shape) for view, array in zip(vector.views, arrays, strict=True)]
+        return list(vector.views)
 
     def gathered(self, slices: IndexedSlices) -> IndexedSlices:
         """Return the rows that all ranks list, in the order of the ranks."""
@@ -134,6 +132,7 @@ def like(array: np.ndarray[Any, Any], example: Array) -> Array:
         return namespace(example).asarray(array, copy=True)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def summed_by_row(slices: IndexedSlices) -> IndexedSlices:
     """Return sparse gradients, of the host, in which each row is listed once."""
     rows, places = np.unique(slices.indices, return_inverse=True)

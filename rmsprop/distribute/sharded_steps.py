@@ -1,6 +1,6 @@
 """Steps with sharded state: each rank adds up and updates its share, and all exchange what has changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +23,10 @@ class Part(NamedTuple):
     gradient: Any
 
 
-def update_shares(reduction: Reduction, group: Group, hyper: Hyperparameters, is_summed: bool) -> None:
-    """Update the variables of a group, and this rank's share of their slots.
-
-    Should another rank fail meanwhile, what has been updated is put back.
+def update_shares(
+    reduction: Reduction, group: Group, hyper: Hyperparameters, is_summed: bool, journals: list[Journal]
+) -> Callable[[], None]:
+    """Update this rank's share of variables and slots; return what writes the other ranks' shares.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ def update_shares(reduction: Reduction, group: Group, hyper: Hyperparameters, is
         Of whole parameters, with gradients that, with `is_summed`, are to be added up over the ranks.
     hyper : Hyperparameters
     is_summed : bool
+    journals : list of Journal
+        To which those are added that keep what has been updated.
     """
     shares = [share_of(p, reduction.link) for p in group.parameters]
     gradients = list(group.gradients)
@@ -45,18 +47,18 @@ def update_shares(reduction: Reduction, group: Group, hyper: Hyperparameters, is
             if not isinstance(gradient, IndexedSlices):
                 gradients[k] = flattened(gradient)[share.start : share.stop]
     parts = [part for k, (g, s) in enumerate(zip(gradients, shares, strict=True)) for part in _parts(k, g, s)]
-    journals = [j for g, s in zip(gradients, shares, strict=True) for j in _journals(g, s, hyper)]
-    for journal in journals:
-        journal.keep()
-    try:
-        _update(parts, group.factors, hyper)
-        arrived = _exchanged(reduction, group.parameters, gradients)
-    except BaseException:
-        for journal in journals:
-            journal.undo()
-        raise
-    for write in arrived:
-        write()
+    for gradient, share in zip(gradients, shares, strict=True):
+        for journal in _journals(gradient, share, hyper):
+            journal.keep()
+            journals.append(journal)
+    _update(parts, group.factors, hyper)
+    writes = _exchanged(reduction, group.parameters, gradients)
+
+    def write() -> None:
+        for each in writes:
+            each()
+
+    return write
 
 
 def _sum(reduction: Reduction, parameters: Sequence[Parameter], gradients: list[Any]) -> None:

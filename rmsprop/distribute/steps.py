@@ -1,6 +1,8 @@
 """A step of an optimizer with replicas: agreed on by all ranks before it changes anything."""
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +13,14 @@ from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.overlap import update_by_bucket
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
-from rmsprop.distribute.undo import Journal
+from rmsprop.distribute.undo import Journal, undoing, uninterrupted
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.nonfinite import first_of_groups
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
-from rmsprop.step import Group, by_backend, clipped, is_captured, update
+from rmsprop.step import Group, by_backend, clipped, is_captured, prepared, update
 from rmsprop.variable import Variable
+from rmsprop.weights import SLOTS
 
 if TYPE_CHECKING:
     from rmsprop.distribute.strategy import Strategy
@@ -35,11 +39,14 @@ class Plan(NamedTuple):
     """Whether the gradients are to be added up over the ranks."""
 
 
+Prepared = tuple[Callable[[], object], tuple[int, Any] | None]
+"""What takes a step, and the position and variable of the gradient that forbids it, if there is one."""
+
+
 def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     """Take one step together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
     strategy: Strategy = optimizer._strategy
-    count = optimizer._iterations.array
-    doing = f"step {int(count)}"
+    doing = f"step {int(optimizer._iterations.array)}"
     with strategy._announcing(doing):
         plan = _planned(optimizer, given, aggregate)
     if plan is None:
@@ -47,20 +54,30 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
         return None
     terms = *_terms(plan.parameters, plan.gradients), _options(plan.hyper, plan.is_summed)
     strategy._agree(doing, terms)
-    with strategy._certain(doing):
-        spread(strategy, plan.parameters)
-        _stepped(optimizer, plan, doing)
-    count[()] += 1
-    if tapes:
+    with strategy._certain(doing), undoing() as journals:
+        _spread(strategy, plan.parameters, optimizer._needed_slots())
+        finish, bad = _prepared(optimizer, plan, doing, journals)
+        with uninterrupted() as interrupts:
+            strategy._agree(_last(doing), ())  # a rank may have failed since, or ended
+            if bad is None:
+                finish()
+                optimizer._iterations.take()
+    if bad is not None:
+        optimizer._leave_out(*bad)
+    elif tapes:
         tell_tapes(*plan.variables)
+    for number in interrupts:
+        signal.raise_signal(number)
     return optimizer._iterations
 
 
-def spread(strategy: "Strategy", parameters: Sequence[Parameter]) -> None:
-    """Give parameters that the strategy has not yet seen the values of rank 0."""
+def _spread(strategy: "Strategy", parameters: Sequence[Parameter], needed: AbstractSet[str]) -> None:
+    """Give parameters, with their slots, that the strategy has not yet seen the values of rank 0."""
+    names = [name for name in SLOTS if name in needed and not strategy.shard_state]
     for parameter in parameters:
         if not parameter.is_synced:
-            strategy._spread(parameter.variable)
+            for variable in (parameter.variable, *[parameter.slots[name] for name in names]):
+                strategy._spread(variable)
             parameter.is_synced = True
 
 
@@ -112,49 +129,75 @@ def _options(hyper: Hyperparameters, is_summed: bool) -> str:
     return f"{hyper}, gradients {'' if is_summed else 'not '}to be summed"
 
 
-def _stepped(optimizer: "RMSprop", plan: Plan, doing: str) -> None:
-    """Take a step that all ranks have agreed on."""
+def _last(doing: str) -> str:
+    """Return how messages call the moment before a step is taken."""
+    return f"{doing}, before it is taken"
+
+
+def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journal]) -> Prepared:
+    """Do all of a step that may fail; return what is left when all ranks have come so far, or what forbids it.
+
+    What changes before that is kept in the journals.
+    """
     strategy, parameters, grads, hyper = optimizer._strategy, plan.parameters, plan.gradients, plan.hyper
     if plan.is_summed and strategy.num_replicas_in_sync > 1:
         needs_all = (
             bool(optimizer._gradient_transformers)
             or hyper.clipnorm is not None
             or hyper.global_clipnorm is not None
+            or hyper.nonfinite != "propagate"
+            or hyper.loss_scale != 1.0
             or any([p.variable.constraint is not None for p in parameters])
         )
         if not needs_all and strategy.shard_state:
-            update_shares(strategy._reduction, by_backend(parameters, grads)[0], hyper, is_summed=True)
-            return
-        if not needs_all and strategy.overlap and update_by_bucket(strategy._reduction, parameters, grads, hyper):
-            return
+            group = by_backend(parameters, grads)[0]
+            return update_shares(strategy._reduction, group, hyper, True, journals), None
+        if not needs_all and strategy.overlap:
+            finish = update_by_bucket(strategy._reduction, parameters, grads, hyper, journals)
+            if finish is not None:
+                return finish, None
         grads = strategy._reduction.sums(grads)
-        strategy._agree(f"{doing}, after the sums", ())  # a rank may have ended before all had received them
-    grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
+    with strategy._announcing(_last(doing)):
+        grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
     if optimizer._gradient_transformers:
         parameters, grads = _transformed(optimizer, plan.variables, grads, doing)
-    groups = clipped(by_backend(parameters, grads), hyper) if parameters else []
+    with strategy._announcing(_last(doing)):
+        decided = hyper._replace(nonfinite="propagate")
+        groups = clipped(by_backend(parameters, grads), decided) if parameters else []
+    if hyper.nonfinite != "propagate":
+        position = _first_nonfinite(strategy, groups, hyper, doing)
+        if position is not None:
+            return _nothing, (position, parameters[position].key)
     if strategy.shard_state and groups:
-        update_shares(strategy._reduction, groups[0], hyper, is_summed=False)
-    else:
-        _updated(strategy, groups, hyper, doing)
+        return update_shares(strategy._reduction, groups[0], decided, False, journals), None
+    with strategy._announcing(_last(doing)):
+        return _constrained(groups, decided, journals) or prepared(groups, decided), None
 
 
-def _updated(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> None:
-    """Update variables; if they have constraints, which may fail on one rank alone, only with all ranks."""
+def _nothing() -> None:
+    """Change nothing."""
+
+
+def _first_nonfinite(strategy: "Strategy", groups: list[Group], hyper: Hyperparameters, doing: str) -> int | None:
+    """Return the position of the first gradient that is not finite, on which all ranks agree."""
+    with strategy._announcing(_last(doing)):
+        position = first_of_groups(groups, hyper)
+    strategy._agree(f"{doing}, looking for NaN", (f"its first gradient that is not finite at {position}",))
+    return position
+
+
+def _constrained(
+    groups: list[Group], hyper: Hyperparameters, journals: list[Journal]
+) -> Callable[[], object] | None:
+    """Update variables now if they have constraints, which may fail; return that nothing is left to do."""
     parameters = [p for group in groups for p in group.parameters]
     if all([p.variable.constraint is None for p in parameters]):
-        if groups:
-            update(groups, hyper)
-        return
+        return None
     journal = Journal(parameters)
     journal.keep()
-    try:
-        with strategy._announcing(doing):
-            update(groups, hyper)
-        strategy._agree(f"{doing}, after the constraints", ())
-    except BaseException:
-        journal.undo()
-        raise
+    journals.append(journal)
+    update(groups, hyper)
+    return _nothing
 
 
 def _transformed(

@@ -8,11 +8,12 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.contexts import entering
 from rmsprop.distribute.link import Link
+from rmsprop.distribute.operations import is_mean
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
 from rmsprop.distribute.sharding import ShardedSlot, check_shardable
 from rmsprop.distribute.steps import take
@@ -85,7 +86,7 @@ class Strategy:
 
         Parameters
         ----------
-        reduce_op : {"sum", "mean"}
+        reduce_op : {"sum", "mean"} or ReduceOp
         value : array, number, or nested list, tuple or dict of these
         axis : int, optional
             Of arrays that need not be of the same length on all replicas.
@@ -106,10 +107,10 @@ class Strategy:
         """
         if axis is None:
             return self._all_reduce(reduce_op, value)
-        is_mean = _is_mean(reduce_op)
+        averages = is_mean(reduce_op)
         local = mapped(lambda x: np.asarray(np.sum(to_host(array_of(x)), axis=axis)), value)
         totals = self._all_reduce("sum", local)
-        if not is_mean:
+        if not averages:
             return totals
         counts = self._all_reduce("sum", mapped(lambda x: to_host(array_of(x)).shape[axis], value))
         quotients = iter([a / b for a, b in zip(flatten(totals), flatten(counts), strict=True)])
@@ -191,13 +192,14 @@ class Strategy:
         """Return the sum or mean over the replicas; see `rmsprop.distribute.ReplicaContext.all_reduce`."""
         leaves: list[Any] = []
         with self._announcing("all_reduce"):
-            is_mean = _is_mean(reduce_op)
+            averages = is_mean(reduce_op)
             mapped(lambda leaf: leaves.append(_as_array(leaf)), value)
         terms = [described_gradient(k, leaf) for k, leaf in enumerate(leaves)]
-        self._agree(f"all_reduce({'mean' if is_mean else 'sum'})", terms)
+        terms.append(f"the structure {mapped(lambda leaf: 0, value)}")
+        self._agree(f"all_reduce({'mean' if averages else 'sum'})", terms)
         alone = self._link is None or self._link.size == 1
         sums = leaves if alone else self._reduction.sums(leaves)
-        divisor = self.num_replicas_in_sync if is_mean else 1
+        divisor = self.num_replicas_in_sync if averages else 1
         results = iter([_result(total, leaf, divisor) for total, leaf in zip(sums, leaves, strict=True)])
         return mapped(lambda leaf: next(results), value)
 
@@ -216,23 +218,25 @@ def described_gradient(position: int, value: Any) -> str:
     return f"value {position} ({dtypes.name_of(value.dtype)}, shape {tuple(value.shape)})"
 
 
-def _is_mean(reduce_op: str) -> bool:
-    """Tell whether an operation is the mean, and not the sum."""
-    name = str(reduce_op).lower()
-    if name not in ("sum", "mean"):
-        raise ValueError(f'reduce_op must be "sum" or "mean"; given {reduce_op!r}.')
-    return name == "mean"
-
-
 def _as_array(value: Any) -> Any:
     """Return a value in the form in which it can be added up."""
     value = array_of(value)
-    if isinstance(value, IndexedSlices) or is_array(value):
+    if isinstance(value, IndexedSlices):
+        if len(value.values) != len(value.indices):
+            raise ValueError(f"IndexedSlices has {len(value.values)} values and {len(value.indices)} indices.")
         return value
-    array = np.asarray(value)
-    if array.dtype.kind not in "iufc":
+    array = value if is_array(value) else np.asarray(value)
+    if isinstance(array, np.ndarray):
+        refuse_subclass(array, "what is reduced")
+    if dtypes.name_of(array.dtype) not in dtypes.COMPUTE and not _is_numeric(array):
         raise TypeError(f"only arrays and numbers can be reduced; given {value!r}.")
     return array
+
+
+def _is_numeric(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return array.dtype.kind in "iufc"
+    return bool(namespace(array).isdtype(array.dtype, "numeric"))
 
 
 def _result(total: Any, given: Any, divisor: int) -> Any:

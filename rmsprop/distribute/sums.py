@@ -5,6 +5,7 @@ sum depends neither on how an MPI reduces, nor on buckets and shares; a single p
 turn gets the same.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,56 +15,61 @@ import numpy as np
 
 from rmsprop.distribute import buckets
 from rmsprop.distribute.buckets import Bucket
-from rmsprop.distribute.link import Link, raw, starts
+from rmsprop.distribute.link import Link, raw
+from rmsprop.distribute.rows import Rows
 
 Array = np.ndarray[Any, Any]
 
 DEPTH = 2
 """Buckets that are under way at once in each of the two halves of a sum."""
 
-AT_ONCE = 2**17
+AT_ONCE = 2**20
 """Bytes of all ranks together up to which each rank receives everything, and adds up all of it."""
+
+SCATTER, GATHER = 3, 4
+"""Tags of parts to be added up, and of sums."""
 
 
 class Scattered(NamedTuple):
     """A bucket of which the shares are on their way to those who add them up."""
 
-    bucket: Bucket
-    source: Array
-    incoming: Array
-    request: Any
+    parts: list[Array]
+    """What each rank has of this rank's share."""
+    requests: list[Any]
 
 
-def scatter(link: Link, bucket: Bucket, source: Array, incoming: Array) -> Scattered:
+def scatter(link: Link, shares: Sequence[Array], incoming: Array) -> Scattered:
     """Send each rank its share, and receive this rank's from all others."""
-    item, own = source.itemsize, bucket.bounds[link.rank + 1] - bucket.bounds[link.rank]
-    sending = [(b - a) * item for a, b in pairwise(bucket.bounds)]
-    receiving = [own * item] * link.size
-    sending[link.rank] = receiving[link.rank] = 0  # what stays here need not be copied
-    begins = [bound * item for bound in bucket.bounds[:-1]]
-    request = link.comm.Ialltoallv(raw(source, sending, begins), raw(incoming, receiving, starts(receiving)))
-    return Scattered(bucket, source, incoming, request)
+    size = shares[link.rank].size
+    parts = [incoming[k * size : (k + 1) * size] for k in range(link.size - 1)]
+    parts.insert(link.rank, shares[link.rank])
+    requests = [link.comm.Irecv(raw(parts[rank]), rank, SCATTER) for rank in link.others if size]
+    requests += [link.comm.Isend(raw(shares[rank]), rank, SCATTER) for rank in link.others if shares[rank].size]
+    return Scattered(parts, requests)
 
 
 def add(link: Link, sent: Scattered, out: Array) -> None:
-    """Wait for all parts of this rank's share, and write their sum; `out` may be the source's own part."""
-    link.wait([sent.request], "a sum")
-    size = len(out)
-    parts = [sent.incoming[k * size : (k + 1) * size] for k in range(link.size - 1)]
-    parts.insert(link.rank, sent.source[sent.bucket.share(link.rank)])
+    """Wait for all parts of this rank's share, and write their sum; `out` may be this rank's own part."""
+    link.wait(sent.requests, "a sum")
+    parts = list(sent.parts)
     if link.rank > 1 and np.may_share_memory(out, parts[link.rank]):
         parts[link.rank] = parts[link.rank].copy()
+    add_in_order(parts, out)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of gradients that are not finite, a warning says nothing new
+def add_in_order(parts: Sequence[Array] | Array, out: Array) -> None:
+    """Write the sum of arrays, which are added to the first one after the other."""
     np.add(parts[0], parts[1], out=out)
     for part in parts[2:]:
         np.add(out, part, out=out)
 
 
-def gather(link: Link, bucket: Bucket, values: Array) -> Any:
-    """Begin to send this rank's share to all others; return the request."""
-    item = values.itemsize
-    sizes = [(b - a) * item for a, b in pairwise(bucket.bounds)]
-    begins = [bound * item for bound in bucket.bounds[:-1]]
-    return link.comm.Iallgatherv(_mpi_in_place(), raw(values, sizes, begins))
+def gather(link: Link, bucket: Bucket, values: Array, own: Array) -> list[Any]:
+    """Begin to send this rank's share to all others, and to receive theirs; return the requests."""
+    shares = [(rank, values[bucket.share(rank)]) for rank in link.others]
+    requests = [link.comm.Irecv(raw(share), rank, GATHER) for rank, share in shares if share.size]
+    return requests + [link.comm.Isend(raw(own), rank, GATHER) for rank in link.others if own.size]
 
 
 class Vector:
@@ -72,8 +78,7 @@ class Vector:
     Parameters
     ----------
     link : Link
-    sizes : sequence of int
-        Numbers of elements.
+    shapes : sequence of tuples of int
     dtype : dtype
     length : int
         Elements in a bucket.
@@ -81,18 +86,22 @@ class Vector:
         The library of the arrays; CuPy if MPI takes memory of devices.
     """
 
-    def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int, xp: Any = np) -> None:
-        self._link = link
+    def __init__(
+        self, link: Link, shapes: Sequence[tuple[int, ...]], dtype: Any, length: int, xp: Any = np
+    ) -> None:
+        self._link, sizes = link, [math.prod(shape) for shape in shapes]
         self.batches: Any = None
         """What `rmsprop.distribute.overlap` keeps."""
         self.buckets = buckets.in_order(sizes, length, link.size)
         self.starts = list(buckets.offsets(self.buckets))
         self.total: Array = xp.empty(self.starts[-1], dtype)
-        self.views = xp.split(self.total, np.cumsum(sizes)[:-1].tolist()) if sizes else []
+        ends = np.cumsum(sizes).tolist()
+        self.views = [self.total[e - n : e].reshape(s) for e, n, s in zip(ends, sizes, shapes, strict=True)]
+        """Where the sums of each array arrive."""
         largest = max([bucket.bounds[1] for bucket in self.buckets], default=0) * (link.size - 1)
-        self._incoming = [xp.empty(largest, dtype) for _ in range(min(DEPTH, len(self.buckets)))]
+        self._incoming = [xp.empty(largest, dtype) for _ in self.buckets[:DEPTH]]
         is_small = len(self.buckets) == 1 and self.total.nbytes * link.size <= AT_ONCE
-        self._is_at_once = is_small and xp is np
+        self._rows = Rows(link, self.total.size, dtype) if is_small and xp is np else None
 
     def part(self, k: int) -> Array:
         """Return where the sums of a bucket arrive."""
@@ -103,16 +112,18 @@ class Vector:
 
         Between one and the next, others are under way.
         """
-        if self._is_at_once:
-            self._sum_at_once(arrays)
+        if self._rows is not None:
+            # It is so little that it is faster to send everything to all, once.
+            buckets.pack(self.buckets[0].segments, arrays, self._rows.own)
+            add_in_order(self._rows.exchange("a sum"), self.total)
             yield 0
             return
         scattered: deque[tuple[int, Scattered]] = deque()
-        gathered: deque[tuple[int, Any]] = deque()
+        gathered: deque[tuple[int, list[Any]]] = deque()
         for k, bucket in enumerate(self.buckets):
-            source = buckets.packed(bucket, arrays, self.part(k))
-            incoming = self._incoming[k % len(self._incoming)]
-            scattered.append((k, scatter(self._link, bucket, source, incoming)))
+            source = buckets.packed(bucket.segments, arrays, self.part(k), slice(None))
+            shares = [source[bucket.share(rank)] for rank in range(self._link.size)]
+            scattered.append((k, scatter(self._link, shares, self._incoming[k % DEPTH])))
             if len(scattered) == DEPTH:
                 gathered.append(self._added(*scattered.popleft()))
             if len(gathered) == DEPTH:
@@ -122,20 +133,14 @@ class Vector:
         while gathered:
             yield self._arrived(*gathered.popleft())
 
-    def _sum_at_once(self, arrays: Sequence[Array]) -> None:
-        """Add up so little that it is faster to send everything to all, once."""
-        own = buckets.packed(self.buckets[0], arrays, self.total)
-        first, *others = self._link.gathered(own, "a sum")
-        self.total[...] = first
-        for each in others:
-            self.total += each
+    def _added(self, k: int, sent: Scattered) -> tuple[int, list[Any]]:
+        bucket, total = self.buckets[k], self.part(k)
+        own = total[bucket.share(self._link.rank)]
+        add(self._link, sent, own)
+        return k, gather(self._link, bucket, total, own)
 
-    def _added(self, k: int, sent: Scattered) -> tuple[int, Any]:
-        add(self._link, sent, self.part(k)[sent.bucket.share(self._link.rank)])
-        return k, gather(self._link, sent.bucket, self.part(k))
-
-    def _arrived(self, k: int, request: Any) -> int:
-        self._link.wait([request], "a sum")
+    def _arrived(self, k: int, requests: list[Any]) -> int:
+        self._link.wait(requests, "a sum")
         return k
 
 
@@ -155,6 +160,7 @@ class Shares:
     def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int) -> None:
         self._link = link
         self.buckets = buckets.by_owner(sizes, length, link.size)
+        self._segments = [bucket.by_rank() for bucket in self.buckets]
         starts = list(buckets.offsets(self.buckets))
         total = np.empty(starts[-1], dtype)
         self._parts = [total[a:b] for a, b in pairwise(starts)]
@@ -169,12 +175,12 @@ class Shares:
         """Add up flat arrays over the ranks, into `views`."""
         scattered: deque[tuple[Array, Scattered]] = deque()
         begin = 0
-        for k, (bucket, part) in enumerate(zip(self.buckets, self._parts, strict=True)):
+        for k, bucket in enumerate(self.buckets):
+            shares = [self._packed(k, rank, arrays) for rank in range(self._link.size)]
             share = bucket.share(self._link.rank)
             out = self._own[begin : begin + share.stop - share.start]
             begin += len(out)
-            buckets.pack(bucket.segments, arrays, part)
-            scattered.append((out, scatter(self._link, bucket, part, self._incoming[k % DEPTH])))
+            scattered.append((out, scatter(self._link, shares, self._incoming[k % DEPTH])))
             if len(scattered) == DEPTH:
                 out, sent = scattered.popleft()
                 add(self._link, sent, out)
@@ -184,21 +190,21 @@ class Shares:
 
     def exchange(self, arrays: Sequence[Array]) -> None:
         """Send this rank's shares of flat arrays to all others, and receive theirs; see `commit`."""
-        requests: deque[Any] = deque()
-        for bucket, part in zip(self.buckets, self._parts, strict=True):
-            buckets.pack(bucket.owned(self._link.rank), arrays, part)
-            requests.append(gather(self._link, bucket, part))
+        requests: deque[list[Any]] = deque()
+        for k, (bucket, part) in enumerate(zip(self.buckets, self._parts, strict=True)):
+            own = self._packed(k, self._link.rank, arrays)
+            requests.append(gather(self._link, bucket, part, own))
             if len(requests) == DEPTH:
-                self._link.wait([requests.popleft()], "an exchange of variables")
-        self._link.wait(requests, "an exchange of variables")
+                self._link.wait(requests.popleft(), "an exchange of variables")
+        while requests:
+            self._link.wait(requests.popleft(), "an exchange of variables")
 
     def commit(self, arrays: Sequence[Array]) -> None:
         """Write what has been received to the arrays."""
-        for bucket, part in zip(self.buckets, self._parts, strict=True):
-            buckets.unpack(bucket.segments, arrays, part)
+        for segments, part in zip(self._segments, self._parts, strict=True):
+            for rank in self._link.others:
+                buckets.unpack(segments[rank], arrays, part)
 
-
-def _mpi_in_place() -> Any:
-    from mpi4py import MPI
-
-    return MPI.IN_PLACE
+    def _packed(self, k: int, rank: int, arrays: Sequence[Array]) -> Array:
+        """Return a rank's share of a bucket, copied there if need be."""
+        return buckets.packed(self._segments[k][rank], arrays, self._parts[k], self.buckets[k].share(rank))

@@ -1,6 +1,9 @@
 """Copies of what a step changes before it is certain, to put them back if another rank fails meanwhile."""
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rmsprop.arrays import is_updated_in_place, on_device
@@ -42,6 +45,36 @@ class Journal:
                 variable.assign(copy)
             else:
                 variable.array[self._rows] = copy
+
+
+@contextmanager
+def undoing() -> Iterator[list[Journal]]:
+    """Provide a list for journals; if an exception passes, put back what they have kept."""
+    journals: list[Journal] = []
+    try:
+        yield journals
+    except BaseException:
+        for journal in journals:
+            journal.undo()
+        raise
+
+
+@contextmanager
+def uninterrupted() -> Iterator[list[int]]:
+    """Provide a list that collects interrupts, by their numbers, instead of raising ``KeyboardInterrupt``.
+
+    A step is not to be left half done, nor taken by the other ranks alone.
+    """
+    interrupts: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is None:
+        yield interrupts
+        return
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _copy(array: Any, rows: Any) -> Any:

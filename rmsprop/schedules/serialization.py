@@ -85,6 +85,10 @@ def deserialize(
     for key in ("class_name", "config"):
         if key not in config:
             raise ValueError(f"config must have the key {key!r}, got {dict(config)!r}")
+    if not isinstance(config["config"], Mapping):
+        raise TypeError(f"the config of a schedule must be a mapping, got {config['config']!r}")
+    if not isinstance(custom_objects, Mapping | None):
+        raise TypeError(f"custom_objects must map names to classes, got {custom_objects!r}")
     cls = _find_class(config, custom_objects or {})
     return cls.from_config(deepcopy(config["config"]))  # a custom from_config may pop from its argument
 
@@ -95,9 +99,13 @@ def _find_class(
     name = config["class_name"]
     for key in (config.get("registered_name"), name):
         if isinstance(key, str) and key in custom_objects:
+            if not hasattr(custom_objects[key], "from_config"):
+                raise TypeError(
+                    f"custom_objects[{key!r}] must be a class of schedules, got {custom_objects[key]!r}"
+                )
             return custom_objects[key]
     # A module of None marks a custom class, even one that shares its name with a built-in one.
-    if name in BUILT_IN and config.get("module", "") is not None:
+    if isinstance(name, str) and name in BUILT_IN and config.get("module", "") is not None:
         return BUILT_IN[name]
     raise TypeError(f"unknown schedule class {name!r}: pass custom_objects={{{name!r}: the class}}")
 

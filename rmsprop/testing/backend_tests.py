@@ -139,6 +139,26 @@ class BackendTests:
         RMSprop(clipvalue=0.5).apply_gradients([(asarray(np.array([np.nan, 1, 2], np.float32)), v)])
         assert np.isnan(v.numpy()).tolist() == [True, False, False]
 
+    def test_a_gradient_that_is_not_finite_leaves_out_the_step_if_asked(
+        self, asarray: AsArray, dtype: str
+    ) -> None:
+        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        plain, careful = ([Variable(asarray(start)) for start in starts] for _ in range(2))
+        usual, other = RMSprop(0.1, momentum=0.9), RMSprop(0.1, momentum=0.9, nonfinite="skip")
+        spoilt = starts[1].copy()
+        spoilt[-1] = np.inf
+        for second in (spoilt, starts[1], spoilt):
+            if second is not spoilt:
+                usual.apply_gradients(zip(map(asarray, starts), plain, strict=True))
+            other.apply_gradients(zip(map(asarray, (starts[0], second)), careful, strict=True))
+        assert (other.skipped, int(other.iterations)) == (2, 1)
+        for a, b in zip(plain, careful, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+        other.nonfinite = "raise"
+        rows = IndexedSlices(asarray(spoilt[-1:].reshape(1, 1).repeat(3, 1)), asarray(np.array([1])))
+        with pytest.raises(FloatingPointError, match="Gradient of variable 1 "):
+            other.apply_gradients([(asarray(starts[1]), careful[1]), (rows, careful[0])])
+
     def test_weights_move_to_numpy_and_back(self, asarray: AsArray, dtype: str) -> None:
         start = _draw(dtype, (4,))
         one, two = Variable(asarray(start)), Variable(asarray(start))

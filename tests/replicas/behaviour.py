@@ -1,12 +1,17 @@
 """A program for `mpiexec` that checks on each rank what a strategy promises."""
 
 import copy
+import functools
+import os
+import shutil
+import tempfile
 
 import numpy as np
+from mpi4py import MPI
 
 import rmsprop
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context
+from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context, rows
 
 
 def raised(kind, function, *arguments):
@@ -15,7 +20,7 @@ def raised(kind, function, *arguments):
         function(*arguments)
     except kind as error:
         return str(error)
-    raise AssertionError(f"no {kind.__name__} on this rank")
+    raise AssertionError(f"no {kind} on this rank")
 
 
 def all_reduce_keeps_structures_and_dtypes(strategy):
@@ -36,6 +41,20 @@ def all_reduce_keeps_structures_and_dtypes(strategy):
     assert strategy.reduce("mean", np.arange(rank + 1), axis=0) == sum(r * (r + 1) / 2 for r in range(n)) / sum(
         r + 1 for r in range(n)
     )
+
+
+def what_can_not_be_added_up_is_refused(strategy):
+    for value in (
+        np.array([True]),
+        np.array(["text"]),
+        np.array([None]),
+        np.ma.array([1.0, 2.0], mask=[0, 1]),
+        IndexedSlices(np.ones((2, 2)), np.zeros(3, int)),
+    ):
+        raised((TypeError, ValueError), strategy.reduce, "sum", value)
+    swapped = {"b": np.zeros(2), "a": np.ones(2)} if strategy.rank else {"a": np.ones(2), "b": np.zeros(2)}
+    assert "rank 1 has the structure" in raised(ReplicaError, strategy.reduce, "sum", swapped)
+    assert strategy.reduce("sum", 1) == strategy.num_replicas_in_sync
 
 
 def the_callers_own_sum_gives_the_same_as_the_strategys(strategy):
@@ -113,6 +132,22 @@ def variables_begin_with_the_values_of_rank_0_and_differences_are_named(strategy
     assert v[0] == w[0, 0] == 0
 
 
+def weights_that_rank_0_has_loaded_are_those_of_all(strategy):
+    v = np.ones(3)
+    with strategy.scope():
+        opt = RMSprop(0.1, momentum=0.5)
+    opt.build([v])
+    for value in (5.0, 7.0):
+        if strategy.rank == 0:
+            opt.set_weights([opt.iterations.numpy(), np.full(3, value), np.full(3, value)])
+        if value == 7.0:
+            assert "not seen before" in raised(ReplicaError, opt.apply_gradients, [(v, v)])
+            opt.set_weights(opt.get_weights())
+        opt.apply_gradients([(v, v)])
+        strategy.check_synced([v, *opt.get_weights()])
+        assert opt.get_slot(v, "rms").numpy()[0] > 4
+
+
 def a_copy_of_the_optimizer_goes_on_together(strategy):
     v = np.ones(2)
     with strategy.scope():
@@ -151,6 +186,30 @@ def slots_of_smaller_dtypes_are_as_in_one_process(strategy):
     np.testing.assert_array_equal(opt.get_weights()[1], alone.get_weights()[1])
 
 
+def a_sum_that_is_not_finite_is_left_out_on_all_ranks(strategy):
+    rank = strategy.rank
+    infinite = np.full(40, [np.inf, -np.inf, 1.0][rank])
+    large, half = np.full(40, 1e308), np.full(40, 40_000.0, np.float16)
+    for options in ({}, {"overlap": True}, {"shard_state": True}):
+        careful = MPIStrategy(timeout=30, bucket_bytes=64, **options)
+        with careful.scope():
+            opt = RMSprop(0.1, nonfinite="skip")
+        v, w, h = np.ones(40), np.ones(3), np.ones(40, np.float16)
+        good = [(np.ones(40), v), (np.ones(3), w), (np.ones(40, np.float16), h)]
+        opt.apply_gradients(good)
+        before = [a.tobytes() for a in (v, w, h, *opt.get_weights())]
+        rows = IndexedSlices(np.array([np.nan] * (rank == 1)), np.array([2] * (rank == 1), int))
+        for bad in ((infinite, v), (large, v), (rows, w), (half, h)):
+            opt.apply_gradients([bad if pair[1] is bad[1] else pair for pair in good])
+        assert [a.tobytes() for a in (v, w, h, *opt.get_weights())] == before
+        assert (opt.skipped, int(opt.iterations)) == (4, 1)
+        opt.nonfinite = "raise"
+        message = raised(FloatingPointError, careful.run, opt.apply_gradients, ([good[0], (rows, w), good[2]],))
+        assert "variable 1" in message
+        opt.apply_gradients(good)
+        careful.check_synced([v, w, h])
+
+
 def sharded_state_says_what_it_does_not_take(strategy):
     sharded = MPIStrategy(shard_state=True, timeout=30)
     with sharded.scope():
@@ -166,19 +225,59 @@ def sharded_state_says_what_it_does_not_take(strategy):
     assert opt.get_slot(v, "rms").own.size < 3
 
 
+def rank_0_saves_what_all_ranks_restore(strategy):
+    folder = tempfile.mkdtemp() if strategy.rank == 0 else ""
+    folder = strategy._link.exchange(folder.encode(), "test")[0].decode()
+    path = os.path.join(folder, "checkpoint.safetensors")
+    for sharded in (False, True):
+        with MPIStrategy(timeout=30, shard_state=sharded).scope():
+            opt, again, v, w = (
+                RMSprop(0.1, momentum=0.9),
+                RMSprop(0.1, momentum=0.9),
+                np.ones((5, 3)),
+                np.zeros((5, 3)),
+            )
+        opt.apply_gradients([(np.full((5, 3), strategy.rank + 1.0), v)])
+        opt.save(path, [v])
+        again.restore(path, [w])
+        loaded = RMSprop.load(path)
+        for x, y, z in zip(opt.get_weights(), again.get_weights(), loaded.get_weights(), strict=True):
+            assert x.tobytes() == y.tobytes() == z.tobytes()
+        opt.apply_gradients([(v, v)])
+        again.apply_gradients([(w, w)])
+        assert v.tobytes() == w.tobytes()
+        kind = OSError if strategy.rank == 0 else ReplicaError
+        assert "nowhere" in raised(kind, opt.save, os.path.join(folder, "nowhere", "file"), [v])
+        assert "wait=False" in raised(ValueError, functools.partial(opt.save, path, wait=False))
+        manager = rmsprop.CheckpointManager(os.path.join(folder, str(sharded)), max_to_keep=1)
+        manager.save(opt, [v])
+        manager.save(opt, [v])
+        assert len(manager.checkpoints) == 1
+    assert os.listdir(folder).count("checkpoint.safetensors") == 1
+    strategy.run(strategy.reduce, ("sum", 1.0))
+    if strategy.rank == 0:
+        shutil.rmtree(folder)
+
+
 def main():
+    if MPI.COMM_WORLD.size > 2:
+        rows.FEW = 2  # so that these are many
     strategy = MPIStrategy(timeout=30, bucket_bytes=64)
     for check in (
         all_reduce_keeps_structures_and_dtypes,
+        what_can_not_be_added_up_is_refused,
         the_callers_own_sum_gives_the_same_as_the_strategys,
         halves_are_added_up_in_single_precision,
         an_error_on_one_rank_is_one_on_all_after_which_they_can_go_on,
         a_constraint_or_a_transformer_that_fails_on_one_rank_undoes_the_step_on_all,
         variables_begin_with_the_values_of_rank_0_and_differences_are_named,
+        weights_that_rank_0_has_loaded_are_those_of_all,
         a_copy_of_the_optimizer_goes_on_together,
         other_libraries_and_strides_are_reduced_too,
         slots_of_smaller_dtypes_are_as_in_one_process,
+        a_sum_that_is_not_finite_is_left_out_on_all_ranks,
         sharded_state_says_what_it_does_not_take,
+        rank_0_saves_what_all_ranks_restore,
     ):
         check(strategy)
         print(f"rank {strategy.rank}: {check.__name__}", flush=True)

@@ -1,0 +1,65 @@
+"""What variables are called in a file."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rmsprop.arrays import is_array, is_updated_in_place
+from rmsprop.parameters import described
+from rmsprop.variable import Variable
+
+
+def named(variables: Any) -> dict[str, Any]:
+    """Return variables by the names that they have in a file.
+
+    A name is the path to the variable: keys of dicts and positions in lists, joined by ``/``. In a list, a
+    `Variable` goes by its own name. Of several with one name, the later ones get ``_1``, ``_2`` ... appended.
+
+    Parameters
+    ----------
+    variables : array or Variable, or nested list, tuple or dict of these
+
+    Raises
+    ------
+    TypeError
+        If something else is among them.
+    ValueError
+        If a name can't be written as UTF-8.
+
+    Examples
+    --------
+    >>> import numpy as np, rmsprop
+    >>> list(named({"a": [np.ones(1), np.ones(2)], "b": rmsprop.Variable(1.0, name="x")}))
+    ['a/0', 'a/1', 'b']
+    """
+    found: dict[str, Any] = {}
+    for path, variable in _leaves(variables, ()):
+        name = first = "/".join(path)
+        count = 0
+        while name in found:
+            count += 1
+            name = f"{first}_{count}"
+        found[_checked(name, variable)] = variable
+    return found
+
+
+def _leaves(item: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(item, Mapping):
+        for key, value in item.items():
+            yield from _leaves(value, (*path, str(key)))
+    elif isinstance(item, Variable | str | bytes) or is_array(item) or not isinstance(item, Iterable):
+        yield path or (item.name if isinstance(item, Variable) else "0",), item
+    else:
+        for position, value in enumerate(item):
+            yield from _leaves(value, (*path, value.name if isinstance(value, Variable) else str(position)))
+
+
+def _checked(name: str, variable: Any) -> str:
+    if not isinstance(variable, Variable) and not (is_array(variable) and is_updated_in_place(variable)):
+        raise TypeError(
+            f"Variable {name!r} {described(variable)}: expected an array of NumPy or CuPy, or a rmsprop.Variable."
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The name {name!r} of a variable can't be saved: {error}.") from None
+    return name

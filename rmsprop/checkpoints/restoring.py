@@ -1,0 +1,198 @@
+"""From a file to an optimizer: everything is checked and prepared before anything changes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import namespace, on_device
+from rmsprop.checkpoints import background, records
+from rmsprop.checkpoints.errors import CheckpointError
+from rmsprop.checkpoints.names import named
+from rmsprop.checkpoints.numbers import set_numbers
+from rmsprop.checkpoints.records import Checkpoint, Record
+from rmsprop.checkpoints.settings import check_same, optimizer_from
+from rmsprop.checkpoints.tensors import Host
+from rmsprop.parameters import Parameter, described, refuse_repetition
+from rmsprop.recording import tell_tapes
+from rmsprop.variable import Variable
+from rmsprop.weights import SLOTS, initial_value
+
+Change = partial[Any]
+"""What brings a prepared value to its place."""
+
+
+def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any:
+    """Return the optimizer in a file; see `rmsprop.RMSprop.load`."""
+    checkpoint = records.read(path)
+    optimizer = optimizer_from(cls, checkpoint.settings, custom_objects, checkpoint.source)
+    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
+    optimizer._waiting = checkpoint._replace(
+        records={name: record._replace(value=None) for name, record in checkpoint.records.items()}
+    )
+    for owner, name in checkpoint.order:
+        optimizer._list(name, checkpoint.records[owner].slots[name])
+    return optimizer
+
+
+def restore(optimizer: Any, path: Any, variables: Any) -> None:
+    """Restore an optimizer and variables; see `rmsprop.RMSprop.restore`."""
+    background.settle(optimizer)
+    checkpoint = records.read(path)
+    check_same(optimizer, checkpoint.settings, checkpoint.source)
+    names = named(variables)
+    _match(checkpoint, names)
+    parameters = {
+        name: optimizer._parameters.obtain(variable, position)
+        for position, (name, variable) in enumerate(names.items())
+        if checkpoint.records[name].slots or optimizer._parameters.find(variable) is not None
+    }
+    _attach(optimizer, checkpoint, names, parameters)
+    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
+
+
+def claim(optimizer: Any, parameters: Sequence[Parameter], variables: Any) -> None:
+    """Give the state of a loaded optimizer to the first variables that it sees, by their names.
+
+    Raises
+    ------
+    CheckpointError
+        If one is missing, or names, shapes or dtypes are others. Nothing has changed then.
+    """
+    checkpoint = optimizer._waiting
+    names = named(variables)
+    owners = {name: record for name, record in checkpoint.records.items() if record.slots or name in names}
+    try:
+        _match(checkpoint._replace(records=owners), names)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The loaded state still waits for its variables: call restore(path, variables) or build(variables) "
+            f"with all of them first. {error}"
+        ) from None
+    by_key = {id(p.key): p for p in parameters}
+    _attach(optimizer, checkpoint, names, {name: by_key[id(variable)] for name, variable in names.items()})
+
+
+def _match(checkpoint: Checkpoint, names: Mapping[str, Any]) -> None:
+    """Refuse variables that are not just those of a checkpoint."""
+    source, known = checkpoint.source, checkpoint.records
+    for name in [*known, *names]:
+        if name not in names or name not in known:
+            place = (
+                "in the checkpoint, but is not given" if name in known else "given, but is not in the checkpoint"
+            )
+            raise CheckpointError(
+                f"{source}: the variable {name!r} is {place}. It has {_listed(known)}; given {_listed(names)}."
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    return (", ".join(map(repr, shown[:8])) or "none") + f" and {len(shown) - 8} more" * (len(shown) > 8)
+
+
+def _attach(
+    optimizer: Any, checkpoint: Checkpoint, names: Mapping[str, Any], parameters: Mapping[str, Parameter]
+) -> None:
+    """Give variables, and an optimizer, what was saved of them; `parameters` are those of them that have slots."""
+    for name, variable in names.items():
+        _check(checkpoint.records[name], variable, checkpoint.source)
+    _check_known(optimizer, list(parameters.values()), checkpoint.source)
+    changes = [_value_change(names[r.name], r.value) for r in checkpoint.records.values() if r.value is not None]
+    created = []
+    for owner, name in checkpoint.order:
+        parameter, saved = parameters[owner], checkpoint.records[owner].slots[name]
+        slot = parameter.slots.get(name)
+        if slot is None:
+            slot = _new_slot(optimizer, parameter, name, saved)
+            created.append((parameter, name, slot))
+        changes.append(_change(slot, saved))
+    for name, parameter in parameters.items():
+        changes += _resets(parameter, checkpoint.records[name], checkpoint.source)
+    for change in sorted(changes, key=lambda change: change.func in (_copy, _copy_parts)):  # which can't fail
+        change()
+    if optimizer._waiting is not None:
+        optimizer._waiting, optimizer._slots, optimizer._slot_names = None, [], []
+    for parameter, name, slot in created:
+        optimizer._parameters.add(parameter)
+        optimizer._add(parameter, name, slot)
+
+
+def _check(record: Record, variable: Any, source: str) -> None:
+    dtype, shape = dtypes.name_of(variable.dtype), tuple(variable.shape)
+    if (dtype, shape) != (record.dtype, record.shape):
+        raise CheckpointError(
+            f"{source}: the variable {record.name!r} has dtype {record.dtype} and shape {record.shape} there; "
+            f"given one of dtype {dtype} and shape {shape}."
+        )
+
+
+def _check_known(optimizer: Any, parameters: Sequence[Parameter], source: str) -> None:
+    """Check the parameters that are to be restored against those that the optimizer knows."""
+    restored, known = {id(p): p for p in parameters}, {id(p): p for p in optimizer._parameters}
+    refuse_repetition(list(parameters))
+    optimizer._parameters.check_disjoint([p for i, p in restored.items() if i not in known])
+    for i, parameter in known.items():
+        if i not in restored:
+            raise CheckpointError(
+                f"{source}: the variable {parameter}, of which the optimizer has state, is not there."
+            )
+
+
+def _new_slot(optimizer: Any, parameter: Parameter, name: str, saved: Variable) -> Variable:
+    """Return a new slot for a parameter, which is not changed."""
+    if name in SLOTS:
+        return optimizer._zeros(parameter, name)  # type: ignore[no-any-return]
+    array = parameter.variable.array
+    with on_device(array):
+        zeros = initial_value("zeros", saved.shape, parameter.dtype, namespace(array))
+    return optimizer._slot(parameter, name, zeros)  # type: ignore[no-any-return]
+
+
+def _resets(parameter: Parameter, record: Record, source: str) -> list[Change]:
+    """Return what resets the slots that did not yet exist when the checkpoint was saved."""
+    later = [name for name in parameter.slots if name not in record.slots]
+    for name in later:
+        if name not in SLOTS:
+            raise CheckpointError(f"{source}: the variable {record.name!r} has no slot {name!r} there.")
+    slots = [parameter.slots[name] for name in later]
+    return [partial(slot.assign, np.zeros(slot.shape, dtypes.name_of(slot.dtype))) for slot in slots]
+
+
+def _value_change(variable: Any, value: Host) -> Change:
+    target = variable if isinstance(variable, Variable) else Variable.around(variable, "array")
+    if isinstance(target.array, np.ndarray) and not target.array.flags.writeable:
+        raise ValueError(
+            f"Variable {described(variable)}: the array is read-only; expected one that can be written to."
+        )
+    return _change(target, Variable.around(value))
+
+
+def _change(target: Variable, saved: Variable) -> Change:
+    """Return what gives a variable the value of another one, after all that can fail has been done."""
+    parts = getattr(target, "parts", None)
+    if parts is not None:
+        return partial(_copy_parts, parts, cast("Any", saved).parts)
+    if target.shape != saved.shape:
+        raise CheckpointError(f"{target.name} has shape {target.shape}; in the checkpoint {saved.shape}.")
+    value = saved.array
+    if type(target) is Variable and isinstance(target.array, np.ndarray):
+        return partial(_copy, target, value)
+    if type(target) is Variable:
+        if value.dtype.name == "bfloat16":  # which some libraries do not take from NumPy
+            value = value.astype(np.float32)
+        with on_device(target.array):
+            value = target._converted(np.require(value, requirements="A"))
+    return partial(target.assign, value)
+
+
+def _copy_parts(parts: Mapping[str, Host], saved: Mapping[str, Host]) -> None:
+    for name, part in parts.items():
+        np.copyto(part, saved[name])
+
+
+def _copy(target: Variable, value: Host) -> None:
+    tell_tapes(target)
+    target.array[...] = value

@@ -1,0 +1,142 @@
+"""From an optimizer to a file."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from rmsprop import dtypes
+from rmsprop.arrays import Array, to_numpy
+from rmsprop.checkpoints import background
+from rmsprop.checkpoints.atomic import replacing
+from rmsprop.checkpoints.background import Saving
+from rmsprop.checkpoints.layout import Tensor, text_of, write
+from rmsprop.checkpoints.names import named
+from rmsprop.checkpoints.numbers import numbers_of
+from rmsprop.checkpoints.settings import settings_of
+from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
+from rmsprop.gradients import report_misses
+from rmsprop.variable import Variable, array_of
+
+
+def save(
+    optimizer: Any,
+    path: str | os.PathLike[str],
+    variables: Any,
+    wait: bool,
+    then: Callable[[], None] | None = None,
+) -> Saving | None:
+    """Save an optimizer, see `rmsprop.RMSprop.save`; who has written the file calls `then`."""
+    path = os.path.abspath(os.fsdecode(path))  # whatever directory the program goes to meanwhile
+    background.settle(optimizer)
+    strategy = optimizer._strategy
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        _save_once(optimizer, path, variables, wait, then)
+        return None
+    notes, tensors = _content(optimizer, variables)
+    if wait:
+        _write(path, notes, tensors, _arrays(tensors), then)
+        return None
+    return background.start(optimizer, partial(_write, path, notes, tensors, _snapshot(tensors), then))
+
+
+def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Callable[[], None] | None) -> None:
+    """Save what all ranks have together, by rank 0; shares of slots are gathered one after the other."""
+    strategy = optimizer._strategy
+    with strategy._announcing("save"):
+        if not wait:
+            raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
+        notes, tensors = _content(optimizer, variables)
+        arrays = _arrays(tensors)
+        try:
+            if strategy.rank == 0:
+                _write(path, notes, tensors, arrays, then)
+        finally:
+            for _ in arrays:  # the other ranks gather, too
+                pass
+    strategy._agree("save", [])
+
+
+def _write(
+    path: str,
+    notes: dict[str, str],
+    tensors: list[Tensor],
+    arrays: Iterable[Host],
+    then: Callable[[], None] | None,
+) -> None:
+    with replacing(path) as file:
+        write(file, notes, tensors, arrays)
+    if then is not None:
+        then()
+
+
+def _arrays(tensors: list[Tensor]) -> Iterator[Host]:
+    return (tensor.read(False) for tensor in tensors)
+
+
+def _snapshot(tensors: list[Tensor]) -> list[Host]:
+    return [tensor.read(True) for tensor in tensors]
+
+
+def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
+    """Return what a file is to say, without a copy of it."""
+    if optimizer._waiting:
+        raise RuntimeError(
+            "the loaded state has no variables yet, and is saved as it is: call build(var_list) first."
+        )
+    parameters = {id(p): p for p in optimizer._parameters}
+    known = [p.key for p in parameters.values()]
+    names = named(known if variables is None else variables)
+    owners = _owners(optimizer, names)
+    missing = [str(p) for i, p in parameters.items() if i not in owners]
+    if missing:
+        raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
+    for parameter in parameters.values():
+        report_misses(parameter)
+    told = {"settings": settings_of(optimizer), "numbers": numbers_of(optimizer)}
+    notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
+    tensors = [_tensor("iterations", optimizer._iterations.array)]
+    if variables is not None:
+        tensors += [_tensor(f"variables/{name}", array_of(variable)) for name, variable in names.items()]
+    places = {id(s): (owners[i], slot) for i, p in parameters.items() for slot, s in p.slots.items()}
+    for slot in optimizer._slots:
+        tensors += _slot_tensors(slot, *places[id(slot)])
+    return {"optimizer": json.dumps(told), **notes}, tensors
+
+
+def _owners(optimizer: Any, names: dict[str, Any]) -> dict[int, str]:
+    """Return the names of the parameters that are known, by their identity."""
+    owners: dict[int, str] = {}
+    for name, variable in names.items():
+        parameter = optimizer._parameters.find(variable)
+        if parameter is not None:
+            first = owners.setdefault(id(parameter), name)
+            if first != name:
+                raise ValueError(f"Variable {name!r} is the same as variable {first!r}.")
+    return owners
+
+
+def _slot_tensors(slot: Variable, owner: str, name: str) -> list[Tensor]:
+    """Return the arrays that a slot is kept in: itself, or, where it is encoded, several."""
+    place = f"{quote(name, safe='')}/{owner}"
+    parts = getattr(slot, "parts", None)
+    if parts is not None:
+        return [_tensor(f"{part}/{place}", array) for part, array in parts.items()]
+    return [Tensor(f"slots/{place}", _kind(slot), lambda copy: _host(slot.array, copy))]
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    return Tensor(name, _kind(array), lambda copy: _host(array, copy))
+
+
+def _host(array: Array, copy: bool) -> Host:
+    return array if isinstance(array, np.ndarray) and not copy else to_numpy(array)
+
+
+def _kind(array: Array | Variable) -> Kind:
+    dtype = dtypes.name_of(array.dtype)
+    return Kind(dtype, tuple(array.shape), itemsize_of(dtype))

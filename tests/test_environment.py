@@ -1,0 +1,75 @@
+"""Environments in which imports and steps work: modes of the interpreter, zips, caches that can't be used."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+from rmsprop import backends
+
+ROOT = Path(__file__).parents[1]
+STEP = """
+import numpy as np, rmsprop
+w = np.full(10, 2.0, np.float32)
+opt = rmsprop.RMSprop(0.1)
+opt.apply_gradients([(w.copy(), w)])
+assert_ = None if abs(w - 1.683772).max() < 1e-5 and int(opt.iterations) == 1 else 1 / 0
+"""
+
+
+def run(code, *options, **variables):
+    """Run a step after some code; return what is written to stderr."""
+    command = [sys.executable, *options, "-c", code + STEP]
+    env = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_modes_of_the_interpreter_make_no_difference():
+    assert not run("", "-OO", "-W", "error", "-X", "dev")
+
+
+def test_a_zip_of_the_packages_alone_can_be_imported(tmp_path):
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for root in (ROOT, ROOT / "backends"):
+            for file in root.glob("rmsprop*/**/*.py"):
+                zipped.write(file, file.relative_to(root))
+    run(
+        f"import sys, importlib.metadata; sys.path.insert(0, {str(archive)!r})\n"
+        f"found = importlib.metadata.entry_points\n"
+        f"importlib.metadata.entry_points = lambda **k: [] if 'rmsprop' in str(k) else found(**k)\n"
+        f"import rmsprop, rmsprop_numba; assert '.zip' in rmsprop.__file__ and '.zip' in rmsprop_numba.__file__"
+    )
+
+
+def test_entry_points_stand_in_the_code_as_they_are_declared():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert declared["rmsprop.backends"] == backends.OWN
+
+
+def test_a_cache_without_a_directory_to_write_to_costs_no_more_than_the_cache():
+    nowhere = "import numba.core.caching as c; c.CacheImpl._locator_classes = []"
+    assert "not kept on disk" in run(nowhere, "-W", "error", RMSPROP_CACHE=1)
+
+
+def test_damaged_files_of_the_cache_are_replaced(tmp_path):
+    run("", RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path)
+    files = [f for f in tmp_path.rglob("*.nb*") if f.parent.name.startswith("rmsprop_numba")]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert "is replaced" in run("", RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path)
+    assert "is replaced" not in run("", RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path)
+
+
+def test_a_cache_that_can_no_longer_be_written_to_does_not_stop_a_step(tmp_path):
+    full = (
+        "import numba.core.caching as c, errno\n"
+        "def full(*a): raise OSError(errno.ENOSPC, 'full')\n"
+        "c.IndexDataCacheFile._open_for_write = full"
+    )
+    assert "can't be kept" in run(full, RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path)

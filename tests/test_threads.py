@@ -1,0 +1,137 @@
+"""Threads and processes: what the optimizers promise to those that use several."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmsprop import RMSprop, locks
+from rmsprop_numba import threads
+
+PROGRAMS = Path(__file__).parent / "threads"
+
+
+def run(*arguments, **variables):
+    """Run a program beside this file; return what it prints."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=PROGRAMS,
+        env={**os.environ, **variables},
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("layer", ["omp", "hidden"])
+def test_threads_give_the_same_bits_on_each_threading_layer(layer):
+    assert " 0 wrong" in run("together.py", "--layer", layer, "--kinds", 2, "--threads", 4, "--steps", 20)
+
+
+def test_a_step_within_a_step_is_refused_and_changes_nothing():
+    def rho():
+        if nested:
+            opt.apply_gradients([(w, w)])
+        return 0.9
+
+    nested, w = [], np.ones(3)
+    opt = RMSprop(rho=rho)
+    opt.apply_gradients([(w, w)])
+    nested.append(True)
+    before = [*opt.get_weights(), w.copy()]
+    with pytest.raises(RuntimeError, match="under way"):
+        opt.apply_gradients([(w, w)])
+    assert all(map(np.array_equal, before, [*opt.get_weights(), w]))
+    nested.clear()
+    opt.apply_gradients([(w, w)])
+    assert int(opt.iterations) == 2
+
+
+def test_what_a_step_calls_may_read_the_optimizer():
+    w = np.ones(3)
+    opt = RMSprop(rho=lambda: 0.9 if len(opt.get_weights()) else 0.0)
+    opt.apply_gradients([(w, w)])
+    assert int(opt.iterations) == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_copies_have_locks_of_their_own(copied):
+    opt = RMSprop()
+    twin = copied(opt)
+    assert twin._lock is not opt._lock
+    twin.apply_gradients([(np.ones(2), np.ones(2))])
+
+
+def test_under_workqueue_several_threads_are_used_only_while_python_has_one(monkeypatch):
+    monkeypatch.setattr(threads, "_layer", lambda: "workqueue")
+    monkeypatch.setattr(threads, "_is_forked", False)
+    monkeypatch.setattr(threads.threading, "active_count", lambda: 1)
+    assert threads._is_safe()
+    monkeypatch.setattr(threads.threading, "active_count", lambda: 2)
+    assert not threads._is_safe()
+    monkeypatch.setattr(threads, "_layer", lambda: "omp")
+    assert threads._is_safe()
+
+
+FORKED = """
+import os, threading, time, numpy as np
+from rmsprop import RMSprop, locks
+w, inside = np.ones(400_000, np.float32), threading.Event()
+opt, slow = RMSprop(), RMSprop(rho=lambda: (inside.set(), time.sleep(1), 0.9)[2])
+opt.apply_gradients([(w, w)])
+locks.PATIENCE = PATIENCE
+v = np.ones(3)
+thread = threading.Thread(target=slow.apply_gradients, args=([(v, v)],))
+thread.start()
+inside.wait()
+if os.fork() == 0:
+    opt.apply_gradients([(w, w)])
+    try:
+        slow.apply_gradients([(v, v)])
+        os._exit(3 if int(slow.iterations) == 2 else 4)
+    except RuntimeError as error:
+        os._exit(5 if "forked" in str(error) else 6)
+_, status = os.wait()
+thread.join()
+slow.apply_gradients([(v, v)])
+print(os.waitstatus_to_exitcode(status), int(slow.iterations))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize(("patience", "status"), [("10.0", 3), ("0.0", 5)])
+def test_a_fork_waits_for_steps_or_the_child_is_told_what_is_incomplete(patience, status):
+    code = FORKED.replace("PATIENCE = PATIENCE", f"PATIENCE = {patience}")
+    assert run("-W", "ignore", "-c", code).split() == [str(status), "2"]
+
+
+def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
+    opt, started = RMSprop(rho=0.5), threading.Event()
+
+    def assign():
+        started.set()
+        opt.rho = 0.25
+
+    with opt._lock:  # as a step does
+        thread = threading.Thread(target=assign)
+        thread.start()
+        started.wait()
+        opt._read(0)
+    thread.join()
+    assert opt._read(0).rho == 0.25
+
+
+def test_locks_of_optimizers_that_are_gone_are_not_kept():
+    before = len(locks._living())
+    RMSprop()
+    assert len(locks._living()) == before
