@@ -6,6 +6,8 @@ import numpy
 import pytest
 from hypothesis import settings
 
+collect_ignore = ["threads"]  # programs, which import each other
+
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("thorough", deadline=None, max_examples=20_000)
 settings.load_profile("default")
