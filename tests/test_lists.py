@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop.testing import hyper_of
-from rmsprop_numba import headers, squared_norms
+from rmsprop.testing import assert_step, hyper_of, snapshot
+from rmsprop_numba import headers, prepare, squared_norms
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.complex128]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (2, 0, 3), (100,), (4_096,), (4_097,), (129, 131), (40_000,)]
@@ -315,3 +315,14 @@ def test_norms_are_summed_in_a_fixed_order():
     gradients = [rng.standard_normal(n).astype(dtype) for n in sizes for dtype in (np.float32, np.float64)]
     norms = squared_norms([*gradients, gradients[-1][::-3]], hyper_of(RMSprop()))
     assert norms.tolist() == [square_sum(g) for g in [*gradients, gradients[-1][::-3]]]
+
+
+def test_a_copy_of_a_gradient_in_the_memory_of_variables_lives_until_the_step_is_taken():
+    optimizer, variables, _ = start([(np.float32, (1_000,))])
+    parameters, gradients = optimizer._checked([(variables[0], variables[0])])
+    before, hyper = snapshot(optimizer, variables[0]), hyper_of(optimizer)
+    take = prepare(parameters, gradients, None, hyper)
+    reused = [np.full(1_000, np.nan, np.float32) for _ in range(100)]
+    take()
+    assert len(reused) == 100
+    assert_step(before, snapshot(optimizer, variables[0]), before.variable, hyper, "float32")

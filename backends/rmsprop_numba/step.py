@@ -42,11 +42,12 @@ def prepare(
 
         return partial(_run, compact_step.jobs(parameters, gradients, factors, hyper))
     plans = [plan_of(parameter, hyper) for parameter in parameters]
-    apart = disjoint(gradients, plans)  # some are copies, of which the kernels only get the address
-    return partial(_run, _jobs(parameters, plans, apart, factors, hyper))
+    apart = disjoint(gradients, plans)
+    return partial(_run, _jobs(parameters, plans, apart, factors, hyper), apart)
 
 
-def _run(jobs: list[Job]) -> None:
+def _run(jobs: list[Job], alive: Sequence[Gradient] = ()) -> None:
+    """Take a step; of the gradients, some of which are copies, kernels only get the address."""
     for function, arguments in jobs:
         function(*arguments)
 
