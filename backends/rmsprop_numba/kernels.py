@@ -28,8 +28,8 @@ ROWS = 8
 
 
 @inlined_kernel
-def updated(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
-    """Return an element and its slots after a step; a slot that is None stays so.
+def stepped(g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+    """Return the step of an element, which is to be subtracted, and its slots after it; a slot that is None stays so.
 
     `new` is ``1 - rho``; of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
     """
@@ -51,16 +51,18 @@ def updated(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, facto
     if mom is not None:
         step = times(mom, real(momentum)) + step
         velocity = step
-    return store(load(v) - step, v), rms, velocity, mean
+    return step, rms, velocity, mean
 
 
 @inlined_kernel  # a call would take as long as the update of ten elements
 def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     """Update elements of one-dimensional arrays."""
     for i in range(v.size):
-        v[i], r[i], velocity, mean = updated(
-            v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor
+        before = load(v[i])
+        step, r[i], velocity, mean = stepped(
+            g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor
         )
+        v[i] = store(before - step, v[i])
         if mom is not None:
             mom[i] = velocity
         if mg is not None:
