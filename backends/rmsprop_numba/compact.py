@@ -10,7 +10,7 @@ from rmsprop_numba import block_kernels
 
 Array = np.ndarray[Any, Any]
 
-LENGTH = 256
+LENGTH = 1_024
 """Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
 
 SHORTEST = 64

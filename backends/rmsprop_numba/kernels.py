@@ -29,7 +29,7 @@ ROWS = 8
 
 @inlined_kernel
 def stepped(g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
-    """Return the step of an element, which is to be subtracted, and its slots after it; a slot that is None stays so.
+    """Return what is to be subtracted from an element, and its slots after a step; a slot that is None stays so.
 
     `new` is ``1 - rho``; of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
     """
