@@ -69,10 +69,11 @@ def prepare(
             continue
         for i in members:
             prepared += _launches(parameters[i], separated[i], i, near, hyper, kept)
-    return partial(_launch, prepared, kept)
+    return partial(_launch, prepared, kept, addressed)
 
 
-def _launch(prepared: list[Launch], kept: Kept) -> Refresh | None:
+def _launch(prepared: list[Launch], kept: Kept, alive: Sequence[Array]) -> Refresh | None:
+    """Launch the kernels; of the gradients in `alive`, some of which are copies, they may only get the address."""
     make(prepared, kept)
     return None if kept.captured is None else kept.refresh
 

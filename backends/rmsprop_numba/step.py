@@ -47,7 +47,7 @@ def prepare(
 
 
 def _run(jobs: list[Job], alive: Sequence[Gradient] = ()) -> None:
-    """Take a step; of the gradients, some of which are copies, kernels only get the address."""
+    """Take a step; of the gradients in `alive`, some of which are copies, kernels only get the address."""
     for function, arguments in jobs:
         function(*arguments)
 
