@@ -339,6 +339,24 @@ def test_a_save_that_failed_is_due_again_at_the_next_step(tmp_path, monkeypatch)
     assert number_in(manager.save(opt, [w])) == 11
 
 
+def test_no_other_thread_takes_a_step_while_a_manager_saves(tmp_path):
+    class Watched(dict):
+        def items(self):
+            def look():
+                is_free.append(opt._lock.acquire(blocking=False))
+                if is_free[-1]:
+                    opt._lock.release()
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return super().items()
+
+    is_free, (opt, w) = [], example()
+    CheckpointManager(tmp_path).save(opt, Watched(w=w))
+    assert is_free == [False]
+
+
 @pytest.mark.parametrize("bad", [{"max_to_keep": 0}, {"every": 0}, {"every": 1.5}, {"max_to_keep": True}], ids=str)
 def test_a_manager_refuses_numbers_that_keep_nothing(bad, tmp_path):
     with pytest.raises(ValueError, match="whole number from 1 on"):
