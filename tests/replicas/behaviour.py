@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+import array_api_strict
 import numpy as np
 from mpi4py import MPI
 
@@ -41,6 +42,15 @@ def all_reduce_keeps_structures_and_dtypes(strategy):
     assert strategy.reduce("mean", np.arange(rank + 1), axis=0) == sum(r * (r + 1) / 2 for r in range(n)) / sum(
         r + 1 for r in range(n)
     )
+
+
+def sums_of_one_shape_in_arrays_of_several_kinds_are_kept_apart(strategy):
+    with tempfile.NamedTemporaryFile() as file:
+        mapped = np.memmap(file, np.float32, "w+", shape=(3,))
+        mapped[:] = 5
+        values = [np.ones(3, np.float32), array_api_strict.full(3, 3, dtype=array_api_strict.float32), mapped]
+        totals = strategy.reduce("sum", values)
+    assert [float(total[0]) / strategy.num_replicas_in_sync for total in totals] == [1, 3, 5]
 
 
 def what_can_not_be_added_up_is_refused(strategy):
@@ -265,6 +275,7 @@ def main():
     strategy = MPIStrategy(timeout=30, bucket_bytes=64)
     for check in (
         all_reduce_keeps_structures_and_dtypes,
+        sums_of_one_shape_in_arrays_of_several_kinds_are_kept_apart,
         what_can_not_be_added_up_is_refused,
         the_callers_own_sum_gives_the_same_as_the_strategys,
         halves_are_added_up_in_single_precision,
