@@ -6,13 +6,15 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rmsprop import CheckpointManager, RMSprop
-from rmsprop.checkpoints import atomic
+from rmsprop.checkpoints import atomic, saving
 
 PROGRAM = Path(__file__).parent / "checkpoints" / "killed.py"
 
@@ -109,6 +111,26 @@ except OSError as error:
     assert done.stdout == f"{path}\n"
     assert os.listdir(path.parent) == [path.name]
     assert number_in(path) == 0
+
+
+def test_a_file_is_sound_even_if_an_array_changes_while_it_is_written(path, monkeypatch):
+    opt, w = example()
+    replacing = atomic.replacing
+
+    @contextmanager
+    def changing(path):
+        with replacing(path) as file:
+            write = file.write
+
+            def changed(data):
+                w[...] += 1  # as another thread might do
+                write(data)
+
+            yield SimpleNamespace(write=changed)
+
+    monkeypatch.setattr(saving, "replacing", changing)
+    opt.save(path, [w])
+    assert number_in(path) == 1
 
 
 def test_an_interrupt_leaves_nothing_behind(path):
