@@ -5,6 +5,7 @@ import functools
 import os
 import shutil
 import tempfile
+import time
 
 import array_api_strict
 import numpy as np
@@ -260,9 +261,14 @@ def rank_0_saves_what_all_ranks_restore(strategy):
         assert "nowhere" in raised(kind, opt.save, os.path.join(folder, "nowhere", "file"), [v])
         assert "wait=False" in raised(ValueError, functools.partial(opt.save, path, wait=False))
         manager = rmsprop.CheckpointManager(os.path.join(folder, str(sharded)), max_to_keep=1)
-        manager.save(opt, [v])
+        if strategy.rank == 1:
+            manager._numbered = lambda seen=manager._numbered: (time.sleep(0.2), seen())[1]
+        (saved,) = {*strategy._link.exchange(manager.save(opt, [v]).encode(), "test")}
+        assert [saved.decode()] == manager.checkpoints
         manager.save(opt, [v])
         assert len(manager.checkpoints) == 1
+        others = {"v": v, "w": np.ones(2, object)} if strategy.rank == 1 else {"v": v}
+        assert "object" in raised((TypeError, ReplicaError), opt.save, path, others)
     assert os.listdir(folder).count("checkpoint.safetensors") == 1
     strategy.run(strategy.reduce, ("sum", 1.0))
     if strategy.rank == 0:
