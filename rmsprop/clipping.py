@@ -77,7 +77,8 @@ def _shrink(norms: Array, limit: float) -> Array:
     xp = namespace(norms)
     if limit == 0:
         return xp.zeros_like(norms)
-    return limit / xp.maximum(norms, xp.full_like(norms, limit))
+    shrunk = limit / xp.maximum(norms, xp.full_like(norms, limit))
+    return xp.where(norms <= limit, xp.ones_like(norms), shrunk)  # a limit may be infinite, times a loss scale
 
 
 def _global(square: Array, limit: float) -> Array:

@@ -47,7 +47,8 @@ class Iterations(Variable):
     __slots__ = ("_undecided", "count", "loss_scale", "skipped", "tally")
 
     def __init__(self, count: Any, name: str = "iterations", skipped: int = 0) -> None:
-        self.count: np.ndarray[Any, Any] = count
+        # What is unpickled may lie in memory that can't be written to.
+        self.count: np.ndarray[Any, Any] = count if count.flags.writeable else count.copy()
         self.name, self.trainable, self.constraint = name, False, None
         self.skipped = skipped
         self.tally: Tally | None = None

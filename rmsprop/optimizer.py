@@ -260,8 +260,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         if captured:
             check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots(), hyper)
         decided_here, hyper_of_update = nonfinite.divided(groups, hyper)
+        self._prepare(parameters)  # may fail, and so comes before a device counts that the step is left out
         groups = clipped(groups, hyper_of_update)
-        self._prepare(parameters)
         variables = [variable for _, variable in pairs]
         if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
             self._leave_out(position, variables[position])

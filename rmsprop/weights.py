@@ -191,6 +191,7 @@ class Weights:
             loss_scale._iterations = self._iterations
 
     @property
+    @locked
     def skipped(self) -> int:
         """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
 

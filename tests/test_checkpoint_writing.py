@@ -6,13 +6,15 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rmsprop import CheckpointManager, RMSprop
-from rmsprop.checkpoints import atomic
+from rmsprop.checkpoints import atomic, saving
 
 PROGRAM = Path(__file__).parent / "checkpoints" / "killed.py"
 
@@ -109,6 +111,26 @@ except OSError as error:
     assert done.stdout == f"{path}\n"
     assert os.listdir(path.parent) == [path.name]
     assert number_in(path) == 0
+
+
+def test_a_file_is_sound_even_if_an_array_changes_while_it_is_written(path, monkeypatch):
+    opt, w = example()
+    replacing = atomic.replacing
+
+    @contextmanager
+    def changing(path):
+        with replacing(path) as file:
+            write = file.write
+
+            def changed(data):
+                w[...] += 1  # as another thread might do
+                write(data)
+
+            yield SimpleNamespace(write=changed)
+
+    monkeypatch.setattr(saving, "replacing", changing)
+    opt.save(path, [w])
+    assert number_in(path) == 1
 
 
 def test_an_interrupt_leaves_nothing_behind(path):
@@ -337,6 +359,24 @@ def test_a_save_that_failed_is_due_again_at_the_next_step(tmp_path, monkeypatch)
             manager.save(opt, [w])
     opt.iterations.assign(11)
     assert number_in(manager.save(opt, [w])) == 11
+
+
+def test_no_other_thread_takes_a_step_while_a_manager_saves(tmp_path):
+    class Watched(dict):
+        def items(self):
+            def look():
+                is_free.append(opt._lock.acquire(blocking=False))
+                if is_free[-1]:
+                    opt._lock.release()
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return super().items()
+
+    is_free, (opt, w) = [], example()
+    CheckpointManager(tmp_path).save(opt, Watched(w=w))
+    assert is_free == [False]
 
 
 @pytest.mark.parametrize("bad", [{"max_to_keep": 0}, {"every": 0}, {"every": 1.5}, {"max_to_keep": True}], ids=str)

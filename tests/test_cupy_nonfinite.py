@@ -242,6 +242,21 @@ def test_a_loss_scale_divides_and_follows_as_on_the_host(stream, settings):
         np.testing.assert_allclose(cupy.asnumpy(v), h, rtol=2e-3)
 
 
+def test_a_step_that_is_counted_while_the_count_is_read_is_not_lost():
+    from rmsprop_cupy.tally import Tally
+
+    class Growing:
+        number = 0
+
+        def __getitem__(self, _):
+            self.number += 1  # as by a step of another thread
+            return self.number
+
+    tally = object.__new__(Tally)
+    tally._host, tally._taken, tally._decided, tally._replays = Growing(), 0, {}, {}
+    assert sum(tally.take() for _ in range(3)) == tally._host.number
+
+
 def test_a_loss_scale_is_not_captured():
     x, stream = cupy.ones(2), cupy.cuda.Stream(non_blocking=True)
     opt = RMSprop(nonfinite="skip", loss_scale=LossScale())

@@ -83,6 +83,13 @@ def test_a_scale_that_is_not_dynamic_stays_and_needs_no_looking_at_gradients():
     assert opt.loss_scale.scale == 8
 
 
+@pytest.mark.parametrize("name", ["clipvalue", "clipnorm", "global_clipnorm"])
+def test_limits_that_no_gradient_comes_to_stay_so_times_the_scale(name):
+    v = np.ones(2, np.float32)
+    scaled_optimizer(**{name: np.finfo(np.float64).max}).apply_gradients([(np.float32([2**10, 2**10]), v)])
+    assert v == pytest.approx(1 - 0.31622766)
+
+
 def test_a_failed_step_is_no_step_of_the_scale():
     opt, v = scaled_optimizer(), Variable(np.ones(2), constraint=lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError):

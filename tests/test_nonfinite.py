@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop import IndexedSlices, RMSprop, Variable, optimizer, schedules
 
 BAD = [np.nan, -np.nan, np.inf, -np.inf]
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
@@ -183,6 +183,18 @@ def test_other_libraries_and_mixed_lists_are_judged(settings):
     opt.nonfinite = "raise"
     with pytest.raises(FloatingPointError, match="variable 1 "):
         opt.apply_gradients([(np.ones(3), n), (bad, w)])
+
+
+def test_slots_are_created_before_a_device_decides_on_the_step(monkeypatch):
+    def failing(*_):
+        raise MemoryError
+
+    judged, opt = [], RMSprop(nonfinite="skip")
+    monkeypatch.setattr(optimizer, "clipped", lambda groups, hyper: judged.append(groups))
+    monkeypatch.setattr(opt, "_create_slots", failing)
+    with pytest.raises(MemoryError):
+        opt.apply_gradients([(np.ones(2), np.ones(2))])
+    assert not judged  # a device would have counted a step that is none
 
 
 def test_what_transformers_return_is_judged_and_not_what_they_are_given():

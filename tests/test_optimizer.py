@@ -404,6 +404,14 @@ def test_a_pickled_variable_is_recognised_by_the_pickled_optimizer():
     assert u.name == "v"
 
 
+def test_an_optimizer_unpickled_from_memory_that_is_read_only_takes_whole_steps():
+    opt, buffers, w = RMSprop(), [], np.ones(3)
+    opt.apply_gradients([(w, w)])
+    data = pickle.dumps(opt, protocol=5, buffer_callback=buffers.append)
+    twin = pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+    assert twin.apply_gradients([(np.ones(3), np.ones(3))]) == 2
+
+
 def test_resumed_training_equals_uninterrupted_training():
     opt, variables = trained({"momentum": 0.9, "centered": True})
     again = [v.copy() for v in variables]

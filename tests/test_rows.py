@@ -114,6 +114,18 @@ def test_rows_out_of_range_change_nothing(dtype, bad):
     assert opt.iterations == 0
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_averages_decay_whatever_numpy_is_told_of_errors(order):
+    small, table = np.float32(1.2e-38), np.ones((3, 2), np.float32, order)
+    opt = RMSprop(0.1, lazy=False, centered=True)
+    opt.build([table])
+    opt.set_weights([np.array(0), *[np.full((3, 2), small)] * 2])
+    with np.errstate(all="raise"):  # of numbers that become too small, for instance
+        opt.apply_gradients([(IndexedSlices(np.ones((1, 2), np.float32), np.array([1])), table)])
+    assert opt.iterations == 1
+    assert (opt.get_slot(table, "rms").numpy()[0] == small * np.float32(0.9)).all()
+
+
 def test_the_kernels_are_compiled_once_for_all_shapes_layouts_and_counts():
     def compiled():
         kernels = row_kernels.by_row, row_kernels.sweep_rows, row_kernels.sweep_rows_parallel

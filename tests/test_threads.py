@@ -115,6 +115,26 @@ def test_a_fork_waits_for_steps_or_the_child_is_told_what_is_incomplete(patience
     assert run("-W", "ignore", "-c", code).split() == [str(status), "2"]
 
 
+def test_steps_left_out_are_counted_once_whoever_asks_while_others_step():
+    opt, is_free = RMSprop(nonfinite="skip"), []
+
+    class Tally:
+        def take(self):
+            def look():
+                is_free.append(opt._lock.acquire(blocking=False))
+                if is_free[-1]:
+                    opt._lock.release()
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return 0
+
+    opt._iterations.tally = Tally()
+    assert opt.skipped == 0
+    assert is_free == [False]
+
+
 def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
     opt, started = RMSprop(rho=0.5), threading.Event()
 

@@ -51,5 +51,6 @@ class Tally:
             device, stream = self._replays.popitem()
             with cupy.cuda.Device(device):
                 stream.synchronize()
-        missing, self._taken = int(self._host[0]) - self._taken, int(self._host[0])
+        counted = int(self._host[0])  # once, as another thread's step may be counted any time
+        missing, self._taken = counted - self._taken, counted
         return missing

@@ -56,7 +56,7 @@ def jobs(
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
         for average in arrays[1:]:
             if average is not None:
-                yield np.multiply, (average, average.dtype.type(hyper.rho), average)
+                yield _decay, (average, hyper.rho)
     if gradient.indices.size == 0:
         return
     values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
@@ -69,11 +69,17 @@ def jobs(
     copies = [a if a is None else np.ascontiguousarray(a[rows]) for a in encoded]
     for copy in copies[1:] if decays else ():
         if copy is not None:
-            copy *= copy.dtype.type(hyper.rho)
+            _decay(copy, hyper.rho)
     yield _sweep(cast("Tables", tables_of(copies)), values, indices, scalars)
     for array, copy in zip(encoded, copies, strict=True):
         if array is not None:
             yield operator.setitem, (array, rows, copy)
+
+
+@np.errstate(all="ignore")  # as in kernels: NumPy would raise what the user asks for when the numbers are written
+def _decay(average: Array, rho: float) -> None:
+    """Let an average decay."""
+    average *= average.dtype.type(rho)
 
 
 def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ...]) -> Job:

@@ -79,7 +79,7 @@ def write(file: BinaryIO, notes: Mapping[str, str], tensors: Sequence[Tensor], a
     """
     digest = hashlib.sha256()
 
-    def put(data: bytes | memoryview) -> None:
+    def put(data: bytes) -> None:
         digest.update(data)
         file.write(data)
 
@@ -89,7 +89,7 @@ def write(file: BinaryIO, notes: Mapping[str, str], tensors: Sequence[Tensor], a
     for tensor, array in zip(tensors, arrays, strict=True):
         data = bytes_of(array, tensor.kind.dtype)
         for begin in range(0, len(data), CHUNK):
-            put(data[begin : begin + CHUNK])
+            put(data[begin : begin + CHUNK].tobytes())  # a copy: what is written must be what was hashed
     file.write(digest.digest())
 
 

@@ -81,6 +81,10 @@ class CheckpointManager:
         ------
         As `rmsprop.RMSprop.save`, and ``OSError`` if an old checkpoint can't be removed.
         """
+        with optimizer._lock:  # or else other threads might take steps while the file is written
+            return self._save(optimizer, variables, wait)
+
+    def _save(self, optimizer: Any, variables: Any, wait: bool) -> "str | Saving | None":
         step = int(optimizer.iterations.array)
         is_due = step % self.every == 0 if self._seen is None else step // self.every != self._seen // self.every
         if not is_due:

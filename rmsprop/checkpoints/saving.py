@@ -51,6 +51,8 @@ def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Call
         if not wait:
             raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
         notes, tensors = _content(optimizer, variables)
+    strategy._agree("save", [f"{len(tensors)} arrays"])  # all have seen which files there are, too
+    with strategy._announcing("the end of a save"):
         arrays = _arrays(tensors)
         try:
             if strategy.rank == 0:
@@ -58,7 +60,7 @@ def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Call
         finally:
             for _ in arrays:  # the other ranks gather, too
                 pass
-    strategy._agree("save", [])
+    strategy._agree("the end of a save", [])
 
 
 def _write(

@@ -71,7 +71,8 @@ class Reduction:
         if self._cuda_aware and _is_cupy(arrays[0]):
             return self._dense_on_device(dtype, arrays)
         flat = [flattened(array) for array in arrays]
-        vector = self.vector([tuple(array.shape) for array in arrays], dtype)
+        # Those of another kind, but of the same shapes, must not arrive where these are still to be read.
+        vector = self._kept(Vector, [tuple(array.shape) for array in arrays], dtype, np, type(arrays[0]))
         for _ in vector.sums(flat):
             pass
         return [like(view, array) for view, array in zip(vector.views, arrays, strict=True)]

@@ -5,7 +5,9 @@ import functools
 import os
 import shutil
 import tempfile
+import time
 
+import array_api_strict
 import numpy as np
 from mpi4py import MPI
 
@@ -41,6 +43,15 @@ def all_reduce_keeps_structures_and_dtypes(strategy):
     assert strategy.reduce("mean", np.arange(rank + 1), axis=0) == sum(r * (r + 1) / 2 for r in range(n)) / sum(
         r + 1 for r in range(n)
     )
+
+
+def sums_of_one_shape_in_arrays_of_several_kinds_are_kept_apart(strategy):
+    with tempfile.NamedTemporaryFile() as file:
+        mapped = np.memmap(file, np.float32, "w+", shape=(3,))
+        mapped[:] = 5
+        values = [np.ones(3, np.float32), array_api_strict.full(3, 3, dtype=array_api_strict.float32), mapped]
+        totals = strategy.reduce("sum", values)
+    assert [float(total[0]) / strategy.num_replicas_in_sync for total in totals] == [1, 3, 5]
 
 
 def what_can_not_be_added_up_is_refused(strategy):
@@ -250,9 +261,14 @@ def rank_0_saves_what_all_ranks_restore(strategy):
         assert "nowhere" in raised(kind, opt.save, os.path.join(folder, "nowhere", "file"), [v])
         assert "wait=False" in raised(ValueError, functools.partial(opt.save, path, wait=False))
         manager = rmsprop.CheckpointManager(os.path.join(folder, str(sharded)), max_to_keep=1)
-        manager.save(opt, [v])
+        if strategy.rank == 1:
+            manager._numbered = lambda seen=manager._numbered: (time.sleep(0.2), seen())[1]
+        (saved,) = {*strategy._link.exchange(manager.save(opt, [v]).encode(), "test")}
+        assert [saved.decode()] == manager.checkpoints
         manager.save(opt, [v])
         assert len(manager.checkpoints) == 1
+        others = {"v": v, "w": np.ones(2, object)} if strategy.rank == 1 else {"v": v}
+        assert "object" in raised((TypeError, ReplicaError), opt.save, path, others)
     assert os.listdir(folder).count("checkpoint.safetensors") == 1
     strategy.run(strategy.reduce, ("sum", 1.0))
     if strategy.rank == 0:
@@ -265,6 +281,7 @@ def main():
     strategy = MPIStrategy(timeout=30, bucket_bytes=64)
     for check in (
         all_reduce_keeps_structures_and_dtypes,
+        sums_of_one_shape_in_arrays_of_several_kinds_are_kept_apart,
         what_can_not_be_added_up_is_refused,
         the_callers_own_sum_gives_the_same_as_the_strategys,
         halves_are_added_up_in_single_precision,
