@@ -9,8 +9,8 @@ import numba
 import numpy as np
 
 from rmsprop_numba.codes import NEAREST, bits_of, decoded, encoded, scale_of
-from rmsprop_numba.kernels import inlined_kernel, item, kernel, parallel_kernel, stepped, sweep
-from rmsprop_numba.pointers import stretch
+from rmsprop_numba.kernels import inlined_kernel, kernel, parallel_kernel, stepped, sweep
+from rmsprop_numba.optional import item, row_for, view
 from rmsprop_numba.scalars import load, store
 
 TASK = 16_384
@@ -62,18 +62,6 @@ def fits(x, largest, scales, k):
 
 
 @inlined_kernel
-def memory(work, i, size, slot):
-    """Return memory for the numbers of a block, or None without the slot."""
-    return None if slot is None else stretch(work.ctypes.data, i * work.shape[1], size, work)
-
-
-@inlined_kernel
-def view(array, start, size):
-    """Return a stretch of an array, or None of None, that keeps no count of references: it must not outlive it."""
-    return None if array is None else stretch(array.ctypes.data, start, size, array)
-
-
-@inlined_kernel
 def lift(r, mg, least):
     """Let the mean of squares exceed the square of the mean by as much as rounding may hide."""
     for j in range(r.size):
@@ -120,7 +108,7 @@ def sweep_task(
             start, _ = bounds(k, per_row, row, length)
         onwards = np.uint32(np.uint32(start) * stride)
         values, gradient, codes = view(v, a, size), view(g, a, size), view(r, start, size)
-        rms, velocity, mean = memory(work, 0, size, r), memory(work, 1, size, mom), memory(work, 2, size, mg)
+        rms, velocity, mean = row_for(r, work, 0, size), row_for(mom, work, 1, size), row_for(mg, work, 2, size)
         dither = np.uint32(dithers[0] + onwards)
         if mom is None and mg is None:
             largest = sweep_codes(

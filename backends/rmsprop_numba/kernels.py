@@ -8,6 +8,7 @@ import numba
 import numpy as np
 
 from rmsprop_numba.caching import compiled
+from rmsprop_numba.optional import item, part
 from rmsprop_numba.scalars import carry, clip, load, over, square, store, times
 
 kernel = compiled(nogil=True)
@@ -137,15 +138,3 @@ def is_finite(g):
         if carried < 0:
             return False
     return True
-
-
-@kernel
-def item(array, i):
-    """Return an element, or a row, of an array which may be None."""
-    return None if array is None else array[i]
-
-
-@kernel
-def part(array, start, stop):
-    """Return a stretch of an array, which may be None."""
-    return None if array is None else array[start:stop]

@@ -42,6 +42,8 @@ def trainings():
 def main():
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     small, opt, large = trainings(), RMSprop(), np.ones(300_000, np.float32)
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "state")
 
     def take(count):
         for k in range(count):
@@ -50,8 +52,7 @@ def main():
             if k % 100 == 0:
                 opt.apply_gradients([(large, large)])
             if k % 1_000 == 0:
-                with tempfile.TemporaryDirectory() as folder:
-                    opt.save(os.path.join(folder, "state"), {"large": large}, wait=False).wait()
+                opt.save(path, {"large": large}, wait=False).wait()
 
     take(2_000)
     tracemalloc.start()
@@ -60,6 +61,7 @@ def main():
     take(steps)
     after = counted()
     grown = [b - a for a, b in zip(before, after, strict=True)]
+    folder.cleanup()
     print(f"after {steps} steps: {grown[0]} objects, {grown[1]} bytes, {grown[2]} threads, {grown[3]} files more")
     return grown[0] > 0 or grown[1] > 10_000 or grown[2] > 0 or grown[3] > 0
 

@@ -1,0 +1,54 @@
+"""What is taken of an array, or None of None, which stands for a slot that there is not.
+
+That is decided when a kernel is compiled. A conditional expression would leave it open until it runs: complex
+numbers would then be multiplied by real ones as by complex ones, which makes NaN of infinities, and takes longer.
+"""
+
+from typing import Any
+
+from numba import types
+from numba.extending import overload
+
+from rmsprop_numba.pointers import stretch
+
+
+def item(array: Any, i: Any) -> Any:
+    """Return an element, or a row."""
+
+
+def part(array: Any, start: Any, stop: Any) -> Any:
+    """Return a stretch."""
+
+
+def view(array: Any, start: Any, size: Any) -> Any:
+    """Return a stretch that keeps no count of references: it must not outlive the array."""
+
+
+def row_for(slot: Any, work: Any, i: Any, size: Any) -> Any:
+    """Return the beginning of a row of `work`, as memory for the numbers of a slot."""
+
+
+@overload(item, inline="always")
+def _item(array, i):
+    return (lambda array, i: None) if array == types.none else lambda array, i: array[i]
+
+
+@overload(part, inline="always")
+def _part(array, start, stop):
+    if array == types.none:
+        return lambda array, start, stop: None
+    return lambda array, start, stop: array[start:stop]
+
+
+@overload(view, inline="always")
+def _view(array, start, size):
+    if array == types.none:
+        return lambda array, start, size: None
+    return lambda array, start, size: stretch(array.ctypes.data, start, size, array)
+
+
+@overload(row_for, inline="always")
+def _row_for(slot, work, i, size):
+    if slot == types.none:
+        return lambda slot, work, i, size: None
+    return lambda slot, work, i, size: stretch(work.ctypes.data, i * work.shape[1], size, work)
