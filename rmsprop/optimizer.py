@@ -222,7 +222,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         other.
 
         In case of an error, variables, slots and `iterations` are as they were. Only slots that had to be created
-        may stay, at zero.
+        may stay, at zero. A ``KeyboardInterrupt`` is no error in this sense: it may come between the updates of
+        variables of several dtypes, or before the step is counted.
         """
         if entered:
             refuse_across_replicas()

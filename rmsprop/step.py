@@ -52,7 +52,7 @@ class Captured(NamedTuple):
     refresh: Refresh
 
 
-FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real", "nonfinite")
+FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real", "nonfinite", "loss_scale")
 
 
 def fixed(hyper: Hyperparameters) -> dict[str, Any]:

@@ -266,3 +266,17 @@ def test_a_loss_scale_is_not_captured():
         with pytest.raises(RuntimeError, match="loss_scale"):
             opt.apply_gradients([(x.copy(), x)])
         stream.end_capture()
+
+
+def test_a_scale_other_than_the_captured_one_ends_the_replays():
+    v, stream = cupy.ones(3), cupy.cuda.Stream(non_blocking=True)
+    opt = RMSprop(nonfinite="skip", loss_scale=LossScale(1.0))
+    opt.build([v])
+    g = v.copy()
+    with stream:
+        stream.begin_capture()
+        opt.apply_gradients([(g, v)])
+        stream.end_capture()
+        opt.loss_scale = LossScale(2.0)
+        with pytest.raises(RuntimeError, match="loss_scale"):
+            opt.advance()
