@@ -1,104 +1,99 @@
-"""A process beside each rank that tells if the rank ends without a word: killed, crashed or by ``os._exit``.
+"""A process beside the ranks of a machine that tells which of them ended without a word: killed or crashed.
 
 The launcher ends the job then, so fast that no other rank can speak. This file is run as it is, and imports
 nothing of the package.
 """
 
 import os
-import select
+import selectors
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
 
-FAREWELL = b"."
-PATIENCE = 2.0
-"""Seconds in which a process that has closed its files must be gone."""
-COURTESY = 0.3
-"""Seconds in which the guardian of the rank that ended first may speak."""
+FAREWELL, FAILING, READY = b".", b"!", b"+"
+PATIENCE = 10.0
+"""Seconds in which the guardian and the ranks must have met."""
+HIGH = 200
+"""A number of a file that is higher than that of the launcher's connection."""
+
+
+def start(ranks: int) -> str:
+    """Start the guardian of so many ranks; return the path of the socket where it waits for them."""
+    path = os.path.join(tempfile.mkdtemp(prefix="rmsprop-"), "door")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen(ranks)
+        command = [sys.executable, "-I", "-S", __file__, path, str(ranks)]
+        # It goes on in a process of its own, for which nobody need wait.
+        subprocess.run(command, stdin=door.fileno(), stdout=sys.__stderr__, start_new_session=True, check=False)
+    return path
 
 
 class Guardian:
-    """The process that watches over this rank; see `farewell`.
+    """The connection of this rank to the process that speaks when it is closed without `farewell`.
 
     Parameters
     ----------
     who : str
         How messages call this rank.
-    claim : str
-        Path of a file that does not exist. The first of the guardians of a machine to make it may speak: those of
-        ranks that the launcher has killed in consequence would only hide the reason.
-    others : sequence of int
-        The processes of the other ranks of this machine.
+    path : str
+        Where the process waits for the ranks, all of which must come.
     """
 
-    def __init__(self, who: str, claim: str, others: Sequence[int]) -> None:
-        command = [sys.executable, "-I", "-S", __file__, who, claim, *map(str, (os.getpid(), *others))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=sys.__stderr__, start_new_session=True
-        )
+    def __init__(self, who: str, path: str) -> None:
+        self._socket = _numbered_high()
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(path)
+        self._socket.sendall(who.encode())
+        self._socket.recv(1)  # from now on it sees who ends first
+        os.register_at_fork(after_in_child=self._socket.close)  # children may outlive this process
 
     def farewell(self, is_failing: bool = False) -> None:
-        """Let the guardian go; if this rank is about to end the job, those of the others will keep silent."""
-        pipe, self._process.stdin = self._process.stdin, None
-        if pipe is not None:
-            pipe.write(FAREWELL + b"!" * is_failing)
-            pipe.close()
-            self._process.wait()
+        """Let the guardian forget this rank; if it is about to end the job, the others, too."""
+        if self._socket.fileno() >= 0:
+            self._socket.sendall(FAILING if is_failing else FAREWELL)
+            self._socket.close()
 
 
-def watch(who: str, claim: str, *processes: str) -> None:
-    """Wait for the rank, the first of some processes, to end, and speak if it has not said farewell."""
-    ends = Ends([int(process) for process in processes])
-    said = b""
-    while piece := os.read(0, 16):
-        said += piece
-    if said == FAREWELL:
-        return
-    if not said and not ends.begin_with_own():
-        time.sleep(COURTESY)
-    try:
-        os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return
-    if not said:
-        reason = "ended without a word: it was killed, has crashed, or has called os._exit"
-        os.write(1, f"rmsprop: {who} {reason}.\n".encode())
-    if os.fork() == 0:  # nobody need wait until all others have gone
-        os.close(1)
-        os.close(2)
-        time.sleep(3)
-        os.unlink(claim)
+def _numbered_high() -> socket.socket:
+    """Return a socket that is closed before the launcher's, which ends the other ranks when that is closed.
 
-
-class Ends:
-    """The order in which processes end, kept by the kernel even if this process is late; on Linux.
-
-    Parameters
-    ----------
-    processes : list of int
-        The first is one's own.
+    Linux closes the files of a process that ends from the last to the first.
     """
+    import fcntl
 
-    def __init__(self, processes: list[int]) -> None:
-        self._descriptors: list[int] = []
-        try:
-            self._list = select.epoll()
-            self._descriptors += [os.pidfd_open(process) for process in processes]
-        except (AttributeError, OSError):  # not Linux, or too old
-            return
-        for descriptor in self._descriptors:
-            self._list.register(descriptor, select.EPOLLIN)
+    with socket.socket(socket.AF_UNIX) as low:
+        return socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, HIGH))
 
-    def begin_with_own(self) -> bool:
-        """Tell whether one's own process, which is ending, is the first; if that can't be known, that it is."""
-        end = time.monotonic() + PATIENCE
-        while self._descriptors and time.monotonic() < end:
-            ended = [descriptor for descriptor, _ in self._list.poll(0.1)]
-            if self._descriptors[0] in ended:
-                return ended[0] == self._descriptors[0]
-            time.sleep(0.001)  # it has closed its files, but is not yet gone
-        return True
+
+def watch(path: str, ranks: str) -> None:
+    """Wait for ranks to come, then for one of them to leave without farewell, and tell who it was."""
+    if os.fork():
+        os._exit(0)
+    selector = selectors.DefaultSelector()  # it keeps the order of events, even if this process is late
+    door = socket.socket(fileno=0)
+    door.settimeout(PATIENCE)
+    try:
+        for _ in range(int(ranks)):
+            rank, _ = door.accept()
+            selector.register(rank, selectors.EVENT_READ, rank.recv(1000).decode())
+    finally:
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+    for key in selector.get_map().values():
+        os.write(key.fd, READY)
+    while selector.get_map():
+        for key, _ in selector.select():
+            said = os.read(key.fd, 1)
+            if said == FAREWELL:
+                selector.unregister(key.fileobj)
+            elif said == FAILING:
+                return
+            else:
+                reason = "ended without a word: it was killed, has crashed, or has called os._exit"
+                os.write(1, f"rmsprop: {key.data} {reason}.\n".encode())
+                return
 
 
 if __name__ == "__main__":

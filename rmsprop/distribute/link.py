@@ -3,19 +3,17 @@
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import Any, NoReturn
 
 import numpy as np
 
-from rmsprop.distribute import agreement, ending
+from rmsprop.distribute import agreement, ending, guardian
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.errors import ReplicaError
-from rmsprop.distribute.guardian import Guardian
 from rmsprop.distribute.rows import Rows
 
 ALARM = 32_761
@@ -59,17 +57,18 @@ class Link:
             self._guard()
 
     def _guard(self) -> None:
-        """Let a process watch over this one, unless one does already."""
-        host = socket.gethostname()
-        told = [
-            text.decode().split()
-            for text in self.exchange(f"{os.urandom(8).hex()} {os.getpid()} {host}".encode(), "the start")
-        ]
-        if not ending.guardians:
-            who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {host})"
-            claim = os.path.join(tempfile.gettempdir(), f"rmsprop-{told[0][0]}")
-            neighbours = [int(told[rank][1]) for rank in self.others if told[rank][2] == host]
-            ending.guardians.append(Guardian(who, claim, neighbours))
+        """Let a process watch over the ranks of this machine, unless one does already."""
+        host = b"" if ending.guardians or not hasattr(os, "fork") else socket.gethostname().encode()
+        near = [rank for rank, other in enumerate(self.exchange(host, "the start")) if host and other == host]
+        path = b""
+        # Where it can't be done, all that is missing is a message.
+        with suppress(OSError):
+            path = guardian.start(len(near)).encode() if near[:1] == [self.rank] else b""
+        paths = self.exchange(path, "the start")
+        with suppress(OSError):
+            if near and paths[near[0]]:
+                who = f"rank {self.rank} of {self.size} (process {os.getpid()} on {host.decode()})"
+                ending.guardians.append(guardian.Guardian(who, paths[near[0]].decode()))
 
     @property
     def is_broken(self) -> bool:
@@ -246,8 +245,8 @@ class Link:
 
     def abort(self, reason: str) -> NoReturn:
         """End the job on all ranks."""
-        for guardian in ending.guardians:
-            guardian.farewell(is_failing=True)
+        for each in ending.guardians:
+            each.farewell(is_failing=True)
         self._say(f"ends the job: {reason}")
         sys.stdout.flush()
         time.sleep(0.3)  # in which the launcher passes on what has been said, and others put back what they had
