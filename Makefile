@@ -5,13 +5,16 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 EXTRAS ?= test,demo,mpi
 
-.PHONY: demo test lint bench bench-smoke bench-pages clean
+.PHONY: demo test nightly lint bench bench-smoke bench-pages clean
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/ptychography.py $(ARGS)
 
 test: $(VENV)/$(EXTRAS).done
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+nightly: $(VENV)/$(EXTRAS).done
+	$(BIN)/python -m pytest -n auto --hypothesis-profile=nightly $(ARGS)
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .

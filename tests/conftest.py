@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and profiles of Hypothesis (``--hypothesis-profile=thorough`` for many examples)."""
+"""Fixtures for all tests, and profiles of Hypothesis (``--hypothesis-profile=nightly`` for many examples)."""
 
 import importlib.util
 
@@ -9,7 +9,7 @@ from hypothesis import settings
 collect_ignore = ["threads"]  # programs, which import each other
 
 settings.register_profile("default", deadline=None, max_examples=400)
-settings.register_profile("thorough", deadline=None, max_examples=20_000)
+settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.load_profile("default")
 
 
