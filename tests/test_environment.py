@@ -66,6 +66,22 @@ def test_damaged_files_of_the_cache_are_replaced(tmp_path):
     assert "is replaced" not in run("", RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path)
 
 
+def test_a_kernel_for_several_threads_is_not_taken_from_the_cache_for_one_thread(tmp_path):
+    layer = (
+        "import atexit, sys, numba, numpy as np, rmsprop\n"
+        "def layer():\n"
+        "    try: return numba.threading_layer()\n"
+        "    except ValueError: return 'none'\n"
+        "atexit.register(lambda: sys.stderr.write('layer: ' + layer()))\n"
+        "w = np.ones(SIZE); rmsprop.RMSprop(global_clipnorm=1.0).apply_gradients([(w, w)])"
+    )
+    found = [
+        run(layer.replace("SIZE", size), RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path) for size in ("300_000", "10")
+    ]
+    assert "none" not in found[0]
+    assert found[1] == "layer: none"
+
+
 def test_a_cache_that_can_no_longer_be_written_to_does_not_stop_a_step(tmp_path):
     full = (
         "import numba.core.caching as c, errno\n"

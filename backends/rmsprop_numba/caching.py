@@ -7,13 +7,13 @@ and does not notice that a function which a kernel calls has changed in another 
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 # Machine code on disk outlives uninstallation, and is unpickled: hence only for those who ask for it.
 IS_ASKED_FOR = os.environ.get("RMSPROP_CACHE") == "1"
@@ -22,6 +22,12 @@ logger = logging.getLogger("rmsprop")
 
 class KernelCache(FunctionCache):
     """Numba's cache of a function, with keys that cover all source files of this package."""
+
+    def __init__(self, function: Any, options: Iterable[str]) -> None:
+        super().__init__(function)
+        # A function that is compiled twice, for one thread and for several, has files for each.
+        name, stamp = "-".join([self._impl.filename_base, *options]), self._impl.locator.get_source_stamp()
+        self._cache_file = IndexDataCacheFile(self._cache_path, name, stamp)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return super()._index_key(sig, codegen), numba.__version__, _sources()
@@ -59,7 +65,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
         dispatcher = numba.njit(error_model="numpy", **options)(function)
         if IS_ASKED_FOR:
             try:
-                dispatcher._cache = KernelCache(function)  # pyright: ignore[reportAttributeAccessIssue]
+                dispatcher._cache = KernelCache(function, options)  # pyright: ignore[reportAttributeAccessIssue]
             except Exception as error:  # no directory can be written to
                 logger.warning("Kernels are not kept on disk: %s", error)
         return dispatcher
