@@ -22,6 +22,8 @@ RECORD = 17
 """Bytes by which ranks compare statements: a digest, and whether there is no error."""
 GRACE = 2.0
 """Seconds in which a rank that is there must answer an alarm."""
+SPINS = 16
+"""Looks for what is awaited until which a rank does nothing else, since small messages arrive at once."""
 PATIENCE = 1.0
 """Seconds of waiting from which on a rank sleeps between looks; before that it only lets others run."""
 
@@ -175,6 +177,8 @@ class Link:
         for request in requests:
             while not request.Test():
                 looks += 1
+                if looks < SPINS:
+                    continue
                 os.sched_yield()
                 if looks % 64:
                     continue

@@ -61,6 +61,8 @@ class Reduction:
             else:
                 dense.setdefault((summed_in(value.dtype), type(value)), []).append(position)
         for (dtype, _), positions in dense.items():
+            if len(positions) == len(values):
+                return self.dense(dtype, values)
             totals = self.dense(dtype, [values[i] for i in positions])
             for i, total in zip(positions, totals, strict=True):
                 sums[i] = total
@@ -74,6 +76,8 @@ class Reduction:
         vector = self.vector([tuple(array.shape) for array in arrays], dtype)
         for _ in vector.sums(flat):
             pass
+        if isinstance(arrays[0], np.ndarray):
+            return list(vector.views)
         return [like(view, array) for view, array in zip(vector.views, arrays, strict=True)]
 
     def _dense_on_device(self, dtype: str, arrays: Sequence[Any]) -> list[Any]:

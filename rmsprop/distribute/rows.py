@@ -29,11 +29,12 @@ class Rows:
 
         self._link, self._mpi = link, MPI
         self.table: np.ndarray[Any, Any] = np.empty((link.size, size), dtype)
-        self.own: np.ndarray[Any, Any] = self.table[link.rank]
+        self.rows = list(self.table)
+        self.own: np.ndarray[Any, Any] = self.rows[link.rank]
         """The row of this rank, to be written before each exchange."""
         self._requests: list[Any] = []
         if 1 < link.size <= FEW:
-            rows = [row.view(np.uint8) for row in self.table]
+            rows = [row.view(np.uint8) for row in self.rows]
             self._requests += [link.comm.Recv_init(rows[rank], rank, ROWS) for rank in link.others]
             self._requests += [link.comm.Send_init(rows[link.rank], rank, ROWS) for rank in link.others]
 

@@ -58,7 +58,7 @@ def add(link: Link, sent: Scattered, out: Array) -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of gradients that are not finite, a warning says nothing new
-def add_in_order(parts: Sequence[Array] | Array, out: Array) -> None:
+def add_in_order(parts: Sequence[Array], out: Array) -> None:
     """Write the sum of arrays, which are added to the first one after the other."""
     np.add(parts[0], parts[1], out=out)
     for part in parts[2:]:
@@ -114,8 +114,9 @@ class Vector:
         """
         if self._rows is not None:
             # It is so little that it is faster to send everything to all, once.
-            buckets.pack(self.buckets[0].segments, arrays, self._rows.own)
-            add_in_order(self._rows.exchange("a sum"), self.total)
+            np.concatenate(arrays, out=self._rows.own)
+            self._rows.exchange("a sum")
+            add_in_order(self._rows.rows, self.total)
             yield 0
             return
         scattered: deque[tuple[int, Scattered]] = deque()
