@@ -25,6 +25,8 @@ RANKS = (1, 2, 4)
 SIZES = (1_000, 100_000, 1_000_000, 4_000_000, 16_000_000)
 ROWS = (100, 1_000, 10_000)
 TABLE = (1_000_000, 16)
+FAULTS = "\n## Faults"
+"""Where the part of the page begins that comes from tests/replicas/fault_table.py, and stays."""
 SECONDS = 1.0
 """Of each measurement."""
 
@@ -165,7 +167,9 @@ def main():
         results.append(json.loads(done.stdout))
     machine: Machine = fitted(results, os.cpu_count() or 1)
     text = page(results, machine, f"rmsprop {rmsprop.__version__}, {os.cpu_count()} processors")
-    (HERE.parents[1] / "docs" / "replicas.md").write_text(text)
+    path = HERE.parents[1] / "docs" / "replicas.md"
+    _, heading, faults = path.read_text().partition(FAULTS)
+    path.write_text(text + heading + faults)
     print(text)
 
 
