@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or "mpiexec"
+SHARED = Path("/dev/shm")
 
 spec = importlib.util.spec_from_file_location("faults", HERE / "faults.py")
 faults = importlib.util.module_from_spec(spec)
@@ -101,7 +103,31 @@ def mpiexec(cache, ranks, path, *arguments):
     one = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **one, "RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(cache)}
     command = [MPIEXEC, "-n", ranks, sys.executable, "-W", "error", path, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=80, env=environment)
+    with sweeping():
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=80, env=environment)
+
+
+@contextmanager
+def sweeping():
+    """Remove the shared memory of a job that was killed, 2 MB and more, which MPICH leaves behind.
+
+    Where it has filled /dev/shm, programs that use MPI get a bus error.
+    """
+    there = set(SHARED.glob("mpich_shm_*"))
+    yield
+    new = {path for path in SHARED.glob("mpich_shm_*") if path not in there}
+    used = "".join(map(read, Path("/proc").glob("[0-9]*/maps"))) if new else ""
+    for path in new:
+        with suppress(FileNotFoundError):
+            if str(path) not in used and time.time() - path.stat().st_mtime > 0.1:  # it is not just being made
+                path.unlink()
+
+
+def read(path):
+    try:
+        return path.read_text()
+    except OSError:  # the process has ended, or is another user's
+        return ""
 
 
 def attempt(name, ranks, victim, step, cache):
