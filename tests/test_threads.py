@@ -1,11 +1,13 @@
 """Threads and processes: what the optimizers promise to those that use several."""
 
 import copy
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ def run(*arguments, **variables):
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         cwd=PROGRAMS,
         env={**os.environ, **variables},
@@ -33,9 +35,27 @@ def run(*arguments, **variables):
     return done.stdout
 
 
-@pytest.mark.parametrize("layer", ["omp", "hidden"])
-def test_threads_give_the_same_bits_on_each_threading_layer(layer):
-    assert " 0 wrong" in run("together.py", "--layer", layer, "--kinds", 2, "--threads", 4, "--steps", 20)
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """Return the variables by which programs share what they compile."""
+    return {"RMSPROP_CACHE": "1", "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels"))}
+
+
+@pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue", "hidden"])
+def test_threads_give_the_same_bits_on_each_threading_layer(layer, cached):
+    if layer == "tbb" and not next(iter(metadata.distributions(name="tbb")), None):
+        pytest.skip("there is no tbb for this machine")
+    assert " 0 wrong" in run(
+        "together.py", "--layer", layer, "--kinds", 2, "--threads", 4, "--steps", 20, **cached
+    )
+
+
+@pytest.mark.parametrize("methods", [[*multiprocessing.get_all_start_methods(), "executor"], ["loky", "joblib"]])
+def test_processes_started_after_use_have_the_same_bits(methods, cached):
+    if "joblib" in methods:
+        pytest.importorskip("joblib", reason="joblib comes with the extra 'demo'")
+    found = run("-W", "ignore", "forks.py", "--kinds", 1, "--times", 1, "--methods", *methods, **cached)
+    assert found.count(" 0 wrong") == len(methods)
 
 
 def test_a_step_within_a_step_is_refused_and_changes_nothing():
