@@ -1,11 +1,14 @@
 """Environments in which imports and steps work: modes of the interpreter, zips, caches that can't be used."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
+
+import pytest
 
 from rmsprop import backends
 
@@ -30,6 +33,49 @@ def run(code, *options, **variables):
 
 def test_modes_of_the_interpreter_make_no_difference():
     assert not run("", "-OO", "-W", "error", "-X", "dev")
+
+
+ABSENT = """
+import sys
+OPTIONAL = (
+    "array_api_strict cupy dask jax joblib matplotlib ml_dtypes mpi4py optax safetensors scipy skimage sklearn "
+    "tbb tensorflow tf_keras threadpoolctl torch tqdm"
+)
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name in OPTIONAL.split():
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent)
+import autograd.numpy as anp, numpy as np, rmsprop
+x = np.ones(3)
+opt = rmsprop.RMSprop(momentum=0.9, global_clipnorm=1.0)
+opt.minimize(lambda x: anp.sum(x**2), [x])
+opt.save(PATH, [x])
+opt.restore(PATH, [x])
+"""
+
+
+def test_no_optional_dependency_is_needed_to_differentiate_and_save(tmp_path):
+    run(ABSENT.replace("PATH", repr(str(tmp_path / "x.safetensors"))))
+
+
+@pytest.mark.parametrize(("cache", "told"), [(0, ""), (1, "not kept on disk")])
+def test_a_read_only_installation_without_a_home_suffices(cache, told, tmp_path):
+    packages = tmp_path / "packages"
+    for root in (ROOT, ROOT / "backends"):
+        for package in root.glob("rmsprop*/"):
+            shutil.copytree(package, packages / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [packages, *packages.rglob("*/")]:
+        (folder / "__pycache__").touch()  # so that not even root can write one
+        folder.chmod(0o500)
+    home = packages / "__pycache__" / "home"
+    homes = dict.fromkeys(["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE"], home)
+    code = (
+        f"import sys; sys.path.insert(0, {str(packages)!r}); import rmsprop; assert 'packages' in rmsprop.__file__"
+    )
+    written = run(code, "-W", "error", RMSPROP_CACHE=cache, **homes)
+    assert told in written
+    assert bool(told) == bool(written)
 
 
 def test_a_zip_of_the_packages_alone_can_be_imported(tmp_path):

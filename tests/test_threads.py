@@ -58,6 +58,10 @@ def test_processes_started_after_use_have_the_same_bits(methods, cached):
     assert found.count(" 0 wrong") == len(methods)
 
 
+def test_processes_that_fill_one_cache_at_once_have_the_bits_of_one_without():
+    assert " 0 wrong" in run("crowd.py", "--kinds", 1, "--processes", 2, "--times", 1)
+
+
 def test_a_step_within_a_step_is_refused_and_changes_nothing():
     def rho():
         if nested:
