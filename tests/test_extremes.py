@@ -1,12 +1,13 @@
 """Numbers and settings of every size: each operation is that of NumPy, whatever under- or overflows on the way."""
 
+import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmsprop import RMSprop
+from rmsprop import RMSprop, Variable
 from rmsprop.testing import Snapshot, hyper_of, snapshot
 
 DTYPES = {
@@ -67,7 +68,7 @@ def by_numpy(before, gradient, hyper):
     rms = variance = rho * before.rms + new * squared(g)
     if hyper.centered:
         mg = [m * rho + x * new for m, x in zip(parts(before.mg), g, strict=True)]
-        variance = rms - squared(mg)
+        variance = np.where(np.isinf(rms), rms, rms - squared(mg))
         variance = np.where(variance < 0, real(0), variance)
     step = [x * lr / (np.sqrt(variance + inner) + outer) for x in g]
     if hyper.momentum is not None:
@@ -96,6 +97,20 @@ def test_every_operation_is_that_of_numpy_to_the_bit_at_every_magnitude(dtype, d
                 assert got.dtype == wanted.dtype
                 wide = np.result_type(got, np.float32)  # in which NaN of bfloat16 is known as such
                 np.testing.assert_array_equal(got.astype(wide), wanted.astype(wide), err_msg=name)
+
+
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict"])
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_a_gradient_whose_square_overflows_leaves_its_element_as_it_is(dtype, centered, library):
+    asarray = array_api_strict.asarray if library == "array_api_strict" else np.asarray
+    v, opt = Variable(asarray(np.ones(3, dtype))), RMSprop(0.1, centered=centered)
+    for huge in (np.finfo(dtype).max, 2.0):
+        opt.apply_gradients([(asarray(np.array([1, huge, 1], dtype)), v)])
+    after = v.numpy()
+    assert after[1] == 1
+    assert (after[[0, 2]] != 1).all()
+    assert np.isfinite(after).all()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])

@@ -27,6 +27,7 @@ def stepped(xp: Any, state: State, gradient: Array, hyper: Hyperparameters) -> S
         mg = hyper.rho * state.mg + new * gradient
         variance = rms - square(xp, mg)
         variance = xp.maximum(variance, xp.zeros_like(variance))  # it may be negative by rounding
+        variance = xp.where(xp.isinf(rms), rms, variance)  # and so may be the square of the mean
     step = hyper.learning_rate * gradient / (xp.sqrt(variance + inner) + outer)
     momentum = None
     if state.momentum is not None:

@@ -86,10 +86,11 @@ def prepare(
     hyper: Hyperparameters,
 ) -> Callable[[], None]:
     """Compute all variables and slots; return what replaces them."""
-    new = [
-        _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i], hyper)
-        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
-    ]
+    with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
+        new = [
+            _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i], hyper)
+            for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
+        ]
     return partial(_replace, parameters, new)
 
 

@@ -115,6 +115,7 @@ def formula(variant: Variant) -> str:
             "mg = mean;",
             "variance = rms - square(mean);",
             "if (variance < 0) variance = 0;  // by rounding",
+            "if (isinf(rms)) variance = rms;  // and so may be the square of the mean",
         ]
     lines.append(f"{number} step = over(times(gradient, lr), sqrt(variance + inner) + outer);")
     if variant.momentum:

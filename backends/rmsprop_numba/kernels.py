@@ -47,6 +47,8 @@ def stepped(g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
         variance = rms - square(mean)
         if variance < real(0):  # by rounding
             variance = real(0)
+        if np.isinf(rms):  # and so may be the square of the mean: their difference would be NaN
+            variance = rms
     step = over(times(gradient, real(lr)), np.sqrt(variance + real(inner)) + real(outer))
     velocity = None
     if mom is not None:
