@@ -102,9 +102,9 @@ class RMSprop(Settings, Weights, Checkpointed):
 
     Notes
     -----
-    A gradient whose square overflows in the computing precision, beyond 1.8e19 in float32, makes its `rms` infinite,
-    and its element gets no steps from then on; with a `rho` of 0 or 1 it becomes NaN. `nonfinite` does not look for
-    that, clipping prevents it.
+    A gradient whose square overflows in the computing precision, beyond 1.8e19 in float32, makes its `rms`
+    infinite, and its element gets no steps from then on; with a `rho` of 0 or 1 it becomes NaN. `nonfinite` does
+    not look for that, clipping prevents it.
 
     The method is G. Hinton's, lecture 6e of *Neural Networks for Machine Learning* (2012); centering and
     momentum are A. Graves', *Generating Sequences With Recurrent Neural Networks*, arXiv:1308.0850.

@@ -20,6 +20,8 @@ ALARM = 32_761
 """Tag, hardly used by others, of messages by which ranks tell each other that they have waited too long."""
 RECORD = 17
 """Bytes by which ranks compare statements: a digest, and whether there is no error."""
+RESTORED = 32_762
+"""Tag of messages by which ranks tell each other that they have put back what a failed step had changed."""
 GRACE = 2.0
 """Seconds in which a rank that is there must answer an alarm."""
 SPINS = 16
@@ -45,8 +47,9 @@ class Link:
         self.rank, self.size, self.timeout = comm.rank, comm.size, timeout
         self.others = [rank for rank in range(self.size) if rank != self.rank]
         self._broken: str | None = None
-        self._is_leaving = False
+        self._is_leaving = self._is_certain = False
         self._alarms: dict[int, str] = {}
+        self._missing: list[int] = []
         self._kept: list[Any] = []
         self.comm = comm
         if self.size > 1:
@@ -124,18 +127,25 @@ class Link:
 
     @contextmanager
     def certain(self, doing: str) -> Iterator[None]:
-        """Stop all ranks if this one fails at what they have agreed on; they may be anywhere in it."""
+        """Stop all ranks if this one fails at what they have agreed on; they may be anywhere in it.
+
+        None goes on, to end the job, before all have put back what they have changed.
+        """
+        self._is_certain = True
         try:
             yield
-        except ReplicaError:
-            raise
         except BaseException as error:
-            if not getattr(error, "_is_announced", False) and self.size > 1:
+            is_known = isinstance(error, ReplicaError) or getattr(error, "_is_announced", False)
+            if not is_known and self.size > 1:
                 self._broken = f"rank {self.rank}: {type(error).__name__}: {error}"
                 self._alarm(self._broken, is_final=True)
-                self._listen()  # the others may have something to put back before the job ends
                 error._is_announced = True  # type: ignore[attr-defined]
+            if self.is_broken:
+                self._tell(None, RESTORED)
+                self._await_restored()
             raise
+        finally:
+            self._is_certain = False
 
     def exchange(self, message: bytes, doing: str) -> list[bytes]:
         """Return the messages of all ranks, of any lengths."""
@@ -199,7 +209,11 @@ class Link:
         """Find out who is missing, and raise `ReplicaError`."""
         self._alarm(doing)
         final = self._listen()
-        self._broken = final or self._reason(doing, [rank for rank in self.others if rank not in self._alarms])
+        if final is None:
+            self._missing = [rank for rank in self.others if rank not in self._alarms]
+        self._broken = final or self._reason(doing)
+        if not self._is_certain:
+            self._tell(None, RESTORED)
         raise ReplicaError(self._broken)
 
     def _listen(self) -> str | None:
@@ -217,12 +231,26 @@ class Link:
 
     def _alarm(self, text: str, is_final: bool = False) -> None:
         """Tell all others that something is wrong; if it is final, what."""
-        self._kept += [self.comm.isend((text, is_final), rank, ALARM) for rank in self.others]
+        self._tell((text, is_final), ALARM)
 
-    def _reason(self, doing: str, missing: list[int]) -> str:
-        if missing:
-            ranks = ", ".join(map(str, missing[:16])) + ", ..." * (len(missing) > 16)
-            verb = "has" if len(missing) == 1 else "have"
+    def _tell(self, message: Any, tag: int) -> None:
+        self._kept += [self.comm.isend(message, rank, tag) for rank in self.others]
+
+    def _await_restored(self) -> None:
+        """Wait until all others, without those that do not answer, have put back what they had changed."""
+        awaited, end = set(self.others).difference(self._missing), time.monotonic() + self.timeout
+        while awaited and time.monotonic() < end:
+            status = _mpi().Status()
+            if self.comm.Iprobe(tag=RESTORED, status=status):
+                self.comm.recv(source=status.source, tag=RESTORED)
+                awaited.discard(status.source)
+            else:
+                time.sleep(0.001)
+
+    def _reason(self, doing: str) -> str:
+        if self._missing:
+            ranks = ", ".join(map(str, self._missing[:16])) + ", ..." * (len(self._missing) > 16)
+            verb = "has" if len(self._missing) == 1 else "have"
             return (
                 f"rank {ranks} {verb} not answered within {self.timeout:g} s: it hangs, or does something else. "
                 f"Rank {self.rank} waits at {doing}."
@@ -253,7 +281,7 @@ class Link:
             each.farewell(is_failing=True)
         self._say(f"ends the job: {reason}")
         sys.stdout.flush()
-        time.sleep(0.3)  # in which the launcher passes on what has been said, and others put back what they had
+        time.sleep(0.3)  # in which the launcher passes on what has been said
         self.comm.Abort(1)
         os._exit(1)
 

@@ -72,7 +72,7 @@ FAULTS = {
     "stop in a sum": Fault(MISSING),
     "error in a sum": Fault(NO_MEMORY),
     "interrupt in a sum": Fault(r"rank {v}: KeyboardInterrupt"),
-    "error in a sum with overlap": Fault(NO_MEMORY, ("overlap",), is_silent=True),
+    "error in a sum with overlap": Fault(NO_MEMORY, ("overlap",)),
     "stop in a sum with overlap": Fault(MISSING, ("overlap",)),
     "error in an exchange": Fault(NO_MEMORY, ("shard_state",)),
     "kill in an exchange": Fault(DEAD, ("shard_state",), state=EITHER, is_silent=True),

@@ -16,6 +16,7 @@ import numpy as np
 import rmsprop
 import rmsprop_numba
 from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context
+from rmsprop.distribute.undo import Journal
 
 TIMEOUT = 3.0
 SIZES = {"a": 700, "b": 500}
@@ -105,6 +106,12 @@ def in_update(kind):
     rmsprop_numba.prepare, rmsprop_numba.update = prepared, lambda *arguments: prepared(*arguments)()
 
 
+def slow_down_undoing():
+    """Let it take long to put back what was: the job must not end meanwhile."""
+    undo = Journal.undo
+    Journal.undo = lambda journal: (time.sleep(0.5), undo(journal))
+
+
 def at_random(kind):
     """Let it happen within a fifth of a second."""
     number, delay = SIGNALS[kind].value, random.uniform(0, 0.2)
@@ -130,6 +137,8 @@ def main(fault, folder, victim, faulty_step, *options):
     with strategy.scope():
         opt = optimizer()
     is_random = fault.endswith("at random")
+    if fault.endswith("in a sum"):
+        slow_down_undoing()
 
     def step(number):
         pairs = [(gradient(name, strategy.rank, number), variable) for name, variable in variables.items()]
