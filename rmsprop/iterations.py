@@ -1,5 +1,7 @@
 """The number of steps, which is certain only when devices have told which ones they left out."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,11 +42,13 @@ class Iterations(Variable):
         How many were left out, as far as that is known.
     tally : Tally or None
         What knows of more.
+    owner : weakref.ref or None
+        The optimizer, whose lock is held while the tally is read: other threads may step meanwhile.
     loss_scale : LossScale or None
         What is told of each step if it was taken.
     """
 
-    __slots__ = ("_undecided", "count", "loss_scale", "skipped", "tally")
+    __slots__ = ("_undecided", "count", "loss_scale", "owner", "skipped", "tally")
 
     def __init__(self, count: Any, name: str = "iterations", skipped: int = 0) -> None:
         # What is unpickled may lie in memory that can't be written to.
@@ -52,6 +56,7 @@ class Iterations(Variable):
         self.name, self.trainable, self.constraint = name, False, None
         self.skipped = skipped
         self.tally: Tally | None = None
+        self.owner: Callable[[], Any] | None = None
         self.loss_scale: LossScale | None = None
         self._undecided = 0
 
@@ -80,14 +85,16 @@ class Iterations(Variable):
         """Wait until it is known which steps were left out, and no longer count these."""
         if self.tally is None:
             return
-        missing = self.tally.take()
-        self.count[()] -= missing
-        for _ in range(missing):
-            self.skip()
-        if self.loss_scale is not None:  # with which no step begins before the last one is decided
-            for _ in range(self._undecided - missing):
-                self.loss_scale._update(is_finite=True)
-        self._undecided = 0
+        owner = self.owner() if self.owner is not None else None
+        with nullcontext() if owner is None else owner._lock:
+            missing = self.tally.take()
+            self.count[()] -= missing
+            for _ in range(missing):
+                self.skip()
+            if self.loss_scale is not None:  # with which no step begins before the last one is decided
+                for _ in range(self._undecided - missing):
+                    self.loss_scale._update(is_finite=True)
+            self._undecided = 0
 
     def assign(self, value: Any) -> Variable:
         """Replace the number; ``ValueError`` if the value is not a whole one, or negative."""

@@ -44,6 +44,25 @@ def locked(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any
     return alone
 
 
+class Unchanged:
+    """The last that is pickled of an optimizer; it refuses if steps were taken meanwhile.
+
+    While an object is being pickled, no lock can be held: nothing tells the end.
+    """
+
+    def __init__(self, owner: Any, count: Callable[[], int]) -> None:
+        self._owner, self._count, self._first = owner, count, count()
+
+    def __reduce__(self) -> Any:
+        with self._owner._lock:
+            if self._count() != self._first:
+                raise RuntimeError(
+                    "another thread has taken steps of this optimizer while it was being pickled. Expected none "
+                    "meanwhile, or copy.deepcopy(optimizer), opt.save or opt.get_weights, which steps wait for."
+                )
+        return bool, ()
+
+
 class Torn:
     """Takes the place of the lock of an object that another thread was changing in the moment of a fork."""
 

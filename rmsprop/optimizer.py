@@ -1,5 +1,6 @@
 """The optimizer: `RMSprop`, with the interface of Keras."""
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -273,6 +274,8 @@ class RMSprop(Settings, Weights, Checkpointed):
             return self._iterations
         refresh = update(groups, hyper_of_update)
         tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
+        if tally is not None:
+            self._iterations.owner = weakref.ref(self)
         if refresh is not None:
             self._iterations.tally = tally
             self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))

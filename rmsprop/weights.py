@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
-from rmsprop.locks import give_lock, locked
+from rmsprop.locks import Unchanged, give_lock, locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
 from rmsprop.variable import Variable, array_of
@@ -57,10 +57,13 @@ class Weights:
 
     def __getstate__(self) -> dict[str, Any]:
         of_this_process = "_lock", "_is_stepping"
-        return {name: value for name, value in self.__dict__.items() if name not in of_this_process}
+        with self._lock:
+            state = {name: value for name, value in self.__dict__.items() if name not in of_this_process}
+            return {**state, "_unchanged": Unchanged(self, lambda: int(self._iterations.array))}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        del self.__dict__["_unchanged"]
         give_lock(self)
 
     def _create_slots(self, parameters: Sequence[Parameter]) -> None:
@@ -151,6 +154,8 @@ class Weights:
         >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
         (7, array([0.5, 0.5, 0.5]))
         """
+        if isinstance(var_list, Iterator):
+            var_list = list(var_list)
         parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
         refuse_repetition(parameters)
         self._parameters.check_disjoint([p for p in parameters if not p.slots])
@@ -191,7 +196,6 @@ class Weights:
             loss_scale._iterations = self._iterations
 
     @property
-    @locked
     def skipped(self) -> int:
         """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
 

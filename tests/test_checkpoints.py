@@ -246,6 +246,14 @@ def test_what_was_loaded_goes_to_the_variables_of_the_first_step(path):
     assert bits(again, [v]) == bits(opt, [w])
 
 
+def test_a_loaded_state_can_be_claimed_by_what_yields_variables(path):
+    opt, w = stepped()
+    opt.save(path, [w])
+    again = RMSprop.load(path)
+    again.build(iter([w]))
+    assert bits(again, [w]) == bits(opt, [w])
+
+
 def test_what_was_loaded_does_not_go_to_other_variables(path):
     opt, w = stepped()
     opt.save(path, {"w": w})

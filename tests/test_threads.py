@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from importlib import metadata
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def test_copies_have_locks_of_their_own(copied):
     twin.apply_gradients([(np.ones(2), np.ones(2))])
 
 
+class Interlude:
+    """While it is being pickled, another thread does something."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def __reduce__(self):
+        thread = threading.Thread(target=self.act)
+        thread.start()
+        thread.join()
+        return object, ()
+
+
+def test_an_optimizer_that_steps_while_it_is_pickled_is_refused():
+    opt, w = RMSprop(), np.ones(3)
+    opt.note = Interlude(lambda: opt.apply_gradients([(w, w)]))
+    with pytest.raises(RuntimeError, match="while it was being pickled"):
+        pickle.dumps(opt)
+    opt.note = Interlude(lambda: opt.get_weights())
+    assert int(pickle.loads(pickle.dumps(opt)).iterations) == 1
+
+
 def test_under_workqueue_several_threads_are_used_only_while_python_has_one(monkeypatch):
     monkeypatch.setattr(threads, "_layer", lambda: "workqueue")
     monkeypatch.setattr(threads, "_is_forked", False)
@@ -154,9 +177,9 @@ def test_steps_left_out_are_counted_once_whoever_asks_while_others_step():
             thread.join()
             return 0
 
-    opt._iterations.tally = Tally()
-    assert opt.skipped == 0
-    assert is_free == [False]
+    opt._iterations.tally, opt._iterations.owner = Tally(), weakref.ref(opt)
+    assert (opt.skipped, int(opt.iterations)) == (0, 0)
+    assert is_free == [False, False]
 
 
 def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
