@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -153,6 +154,17 @@ def test_an_error_leaves_everything_as_it_was(strategy):
     assert opt.apply_gradients([]) is None
     assert (v == 1).all()
     assert int(opt.iterations) == 0
+
+
+def test_an_interrupt_that_waits_for_the_end_of_a_step_is_raised_although_the_step_is_refused(strategy):
+    with strategy.scope():
+        opt = RMSprop(nonfinite="raise")
+    v, agree = np.ones(2), strategy._agree
+    strategy._agree = lambda *terms: (agree(*terms), len(terms[1]) or signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        opt.apply_gradients([(np.array([1, np.nan]), v)])
+    assert isinstance(caught.value.__context__, FloatingPointError)
+    assert (v == 1).all()
 
 
 @pytest.mark.parametrize("setting", [{"timeout": 0}, {"bucket_bytes": -1}], ids=str)

@@ -118,6 +118,8 @@ def _attach(
     for parameter, name, slot in created:
         optimizer._parameters.add(parameter)
         optimizer._add(parameter, name, slot)
+    for parameter in parameters.values():
+        parameter.is_synced = False
 
 
 def _check(record: Record, variable: Any, source: str) -> None:

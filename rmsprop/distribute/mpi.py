@@ -50,7 +50,7 @@ class MPIStrategy(Strategy):
 
     Notes
     -----
-    All ranks make the same calls in the same order. A step has three parts. First the ranks compare what they are
+    All ranks make the same calls in the same order, and so in one thread. A step has three parts. First the ranks compare what they are
     about to do: a difference, or an error on one of them, is raised on all, and they can go on after it. Then
     gradients are added up, and all is done that may fail; an error while others wait for sums ends the job. When
     all have come so far, they agree once more, and each updates its variables. From then on the step is taken,

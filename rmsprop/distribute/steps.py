@@ -62,12 +62,14 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
             if bad is None:
                 finish()
                 optimizer._iterations.take()
-    if bad is not None:
-        optimizer._leave_out(*bad)
-    elif tapes:
-        tell_tapes(*plan.variables)
-    for number in interrupts:
-        signal.raise_signal(number)
+    try:
+        if bad is not None:
+            optimizer._leave_out(*bad)
+        elif tapes:
+            tell_tapes(*plan.variables)
+    finally:
+        for number in interrupts:
+            signal.raise_signal(number)
     return optimizer._iterations
 
 

@@ -257,6 +257,10 @@ def rank_0_saves_what_all_ranks_restore(strategy):
         opt.apply_gradients([(v, v)])
         again.apply_gradients([(w, w)])
         assert v.tobytes() == w.tobytes()
+        if strategy.rank == 0:
+            again.restore(path, [w])
+        again.iterations.assign(1)
+        assert "not seen before" in raised(ReplicaError, again.apply_gradients, [(w, w)])
         kind = OSError if strategy.rank == 0 else ReplicaError
         assert "nowhere" in raised(kind, opt.save, os.path.join(folder, "nowhere", "file"), [v])
         assert "wait=False" in raised(ValueError, functools.partial(opt.save, path, wait=False))
