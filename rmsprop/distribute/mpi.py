@@ -50,12 +50,13 @@ class MPIStrategy(Strategy):
 
     Notes
     -----
-    All ranks make the same calls in the same order, and so in one thread. A step has three parts. First the ranks compare what they are
-    about to do: a difference, or an error on one of them, is raised on all, and they can go on after it. Then
-    gradients are added up, and all is done that may fail; an error while others wait for sums ends the job. When
-    all have come so far, they agree once more, and each updates its variables. From then on the step is taken,
-    even if a rank is killed; Ctrl-C waits for the end of the update. An error in the update itself, as when there
-    is no memory to compile a kernel at the first step, ends the job, but the others have taken the step.
+    All ranks make the same calls in the same order, and so in one thread. A step has three parts. First the ranks
+    compare what they are about to do: a difference, or an error on one of them, is raised on all, and they can go
+    on after it. Then gradients are added up, and all is done that may fail; an error while others wait for sums
+    ends the job. When all have come so far, they agree once more, and each updates its variables. From then on the
+    step is taken, even if a rank is killed; Ctrl-C waits for the end of the update. An error in the update itself,
+    as when there is no memory to compile a kernel at the first step, ends the job, but the others have taken the
+    step.
 
     A rank sends its last word to each of the others. If it is stopped when some of them have got it and some have
     not, which takes three ranks, the former take a step that the latter do not. They wait for it at the next one,
