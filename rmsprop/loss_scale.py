@@ -19,7 +19,8 @@ class LossScale:
     the scaled loss. The update divides them, in the precision that it computes in and without a pass of its own;
     limits of clipping are those of what results. If they are not finite, the scale is halved, down to 1, and the
     step left out; after `dynamic_growth_steps` steps in a row that were taken, it is doubled. So does
-    ``tf.keras.mixed_precision.LossScaleOptimizer``.
+    ``tf.keras.mixed_precision.LossScaleOptimizer``. Of threads that share the optimizer, let one at a time be
+    between reading a dynamic scale and its step.
 
     Parameters
     ----------

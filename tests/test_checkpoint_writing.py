@@ -243,6 +243,28 @@ def test_the_next_save_waits_for_the_one_in_the_background(path, held):
     assert number_in(path) == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process")  # is multi-threaded, as is the point
+def test_a_forked_child_is_told_that_it_can_not_wait_for_a_save_and_can_save(path, held, tmp_path):
+    opt, w = example(1)
+    saving, other = opt.save(path, [w], wait=False), tmp_path / "other"
+    child = os.fork()
+    if child == 0:
+        try:
+            held.set()
+            with pytest.raises(RuntimeError, match="its forked child"):
+                saving.wait()
+            opt.save(other, [w])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert not path.exists()
+    assert number_in(other) == 1
+    held.set()
+    saving.wait()
+    assert number_in(path) == 1
+
+
 def test_an_error_in_the_background_is_raised_once_by_whoever_asks_next(tmp_path):
     opt, w = example()
     nowhere = tmp_path / "nowhere" / "file"

@@ -1,6 +1,7 @@
 """Work that goes on beside the steps, and whose errors are not lost."""
 
 import atexit
+import os
 import sys
 import threading
 import traceback
@@ -25,6 +26,7 @@ class Saving:
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._error: BaseException | None = None
+        self._is_over = False
         self._thread = threading.Thread(target=self._run, args=(work,), name="rmsprop.save")
         self._thread.start()
 
@@ -34,6 +36,7 @@ class Saving:
         except BaseException as error:
             self._error = error
             _failed.append(self)
+        self._is_over = True
 
     def wait(self) -> None:
         """Wait until the file is complete.
@@ -42,8 +45,12 @@ class Saving:
         ------
         Exception
             What the save raised, the first time that it is waited for.
+        RuntimeError
+            In a process that was forked off meanwhile, where it can't be waited for.
         """
         self._thread.join()
+        if not self._is_over:
+            raise RuntimeError("the save goes on in the process that began it, not in this one, its forked child.")
         error, self._error = self._error, None
         if error is not None:
             _failed.remove(self)
@@ -69,6 +76,10 @@ def settle(optimizer: Any) -> None:
     saving = _latest.pop(optimizer, None)
     if saving is not None:
         saving.wait()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_latest.clear)
 
 
 @atexit.register
