@@ -43,6 +43,11 @@ class Hyperparameters(NamedTuple):
     """What gradients are to be divided by, by their factors; the limits of clipping are times as high."""
 
     @property
+    def clips_by_norm(self) -> bool:
+        """Whether the norms of gradients are needed."""
+        return self.clipnorm is not None or self.global_clipnorm is not None
+
+    @property
     def epsilons(self) -> tuple[float, float]:
         """What is added inside and outside of the root; one of them is zero."""
         return (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
@@ -51,7 +56,7 @@ class Hyperparameters(NamedTuple):
 class Replay(Protocol):
     """What takes a step again, with other gradients, and without all of the checks in Python.
 
-    The `update` of a backend may keep one in the ``plans`` of its parameters, for the identity of the first one's
+    The `prepare` of a backend may keep one in the ``plans`` of its parameters, for the identity of the first one's
     ``key``.
     """
 
@@ -79,20 +84,18 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together, and returns what its `update` can also take. If ``hyper.nonfinite``
+      `rmsprop.clipping.factors` do together, and returns what its `prepare` can also take. If ``hyper.nonfinite``
       is "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
     - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
       without it, functions of the Array API standard find out.
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
-      variable. With it, `in_range` is asked only if the user wants to wait for the answer, and `update` must leave
-      out such rows.
+      variable. With it, `in_range` is asked only if the user wants to wait for the answer, and the update must
+      leave out such rows.
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
-      variables' positions in the step, and tells whether `update` will be captured in a graph, to be replayed
-      later. Then `update` returns a function that is called with the hyperparameters of each replay.
-    - ``prepare(parameters, gradients, factors, hyper)`` does all of `update` that may fail, and returns a function
-      without arguments that does the rest. Replicas update when all of them have come so far.
+      variables' positions in the step, and tells whether the update will be captured in a graph, to be
+      replayed later. Then it returns a function that is called with the hyperparameters of each replay.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
-      zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `update` will know such slots by
+      zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `prepare` will know such slots by
       ``hyper.state_dtype``. Its attribute ``parts`` are the NumPy arrays that it is kept in, by name, as in files:
       the first one has an element for each of the variable. They can be replaced by others of the same kind.
     """
@@ -119,17 +122,19 @@ class Backend(Protocol):
     def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
         """Return the sum of ``|g|**2`` of each gradient, after clipping by value; shape (n,)."""
 
-    def update(
+    def prepare(
         self,
         parameters: "Sequence[Parameter]",
         gradients: Sequence[Gradient],
         factors: Array | None,
         hyper: Hyperparameters,
-    ) -> "Refresh | None":
-        """Update all variables and slots, with each gradient clipped by value, then times its factor.
+    ) -> "Callable[[], Refresh | None]":
+        """Do all of a step that may fail; return what updates all variables and slots.
 
-        That, if there is one, clips by norm and divides by ``hyper.loss_scale``.
+        Each gradient is clipped by value, then multiplied by its factor, if there is one, which clips by norm and
+        divides by ``hyper.loss_scale``.
         """
+        ...
 
 
 def backend_of(array: Array) -> Backend:

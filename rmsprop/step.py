@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,14 +99,13 @@ def check_capturable(
 
 def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
     """Return the groups with the factors of their gradients, as far as there are any; nothing is changed yet."""
-    has_norms = hyper.clipnorm is not None or hyper.global_clipnorm is not None
-    if not has_norms and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
+    if not hyper.clips_by_norm and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
         return groups
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
         factors = own(groups[0].parameters, groups[0].gradients, hyper)
         return [groups[0]._replace(factors=factors, squares=getattr(factors, "squares", None))]
-    if not has_norms:
+    if not hyper.clips_by_norm:
         return [group._replace(factors=_inverse(group, hyper)) for group in groups]
     squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
     factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)
@@ -127,14 +125,14 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
     this only if there is a constraint: their backends check before they begin, and come last.
     """
     has_constraint = any([p.variable.constraint for group in groups for p in group.parameters])
+    take = prepared(groups, hyper)
     if len(groups) == 1 and not has_constraint:
-        return _run(groups[0], hyper)
+        return take()
     parameters = [p for group in groups for p in group.parameters]
     touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
     before = [(v, _kept(v, has_constraint)) for v in touched]
     try:
-        for group in sorted(groups, key=_order):
-            _run(group, hyper)
+        take()
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
                 with on_device(variable.array):
@@ -147,13 +145,11 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
     return None
 
 
-def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], None]:
-    """Do all of a step without constraints that may fail, as far as its backends know; return what takes it."""
-    rest: list[Callable[[], object]] = []
-    for group in sorted(groups, key=_order):
-        prepare = getattr(group.backend, "prepare", None)
-        arguments = group.parameters, group.gradients, group.factors, hyper
-        rest.append(partial(group.backend.update, *arguments) if prepare is None else prepare(*arguments))
+def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], Refresh | None]:
+    """Do all of a step without constraints that may fail; return what takes it."""
+    rest = [g.backend.prepare(g.parameters, g.gradients, g.factors, hyper) for g in sorted(groups, key=_order)]
+    if len(rest) == 1:
+        return rest[0]
 
     def take() -> None:
         for function in rest:
@@ -166,10 +162,6 @@ def _order(group: Group) -> tuple[bool, bool]:
     """Sort backends by what can fail: first arrays that are replaced, then those of a device, then NumPy's."""
     array = group.parameters[0].variable.array
     return is_updated_in_place(array), isinstance(array, np.ndarray)
-
-
-def _run(group: Group, hyper: Hyperparameters) -> Refresh | None:
-    return group.backend.update(group.parameters, group.gradients, group.factors, hyper)
 
 
 def _kept(variable: Variable, has_constraint: bool) -> Array | None:

@@ -73,13 +73,13 @@ def test_what_is_no_array_has_no_backend():
 
 THIRD_PARTY = """
 from rmsprop_array_api import *
-from rmsprop_array_api import update as _update
+from rmsprop_array_api import prepare as _prepare
 
 calls = []
 
-def update(parameters, gradients, factors, hyper):
+def prepare(parameters, gradients, factors, hyper):
     calls.append(len(parameters))
-    _update(parameters, gradients, factors, hyper)
+    return _prepare(parameters, gradients, factors, hyper)
 """
 
 USE_OF_THIRD_PARTY = """

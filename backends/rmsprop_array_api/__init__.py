@@ -10,8 +10,7 @@ from rmsprop_array_api.step import (
     overlapping,
     prepare,
     squared_norms,
-    update,
     zeros,
 )
 
-__all__ = ["check_variable", "in_range", "memory", "overlapping", "prepare", "squared_norms", "update", "zeros"]
+__all__ = ["check_variable", "in_range", "memory", "overlapping", "prepare", "squared_norms", "zeros"]

@@ -69,16 +69,6 @@ def _widest(xp: Any, dtype: Any, known: dict[str, Any]) -> Any:
     return known.get("float64", xp.float32)
 
 
-def update(
-    parameters: Sequence[Parameter],
-    gradients: Sequence[Gradient],
-    factors: Array | None,
-    hyper: Hyperparameters,
-) -> None:
-    """Compute all variables and slots, then replace them; see `rmsprop.backends.Backend`."""
-    prepare(parameters, gradients, factors, hyper)()
-
-
 def prepare(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],

@@ -2,7 +2,7 @@
 
 from rmsprop_cupy.norms import factors, first_nonfinite, squared_norms
 from rmsprop_cupy.rows import report_misses
-from rmsprop_cupy.step import check_step, prepare, update
+from rmsprop_cupy.step import check_step, prepare
 from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "prepare",
     "report_misses",
     "squared_norms",
-    "update",
     "zeros",
 ]

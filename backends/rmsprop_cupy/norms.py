@@ -176,7 +176,7 @@ def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
 
 def _terms(hyper: Hyperparameters) -> tuple[str, ...]:
     """Return what is to be summed; see `kernels.norm_kernel`."""
-    has_norms = hyper.nonfinite == "propagate" or hyper.clipnorm is not None or hyper.global_clipnorm is not None
+    has_norms = hyper.nonfinite == "propagate" or hyper.clips_by_norm
     is_enough = hyper.nonfinite == "propagate" or (has_norms and hyper.clipvalue is None)
     return (*["square((wide)gradient)"] * has_norms, *["nothing(given)"] * (not is_enough))
 

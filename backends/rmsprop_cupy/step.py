@@ -38,16 +38,6 @@ def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient], p
     return bool(capturing)
 
 
-def update(
-    parameters: Sequence[Parameter],
-    gradients: Sequence[Gradient],
-    factors: norms.Clipping | Array | None,
-    hyper: Hyperparameters,
-) -> Refresh | None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`."""
-    return prepare(parameters, gradients, factors, hyper)()
-
-
 def prepare(
     parameters: Sequence[Parameter],
     gradients: Sequence[Gradient],

@@ -4,7 +4,7 @@ from typing import Any
 
 from rmsprop.memory import overlapping
 from rmsprop.variable import Variable
-from rmsprop_numba.step import first_nonfinite, prepare, squared_norms, update
+from rmsprop_numba.step import first_nonfinite, prepare, squared_norms
 from rmsprop_numba.variables import check_variable, in_range, memory, zeros
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "overlapping",
     "prepare",
     "squared_norms",
-    "update",
     "zeros",
 ]
 

@@ -7,17 +7,15 @@ from itertools import chain
 from typing import Any, cast
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
+from rmsprop_numba.aliases import disjoint, owners_of
 from rmsprop_numba.compact import LENGTH, SHORTEST, Blocks, CompactSlot
 from rmsprop_numba.lists import scalars
-from rmsprop_numba.plans import owns_memory
 from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +32,8 @@ def jobs(
     """Return the calls that update all variables and slots, of which none may fail."""
     names = ("rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered)
     found: list[Job] = []
-    for i, gradient in enumerate(_apart(gradients, [parameter.variable.array for parameter in parameters])):
+    variables = [parameter.variable.array for parameter in parameters]
+    for i, gradient in enumerate(disjoint(gradients, [owners_of([v]) for v in variables], lambda: variables)):
         slots = [parameters[i].slots[name] if name in names else None for name in SLOTS]
         factor = None if factors is None else factors[i]
         found += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)
@@ -112,19 +111,3 @@ def _summed(gradient: IndexedSlices, limit: float | None, factor: Any) -> tuple[
         return rows, values
     order = np.argsort(which, kind="stable")
     return rows, np.add.reduceat(values[order], np.searchsorted(which[order], np.arange(len(rows))), axis=0)
-
-
-def _apart(gradients: Sequence[Gradient], variables: Sequence[Array]) -> list[Gradient]:
-    """Return the gradients, dense ones as copies where they may lie in memory that is being updated."""
-    owners = [owner(variable) for variable in variables]
-    known = {id(root) for root in owners}
-    are_known = all(map(owns_memory, owners))
-
-    def is_apart(array: Array) -> bool:
-        root = owner(array)
-        if are_known and owns_memory(root):
-            return id(root) not in known
-        start, stop = byte_bounds(array)
-        return all(stop <= low or high <= start for low, high in map(byte_bounds, variables))
-
-    return [g if isinstance(g, IndexedSlices) or is_apart(g) else g.copy() for g in gradients]

@@ -63,7 +63,7 @@ class ListPlan:
     def step(self, gradients: Array, hyper: Hyperparameters) -> int | None:
         """Take a step with the gradients at these addresses, or return the position of one that forbids it."""
         factors = squares = None
-        if hyper.clipnorm is not None or hyper.global_clipnorm is not None:
+        if hyper.clips_by_norm:
             squares = squared_norms(self.division, gradients, hyper.clipvalue)
             factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)[0]
         elif hyper.loss_scale != 1.0:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmsprop.backends import Hyperparameters
-from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import layout
+from rmsprop_numba.aliases import owners_of
 from rmsprop_numba.headers import address
 from rmsprop_numba.rows import Tables, tables_of
 
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
     address: int
     """Where the variable lies: ``resize`` may move it, and leave views of what it was."""
     owners: frozenset[int]
-    """Identities of the arrays that own the memory; none if others may share it unseen, as with buffers."""
+    """Of the memory of the variable and all slots, see `rmsprop_numba.aliases.owners_of`."""
 
 
 def plan_of(parameter: Parameter, hyper: Hyperparameters) -> Plan:
@@ -50,8 +50,6 @@ def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, boo
     tables = (parameter.variable.array, slots["rms"].array, mom, mg)
     encoded = [layout.encoded(a, hyper.complex_as_real) for a in tables]
     is_c = all(a is None or (a.flags.c_contiguous and a.flags.aligned) for a in encoded)
-    owners = [owner(v.array) for v in (parameter.variable, *slots.values())]
-    are_arrays = all(map(owns_memory, owners))
     return Plan(
         len(slots),
         variant,
@@ -59,10 +57,5 @@ def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, boo
         layout.flat(encoded) if is_c else None,
         tables_of(encoded),
         address(parameter.variable.array),
-        frozenset(map(id, owners)) if are_arrays else frozenset(),
+        owners_of(v.array for v in (parameter.variable, *slots.values())),
     )
-
-
-def owns_memory(root: object) -> bool:
-    """Tell whether something is an array that owns its memory."""
-    return isinstance(root, np.ndarray) and root.flags.owndata

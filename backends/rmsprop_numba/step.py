@@ -5,29 +5,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.memory import owner
 from rmsprop.parameters import Parameter
 from rmsprop_numba import headers, kernels, layout, lists, rows
+from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of, scalars
 from rmsprop_numba.pieces import divided
-from rmsprop_numba.plans import Plan, owns_memory, plan_of
+from rmsprop_numba.plans import Plan, plan_of
 from rmsprop_numba.threads import Job, run
 
 Array = np.ndarray[Any, Any]
-
-
-def update(
-    parameters: Sequence[Parameter],
-    gradients: Sequence[Gradient],
-    factors: Array | None,
-    hyper: Hyperparameters,
-) -> None:
-    """Update all variables and slots; see `rmsprop.backends.Backend`."""
-    prepare(parameters, gradients, factors, hyper)()
 
 
 def prepare(
@@ -42,7 +31,11 @@ def prepare(
 
         return partial(_run, compact_step.jobs(parameters, gradients, factors, hyper))
     plans = [plan_of(parameter, hyper) for parameter in parameters]
-    apart = disjoint(gradients, plans)
+
+    def tables() -> list[Array]:
+        return [table for plan in plans for table in plan.tables if table is not None]
+
+    apart = disjoint(gradients, [plan.owners for plan in plans], tables)
     return partial(_run, _jobs(parameters, plans, apart, factors, hyper), apart)
 
 
@@ -89,35 +82,6 @@ def _strided_jobs(plan: Plan, gradient: Array, scalars: tuple[Any, ...], complex
         2: (kernels.sweep_matrix, kernels.sweep_matrix_parallel),
     }
     return [(run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)]
-
-
-def disjoint(gradients: Sequence[Gradient], plans: Sequence[Plan]) -> list[Gradient]:
-    """Return the gradients, as copies where they lie in memory that is being updated."""
-    owners: set[int] = set()
-    are_known = True
-    for plan in plans:
-        owners |= plan.owners
-        are_known = are_known and bool(plan.owners)
-
-    def apart(array: Array) -> Array:
-        if are_known and id(array) not in owners and array.flags.owndata:
-            return array
-        return _copy_if_shared(array, owners if are_known else None, plans)
-
-    return [
-        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
-    ]
-
-
-def _copy_if_shared(array: Array, owners: set[int] | None, plans: Sequence[Plan]) -> Array:
-    """Return a view, or an array of a variable, copied if it lies in the memory of the variables or slots."""
-    root = owner(array)
-    if owners is not None and id(root) not in owners and owns_memory(root):
-        return array
-    start, stop = byte_bounds(array)
-    tables = [table for plan in plans for table in plan.tables if table is not None]
-    is_apart = all(stop <= low or high <= start for low, high in map(byte_bounds, tables))
-    return array if is_apart else array.copy()
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:

@@ -58,7 +58,7 @@ def update_by_bucket(
     gradients: Sequence[Gradient],
     hyper: Hyperparameters,
     journals: list[Journal],
-) -> Callable[[], None] | None:
+) -> Callable[[], object] | None:
     """Update variables bucket by bucket, if that can be done and there are several; return what updates the last.
 
     The journals keep what has been updated.

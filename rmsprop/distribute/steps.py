@@ -145,8 +145,7 @@ def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journ
     if plan.is_summed and strategy.num_replicas_in_sync > 1:
         needs_all = (
             bool(optimizer._gradient_transformers)
-            or hyper.clipnorm is not None
-            or hyper.global_clipnorm is not None
+            or hyper.clips_by_norm
             or hyper.nonfinite != "propagate"
             or hyper.loss_scale != 1.0
             or any([p.variable.constraint is not None for p in parameters])

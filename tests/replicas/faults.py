@@ -103,7 +103,7 @@ def in_update(kind):
         finish = prepare(*arguments)
         return lambda: (strike(kind), finish())
 
-    rmsprop_numba.prepare, rmsprop_numba.update = prepared, lambda *arguments: prepared(*arguments)()
+    rmsprop_numba.prepare = prepared
 
 
 def slow_down_undoing():

@@ -1,0 +1,55 @@
+"""Gradients that lie in the memory of what is being updated: they count as they were before the step."""
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import byte_bounds
+
+from rmsprop.backends import Gradient
+from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.memory import owner
+
+Array = np.ndarray[Any, Any]
+
+
+def owners_of(arrays: Iterable[Array]) -> frozenset[int]:
+    """Return the identities of the arrays that own the memory; none if others may share it, as in buffers."""
+    owners = [owner(array) for array in arrays]
+    return frozenset(map(id, owners)) if all(map(_owns_memory, owners)) else frozenset()
+
+
+def disjoint(
+    gradients: Sequence[Gradient], owners: Sequence[AbstractSet[int]], tables: Callable[[], Iterable[Array]]
+) -> list[Gradient]:
+    """Return the gradients, as copies where they lie in memory that is being updated.
+
+    Parameters
+    ----------
+    gradients : sequence of array or IndexedSlices
+    owners : sequence of sets of int
+        For each variable, the owners of its memory and of its slots, see `owners_of`.
+    tables : callable
+        Returns all arrays that are being updated; asked only about a gradient that is a view, or one of them.
+    """
+    known = set().union(*owners) if all(owners) else None
+
+    def apart(array: Array) -> Array:
+        if known is not None:
+            if id(array) not in known and array.flags.owndata:
+                return array
+            root = owner(array)
+            if id(root) not in known and _owns_memory(root):
+                return array
+        start, stop = byte_bounds(array)
+        is_apart = all(stop <= low or high <= start for low, high in map(byte_bounds, tables()))
+        return array if is_apart else array.copy()
+
+    return [
+        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
+    ]
+
+
+def _owns_memory(root: object) -> bool:
+    return isinstance(root, np.ndarray) and root.flags.owndata
