@@ -147,9 +147,10 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
 
 def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], Refresh | None]:
     """Do all of a step without constraints that may fail; return what takes it."""
+    if len(groups) == 1:
+        group = groups[0]
+        return group.backend.prepare(group.parameters, group.gradients, group.factors, hyper)
     rest = [g.backend.prepare(g.parameters, g.gradients, g.factors, hyper) for g in sorted(groups, key=_order)]
-    if len(rest) == 1:
-        return rest[0]
 
     def take() -> None:
         for function in rest:

@@ -1,6 +1,6 @@
 """Gradients that lie in the memory of what is being updated: they count as they were before the step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -21,7 +21,7 @@ def owners_of(arrays: Iterable[Array]) -> frozenset[int]:
 
 
 def disjoint(
-    gradients: Sequence[Gradient], owners: Sequence[AbstractSet[int]], tables: Callable[[], Iterable[Array]]
+    gradients: Sequence[Gradient], owners: Sequence[AbstractSet[int]], tables: Sequence[Iterable[Array | None]]
 ) -> list[Gradient]:
     """Return the gradients, as copies where they lie in memory that is being updated.
 
@@ -30,8 +30,8 @@ def disjoint(
     gradients : sequence of array or IndexedSlices
     owners : sequence of sets of int
         For each variable, the owners of its memory and of its slots, see `owners_of`.
-    tables : callable
-        Returns all arrays that are being updated; asked only about a gradient that is a view, or one of them.
+    tables : sequence of iterables of array or None
+        For each variable, itself and its slots.
     """
     known = set().union(*owners) if all(owners) else None
 
@@ -43,8 +43,8 @@ def disjoint(
             if id(root) not in known and _owns_memory(root):
                 return array
         start, stop = byte_bounds(array)
-        is_apart = all(stop <= low or high <= start for low, high in map(byte_bounds, tables()))
-        return array if is_apart else array.copy()
+        bounds = [byte_bounds(table) for each in tables for table in each if table is not None]
+        return array if all(stop <= low or high <= start for low, high in bounds) else array.copy()
 
     return [
         IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients

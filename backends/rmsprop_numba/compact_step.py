@@ -32,8 +32,8 @@ def jobs(
     """Return the calls that update all variables and slots, of which none may fail."""
     names = ("rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered)
     found: list[Job] = []
-    variables = [parameter.variable.array for parameter in parameters]
-    for i, gradient in enumerate(disjoint(gradients, [owners_of([v]) for v in variables], lambda: variables)):
+    variables = [(parameter.variable.array,) for parameter in parameters]
+    for i, gradient in enumerate(disjoint(gradients, [owners_of(v) for v in variables], variables)):
         slots = [parameters[i].slots[name] if name in names else None for name in SLOTS]
         factor = None if factors is None else factors[i]
         found += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)

@@ -31,11 +31,7 @@ def prepare(
 
         return partial(_run, compact_step.jobs(parameters, gradients, factors, hyper))
     plans = [plan_of(parameter, hyper) for parameter in parameters]
-
-    def tables() -> list[Array]:
-        return [table for plan in plans for table in plan.tables if table is not None]
-
-    apart = disjoint(gradients, [plan.owners for plan in plans], tables)
+    apart = disjoint(gradients, [plan.owners for plan in plans], [plan.tables for plan in plans])
     return partial(_run, _jobs(parameters, plans, apart, factors, hyper), apart)
 
 
