@@ -29,12 +29,12 @@ def tests(session):
 
 @nox.session(python="3.11")
 def lowest(session):
-    """Run the tests of the optimizer with the oldest versions that pyproject.toml allows."""
+    """Run all tests with the oldest versions that pyproject.toml allows."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     oldest = [requirement.replace(">=", "==") for requirement in project["dependencies"]]
     session.install("--only-binary", ":all:", *oldest)
     session.install(".[test]", *oldest)
-    session.run("pytest", "-n", "auto", *(session.posargs or ["tests/test_optimizer.py", "tests/test_lists.py"]))
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

@@ -354,7 +354,8 @@ def learning_rate_of(learning_rate: Value, lr: Value) -> Value:
 def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
     """Return a number as a float; it must be finite and in range."""
     try:
-        if isinstance(value, str | bytes | complex | np.complexfloating):
+        # Early NumPy 2 makes numbers of arrays of one element.
+        if isinstance(value, str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
