@@ -355,7 +355,7 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
     """Return a number as a float; it must be finite and in range."""
     try:
         # Early NumPy 2 makes numbers of arrays of one element.
-        if isinstance(value, str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0):
+        if isinstance(value, str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0) != 0:
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
