@@ -50,12 +50,12 @@ class Unchanged:
     While an object is being pickled, no lock can be held: nothing tells the end.
     """
 
-    def __init__(self, owner: Any, count: Callable[[], int]) -> None:
-        self._owner, self._count, self._first = owner, count, count()
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer, self._count = optimizer, int(optimizer.iterations.array)
 
     def __reduce__(self) -> Any:
-        with self._owner._lock:
-            if self._count() != self._first:
+        with self._optimizer._lock:
+            if int(self._optimizer.iterations.array) != self._count:
                 raise RuntimeError(
                     "another thread has taken steps of this optimizer while it was being pickled. Expected none "
                     "meanwhile, or copy.deepcopy(optimizer), opt.save or opt.get_weights, which steps wait for."

@@ -59,7 +59,7 @@ class Weights:
         of_this_process = "_lock", "_is_stepping"
         with self._lock:
             state = {name: value for name, value in self.__dict__.items() if name not in of_this_process}
-            return {**state, "_unchanged": Unchanged(self, lambda: int(self._iterations.array))}
+            return {**state, "_unchanged": Unchanged(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

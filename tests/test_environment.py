@@ -56,7 +56,7 @@ opt.restore(PATH, [x])
 
 
 def test_no_optional_dependency_is_needed_to_differentiate_and_save(tmp_path):
-    run(ABSENT.replace("PATH", repr(str(tmp_path / "x.safetensors"))))
+    assert not run(ABSENT.replace("PATH", repr(str(tmp_path / "x.safetensors"))))
 
 
 @pytest.mark.parametrize(("cache", "told"), [(0, ""), (1, "not kept on disk")])
@@ -84,7 +84,7 @@ def test_a_zip_of_the_packages_alone_can_be_imported(tmp_path):
         for root in (ROOT, ROOT / "backends"):
             for file in root.glob("rmsprop*/**/*.py"):
                 zipped.write(file, file.relative_to(root))
-    run(
+    assert not run(
         f"import sys, importlib.metadata; sys.path.insert(0, {str(archive)!r})\n"
         f"found = importlib.metadata.entry_points\n"
         f"importlib.metadata.entry_points = lambda **k: [] if 'rmsprop' in str(k) else found(**k)\n"

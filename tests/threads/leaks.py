@@ -27,13 +27,14 @@ DRAWS = 10
 
 
 class Training:
-    """An optimizer of a list of arrays and of a table with sparse gradients, saved in the background at times."""
+    """An optimizer of arrays, one strided and one with sparse gradients, saved in the background at times."""
 
     def __init__(self, options, path):
         rng = np.random.default_rng(0)
         self.optimizer, self.path, self.saving = RMSprop(**options), path, None
         self.arrays = [rng.standard_normal(shape).astype(np.float32) for shape in [(10,), (3, 5), (1_000,)]]
         self.table = rng.standard_normal((50, 64)).astype(np.float32)
+        self.strided = rng.standard_normal((4, 64)).astype(np.float32)[:, ::-1]
         self.large = rng.standard_normal(300_000).astype(np.float32)
         self.gradients = [[np.sin(a + k) for a in self.arrays] for k in range(DRAWS)]
         self.rows = np.arange(5) * 3
@@ -43,13 +44,14 @@ class Training:
     def step(self, k):
         """Take the step that repeats the last one's arrays, or has new ones, or sparse ones, or is refused."""
         if k % 10_000 == 0:
-            self.saving = self.optimizer.save(self.path, [*self.arrays, self.table, self.large], wait=False)
+            variables = [*self.arrays, self.table, self.strided, self.large]
+            self.saving = self.optimizer.save(self.path, variables, wait=False)
         if k % 1_000 == 0:
             self.take([(self.large, self.large)])
         gradients = self.gradients[k // 3 % DRAWS]
         if k % 3 == 0:
             rows = IndexedSlices(np.ones((5, 64), np.float32), self.rows)
-            return self.take([(rows, self.table)])
+            return self.take([(rows, self.table), (self.strided, self.strided)])
         if k % 3 == 1:
             gradients = [g.copy() for g in gradients]
         return self.take(list(zip(gradients, self.arrays, strict=True)))
