@@ -60,7 +60,7 @@ def agreements(machine, ranks):
 
 
 def step(machine, ranks, total, is_sharded=False):
-    """Return the time of a step without overlap."""
+    """Return the time of a step."""
     own = total / machine.update / (ranks if is_sharded else 1)
     return agreements(machine, ranks) + seconds(machine, ranks, total) + own + machine.copying * total * is_sharded
 
@@ -121,23 +121,18 @@ def _head(title):
 
 def _measured(results):
     lines = ["## Dense, one float32 array", ""]
-    names = ["ranks", "elements", "`Allreduce` ms", "sum ms", "ratio", "step ms", "with overlap ms", "hidden"]
+    names = ["ranks", "elements", "`Allreduce` ms", "sum ms", "ratio", "step ms"]
     lines += _table_head([*names, "sharded ms", "sent MB", "slot MB", "slot MB, sharded"])
     for result in results:
         for each in result["dense"]:
-            hidden = (each["sum"] + each["update"] - each["overlap"]) / min(each["sum"], each["update"])
-            has_buckets = result["ranks"] > 1 and 4 * each["size"] > BUCKET_BYTES
             cells = [result["ranks"], f"{each['size']:,}"]
             cells += (
                 ["", "", ""] if result["ranks"] == 1 else [_ms(each["allreduce"]), _ms(each["sum"]), _ratio(each)]
             )
-            cells += [_ms(each["plain"]), _ms(each["overlap"]), f"{hidden:.0%}" if has_buckets else ""]
-            cells += [_ms(each["sharded"]), *[f"{n / 1e6:.3f}" for n in (each["sent"][0], *each["slots"][:2])]]
+            cells += [_ms(each["plain"]), _ms(each["sharded"])]
+            cells += [f"{n / 1e6:.3f}" for n in (each["sent"][0], *each["slots"][:2])]
             lines.append(_row(cells))
-    note = (
-        "*hidden*: which part of the shorter of sum and update passes while the other is under way; negative where"
-    )
-    return [*lines, "", note, "the copies for the case of a failure take longer than what is hidden.", ""]
+    return [*lines, ""]
 
 
 def _sparse(results):

@@ -99,10 +99,10 @@ def dense(strategies, comm, size):
     """Measure aggregation, and steps on one array."""
     gradient, total = np.ones(size, np.float32), np.empty(size, np.float32)
     plain = strategies[0]
-    arrays = [np.ones(size, np.float32) for _ in range(4)]
+    arrays = [np.ones(size, np.float32) for _ in range(3)]
     opts = [optimizer(s, v) for s, v in zip(strategies, arrays, strict=False)]
     alone = RMSprop(1e-6)
-    alone.build([arrays[3]])
+    alone.build([arrays[2]])
 
     def step(k):
         opts[k].apply_gradients([(gradient, arrays[k])])
@@ -112,10 +112,9 @@ def dense(strategies, comm, size):
         {
             "allreduce": lambda: comm.Allreduce(gradient, total),
             "sum": lambda: plain._reduction.sums([gradient]) if comm.size > 1 else None,
-            "update": lambda: alone.apply_gradients([(gradient, arrays[3])]),
+            "update": lambda: alone.apply_gradients([(gradient, arrays[2])]),
             "plain": lambda: step(0),
             "sharded": lambda: step(1),
-            "overlap": lambda: step(2),
         },
     )
     sent = [counted(s, lambda k=k: step(k)) for k, s in enumerate(strategies)]
@@ -147,7 +146,7 @@ def measure():
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    strategies = MPIStrategy(), MPIStrategy(shard_state=True), MPIStrategy(overlap=True)
+    strategies = MPIStrategy(), MPIStrategy(shard_state=True)
     found = {
         "ranks": comm.size,
         "dense": [dense(strategies, comm, size) for size in SIZES],

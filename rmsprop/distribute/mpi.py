@@ -26,11 +26,6 @@ class MPIStrategy(Strategy):
         Whether each rank keeps and updates only its share of the slots, one of n equal parts of each variable. The
         results are the same to the bit. Variables must be NumPy arrays in C order, without constraints.
         ``get_weights`` and slots' ``numpy()`` gather whole ones: all ranks call them, in the same order.
-    overlap : bool, default False
-        Whether variables are updated while later buckets are still under way. It gains time where the network
-        works without the processor. As a rank may yet fail, copies of variables and slots are kept meanwhile,
-        which costs time and memory of its own. It is not done with clipping by norm, transformers, constraints and
-        sharded state, which need all gradients.
     timeout : float, default 300.0
         Seconds that a rank waits for the others: longer than the slowest of them takes for its gradients.
     bucket_bytes : int, default 16 MiB
@@ -62,8 +57,8 @@ class MPIStrategy(Strategy):
     not, which takes three ranks, the former take a step that the latter do not. They wait for it at the next one,
     so that the job ends after `timeout`.
 
-    With `overlap` and `shard_state`, what has been updated earlier is put back if the step fails. Ranks that the
-    launcher kills meanwhile can't do so, which is seen in variables that are mapped to files.
+    With `shard_state`, what has been updated earlier is put back if the step fails. Ranks that the launcher kills
+    meanwhile can't do so, which is seen in variables that are mapped to files.
 
     At the end of its program, a rank waits for the others without limit, since one may still write its results;
     after `timeout` it says so.
@@ -89,14 +84,12 @@ class MPIStrategy(Strategy):
         comm: Any = None,
         *,
         shard_state: bool = False,
-        overlap: bool = False,
         timeout: float = TIMEOUT,
         bucket_bytes: int = BUCKET_BYTES,
         cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
         self._link = Link(communicator(comm), timeout)
-        self.overlap = overlap
         self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
 

@@ -30,10 +30,6 @@ class Reduction:
         self.link, self._bucket_bytes, self._cuda_aware = link, int(bucket_bytes), cuda_aware
         self._layouts: dict[Any, Any] = {}
 
-    def vector(self, shapes: Sequence[tuple[int, ...]], dtype: Any) -> Vector:
-        """Return the buckets for arrays of these shapes, of which each rank gets all sums."""
-        return self._kept(Vector, shapes, dtype)  # type: ignore[no-any-return]
-
     def shares(self, sizes: Sequence[int], dtype: Any) -> Shares:
         """Return the buckets for arrays of which each rank gets the sums of its shares."""
         return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
@@ -75,8 +71,7 @@ class Reduction:
         flat = [flattened(array) for array in arrays]
         # Those of another kind, but of the same shapes, must not arrive where these are still to be read.
         vector = self._kept(Vector, [tuple(array.shape) for array in arrays], dtype, np, type(arrays[0]))
-        for _ in vector.sums(flat):
-            pass
+        vector.sum(flat)
         if isinstance(arrays[0], np.ndarray):
             return list(vector.views)
         return [like(view, array) for view, array in zip(vector.views, arrays, strict=True)]
@@ -86,8 +81,7 @@ class Reduction:
 
         with arrays[0].device as device:
             vector = self._kept(Vector, [array.shape for array in arrays], dtype, cupy, device.id)
-            for _ in vector.sums([array.reshape(-1) for array in arrays]):
-                pass
+            vector.sum([array.reshape(-1) for array in arrays])
             cupy.cuda.get_current_stream().synchronize()
         return list(vector.views)
 

@@ -10,7 +10,6 @@ from rmsprop import dtypes, gradients
 from rmsprop.arrays import namespace, on_device
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.distribute.halves import rounded, unrounded
-from rmsprop.distribute.overlap import update_by_bucket
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import Journal, undoing, uninterrupted
@@ -153,10 +152,6 @@ def _prepared(optimizer: "RMSprop", plan: Plan, doing: str, journals: list[Journ
         if not needs_all and strategy.shard_state:
             group = by_backend(parameters, grads)[0]
             return update_shares(strategy._reduction, group, hyper, True, journals), None
-        if not needs_all and strategy.overlap:
-            finish = update_by_bucket(strategy._reduction, parameters, grads, hyper, journals)
-            if finish is not None:
-                return finish, None
         grads = strategy._reduction.sums(grads)
     with strategy._announcing(_last(doing)):
         grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]

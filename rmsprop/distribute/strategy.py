@@ -38,8 +38,6 @@ class Strategy:
 
     shard_state = False
     """Whether each rank keeps its share of the slots only."""
-    overlap = False
-    """Whether variables are updated while gradients of others are still under way."""
     _link: Link | None = None
     _reduction: Reduction
 

@@ -7,7 +7,7 @@ turn gets the same.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -90,8 +90,6 @@ class Vector:
         self, link: Link, shapes: Sequence[tuple[int, ...]], dtype: Any, length: int, xp: Any = np
     ) -> None:
         self._link, sizes = link, [math.prod(shape) for shape in shapes]
-        self.batches: Any = None
-        """What `rmsprop.distribute.overlap` keeps."""
         self.buckets = buckets.in_order(sizes, length, link.size)
         self.starts = list(buckets.offsets(self.buckets))
         self.total: Array = xp.empty(self.starts[-1], dtype)
@@ -103,46 +101,38 @@ class Vector:
         is_small = len(self.buckets) == 1 and self.total.nbytes * link.size <= AT_ONCE
         self._rows = Rows(link, self.total.size, dtype) if is_small and xp is np else None
 
-    def part(self, k: int) -> Array:
+    def _part(self, k: int) -> Array:
         """Return where the sums of a bucket arrive."""
         return self.total[self.starts[k] : self.starts[k + 1]]
 
-    def sums(self, arrays: Sequence[Array]) -> Iterator[int]:
-        """Add up flat arrays over the ranks; yield the number of each bucket of which the sums have arrived.
-
-        Between one and the next, others are under way.
-        """
+    def sum(self, arrays: Sequence[Array]) -> None:
+        """Add up flat arrays over the ranks, into `views`."""
         if self._rows is not None:
             # It is so little that it is faster to send everything to all, once.
             np.concatenate(arrays, out=self._rows.own)
             self._rows.exchange("a sum")
             add_in_order(self._rows.rows, self.total)
-            yield 0
             return
         scattered: deque[tuple[int, Scattered]] = deque()
-        gathered: deque[tuple[int, list[Any]]] = deque()
+        gathered: deque[list[Any]] = deque()
         for k, bucket in enumerate(self.buckets):
-            source = buckets.packed(bucket.segments, arrays, self.part(k), slice(None))
+            source = buckets.packed(bucket.segments, arrays, self._part(k), slice(None))
             shares = [source[bucket.share(rank)] for rank in range(self._link.size)]
             scattered.append((k, scatter(self._link, shares, self._incoming[k % DEPTH])))
             if len(scattered) == DEPTH:
                 gathered.append(self._added(*scattered.popleft()))
             if len(gathered) == DEPTH:
-                yield self._arrived(*gathered.popleft())
+                self._link.wait(gathered.popleft(), "a sum")
         while scattered:
             gathered.append(self._added(*scattered.popleft()))
         while gathered:
-            yield self._arrived(*gathered.popleft())
+            self._link.wait(gathered.popleft(), "a sum")
 
-    def _added(self, k: int, sent: Scattered) -> tuple[int, list[Any]]:
-        bucket, total = self.buckets[k], self.part(k)
+    def _added(self, k: int, sent: Scattered) -> list[Any]:
+        bucket, total = self.buckets[k], self._part(k)
         own = total[bucket.share(self._link.rank)]
         add(self._link, sent, own)
-        return k, gather(self._link, bucket, total, own)
-
-    def _arrived(self, k: int, requests: list[Any]) -> int:
-        self._link.wait(requests, "a sum")
-        return k
+        return gather(self._link, bucket, total, own)
 
 
 class Shares:

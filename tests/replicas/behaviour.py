@@ -184,8 +184,7 @@ def other_libraries_and_strides_are_reduced_too(strategy):
 
 def slots_of_smaller_dtypes_are_as_in_one_process(strategy):
     n = strategy.num_replicas_in_sync
-    overlapping = MPIStrategy(timeout=30, bucket_bytes=64, overlap=True)
-    with overlapping.scope():
+    with strategy.scope():
         opt = RMSprop(0.1, state_dtype="uint8")
     alone = RMSprop(0.1, state_dtype="uint8")
     v, w = np.ones(300), np.ones(300)
@@ -201,7 +200,7 @@ def a_sum_that_is_not_finite_is_left_out_on_all_ranks(strategy):
     rank = strategy.rank
     infinite = np.full(40, [np.inf, -np.inf, 1.0][rank])
     large, half = np.full(40, 1e308), np.full(40, 40_000.0, np.float16)
-    for options in ({}, {"overlap": True}, {"shard_state": True}):
+    for options in ({}, {"shard_state": True}):
         careful = MPIStrategy(timeout=30, bucket_bytes=64, **options)
         with careful.scope():
             opt = RMSprop(0.1, nonfinite="skip")

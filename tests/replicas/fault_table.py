@@ -72,13 +72,10 @@ FAULTS = {
     "stop in a sum": Fault(MISSING),
     "error in a sum": Fault(NO_MEMORY),
     "interrupt in a sum": Fault(r"rank {v}: KeyboardInterrupt"),
-    "error in a sum with overlap": Fault(NO_MEMORY, ("overlap",)),
-    "stop in a sum with overlap": Fault(MISSING, ("overlap",)),
     "error in an exchange": Fault(NO_MEMORY, ("shard_state",)),
     "kill in an exchange": Fault(DEAD, ("shard_state",), state=EITHER, is_silent=True),
     "stop in an exchange": Fault(MISSING, ("shard_state",)),
     "error in an update": Fault(NO_MEMORY),
-    "error in an update with overlap": Fault(NO_MEMORY, ("overlap",)),
     "error in an update, sharded": Fault(NO_MEMORY, ("shard_state",)),
     "kill in an update": Fault(DEAD, state=EITHER, is_silent=True),
     "interrupt in an update": Fault(r"rank {v} of \d ends the job: KeyboardInterrupt", state=AFTER),
@@ -133,7 +130,7 @@ def read(path):
 def attempt(name, ranks, victim, step, cache):
     """Let a fault befall a rank in a job."""
     fault = FAULTS[name]
-    base = re.sub(r"( with overlap|, sharded)$", "", name)
+    base = name.removesuffix(", sharded")
     with tempfile.TemporaryDirectory() as folder:
         done = mpiexec(cache, ranks, HERE / "faults.py", base, folder, victim, step, *fault.options)
         when = Path(folder) / "when"

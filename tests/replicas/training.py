@@ -88,7 +88,7 @@ def main(steps, bucket_bytes):
     settings = {"timeout": 60, "bucket_bytes": int(bucket_bytes)}
     plain, sharded = MPIStrategy(**settings), MPIStrategy(**settings, shard_state=True)
     trained = {}
-    for strategy in (MPIStrategy(**settings, overlap=True), plain, sharded):
+    for strategy in (plain, sharded):
         for is_clipped in (True, False):
             trained[strategy] = train(strategy, int(steps), is_clipped)
     move(plain, *trained[sharded])
