@@ -1,5 +1,7 @@
 """Which scopes of `rmsprop.distribute` are open: all that an optimizer without replicas has to look at."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -15,6 +17,19 @@ entered: list[Context] = []
 """The contexts that have been entered and not left, in any thread."""
 
 current: ContextVar[Context | None] = ContextVar("rmsprop.distribute", default=None)
+
+
+@contextmanager
+def entering(strategy: Any, is_replica: bool) -> Iterator[None]:
+    """Make a strategy the current one."""
+    context = Context(strategy, is_replica)
+    token = current.set(context)
+    entered.append(context)
+    try:
+        yield
+    finally:
+        entered.remove(context)
+        current.reset(token)
 
 
 def entered_strategy() -> Any:

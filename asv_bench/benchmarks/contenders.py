@@ -1,16 +1,15 @@
-"""Who takes part in a comparison: the limit, rmsprop, and the peers that are installed.
+"""What takes part in each comparison: rmsprop, and the limit.
 
 Each function makes variables of its own and returns how to take a step. All compute the formula of Keras in
 float32 with the same hyperparameters; see `peers` for what differs.
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.scenarios import draw, draw_rows, is_supported
+from benchmarks.scenarios import draw, draw_rows
 
 LEARNING_RATE, RHO, EPSILON = 1e-4, 0.9, 1e-7
 
@@ -24,24 +23,6 @@ class Contender(NamedTuple):
     """Replaces the gradients by new arrays; None if they are sparse."""
     streams: tuple[list[Any], ...] = ()
     """The arrays that a step has to read and write: gradients, slots, variables."""
-
-
-def entrants(scenario):
-    """Return those that take part in a scenario, by name, the limit first; nobody if rmsprop lacks a setting."""
-    from benchmarks.peers import PEERS
-
-    if not is_supported(scenario.settings):
-        return {}
-    first = ours(scenario)
-    found = {"limit": limit(scenario, first.streams), "rmsprop": first}
-    for name, peer in PEERS.items():
-        if is_installed(peer.package) and peer.enters(scenario):
-            found[name] = peer.build(scenario)
-    return found
-
-
-def is_installed(package):
-    return importlib.util.find_spec(package) is not None
 
 
 def ours(scenario):

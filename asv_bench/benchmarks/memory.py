@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.comparison import CONTENDERS
-from benchmarks.contenders import is_installed, ours
+from benchmarks.contenders import ours
+from benchmarks.entrants import is_installed
+from benchmarks.peers import PEERS
 from benchmarks.scenarios import CENTERED, MOMENTUM, STATE_DTYPES, is_supported, one_array
 from rmsprop import RMSprop
 
@@ -53,8 +55,6 @@ class Peak:
             raise NotImplementedError("the peak is read, and set back, as Linux does")
 
     def track_peak(self, contender):
-        from benchmarks.peers import PEERS
-
         if contender != "rmsprop" and not is_installed(PEERS[contender].package):
             return math.nan
         build = ours if contender == "rmsprop" else PEERS[contender].build

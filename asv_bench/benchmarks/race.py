@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-from benchmarks.contenders import entrants
+from benchmarks.entrants import entrants
 from benchmarks.scenarios import SCENARIOS, SMOKE
 
 ROUNDS = 1 if SMOKE else 7

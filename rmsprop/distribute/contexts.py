@@ -1,32 +1,15 @@
-"""Scopes of strategies, and who is in one: the functions of ``tf.distribute``."""
+"""Who is in the scope of a strategy: the functions of ``tf.distribute``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rmsprop.scopes import Context, current, entered
-
-if TYPE_CHECKING:
-    from rmsprop.distribute.strategy import Strategy
-
-
-@contextmanager
-def entering(strategy: "Strategy", is_replica: bool) -> Iterator[None]:
-    """Make a strategy the current one."""
-    context = Context(strategy, is_replica)
-    token = current.set(context)
-    entered.append(context)
-    try:
-        yield
-    finally:
-        entered.remove(context)
-        current.reset(token)
+from rmsprop.distribute.strategy import Strategy
+from rmsprop.scopes import current
 
 
 class ReplicaContext:
     """What a replica knows of the others, inside of `Strategy.run`; see `get_replica_context`."""
 
-    def __init__(self, strategy: "Strategy") -> None:
+    def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
 
     @property
@@ -70,7 +53,7 @@ class ReplicaContext:
         return self.strategy._all_reduce(reduce_op, value)
 
 
-def get_strategy() -> "Strategy":
+def get_strategy() -> Strategy:
     """Return the strategy of the current scope; outside of all scopes, one with a single replica.
 
     Examples
@@ -79,8 +62,6 @@ def get_strategy() -> "Strategy":
     >>> distribute.get_strategy().num_replicas_in_sync
     1
     """
-    from rmsprop.distribute.strategy import Strategy
-
     context = current.get()
     return Strategy() if context is None else context.strategy
 

@@ -3,20 +3,29 @@
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, Protocol
 
 from rmsprop.distribute.guardian import Guardian
 
-if TYPE_CHECKING:
-    from rmsprop.distribute.link import Link
 
-links: list["Link"] = []
+class Ended(Protocol):
+    """What is told of the end of the program: a `rmsprop.distribute.link.Link`."""
+
+    def abort(self, reason: str) -> NoReturn:
+        """End the job on all ranks."""
+        ...
+
+    def leave(self) -> None:
+        """Wait for the others, which may take their time."""
+
+
+links: list[Ended] = []
 """Those that are to be told."""
 guardians: list[Guardian] = []
 """The one of this process, once there is a link."""
 
 
-def expect(link: "Link") -> None:
+def expect(link: Ended) -> None:
     """Tell a link of the end of the program."""
     global _previous_hook, _process
     if not links:
@@ -40,7 +49,7 @@ def _leave() -> None:
         guardian.farewell()
 
 
-def _own_links() -> list["Link"]:
+def _own_links() -> list[Ended]:
     """Return the links of this process, of which one that has been forked off has none."""
     return list(links) if os.getpid() == _process else []
 

@@ -1,11 +1,9 @@
 """What all ranks show each other again and again: a row for each of them, of the same size and dtype."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from rmsprop.distribute.link import Link
 
 ROWS = 2
 """Tag of rows that go directly from rank to rank."""
@@ -13,18 +11,35 @@ FEW = 8
 """Ranks up to which each sends its row to each other, without those in between that make it fast for many."""
 
 
+class Connection(Protocol):
+    """What an exchange of rows asks of a `rmsprop.distribute.link.Link`."""
+
+    rank: int
+    size: int
+    others: list[int]
+    comm: Any
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the ranks have given up."""
+        ...
+
+    def wait(self, requests: Iterable[Any], doing: str) -> None:
+        """Wait until requests are done."""
+
+
 class Rows:
     """A table with a row of each rank, in memory that is used again.
 
     Parameters
     ----------
-    link : Link
+    link : Connection
     size : int
         Elements in a row.
     dtype : dtype
     """
 
-    def __init__(self, link: "Link", size: int, dtype: Any) -> None:
+    def __init__(self, link: Connection, size: int, dtype: Any) -> None:
         from mpi4py import MPI
 
         self._link, self._mpi = link, MPI

@@ -11,7 +11,6 @@ from rmsprop import dtypes
 from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
-from rmsprop.distribute.contexts import entering
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.operations import is_mean
 from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
@@ -20,7 +19,7 @@ from rmsprop.distribute.steps import take
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described, flatten
 from rmsprop.recording import mapped
-from rmsprop.scopes import entered_strategy
+from rmsprop.scopes import entered_strategy, entering
 from rmsprop.variable import Variable, array_of
 
 
