@@ -1,5 +1,6 @@
 """The settings of an optimizer: numbers, schedules and callables, read once per step."""
 
+import inspect
 import math
 import sys
 import warnings
@@ -12,6 +13,7 @@ from rmsprop import schedules
 from rmsprop.arrays import is_array
 from rmsprop.backends import Hyperparameters
 from rmsprop.iterations import Iterations
+from rmsprop.keras_config import translated
 from rmsprop.loss_scale import LossScale
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
@@ -310,7 +312,10 @@ class Settings:
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
-        """Return a new optimizer with the settings of `get_config`, of this library or of Keras.
+        """Return a new optimizer with the settings of `get_config`: of this library, or of an RMSprop of Keras.
+
+        That of Keras 3 and the present one of tf_keras add `epsilon` inside of the root, clip by one limit alone,
+        and not by 0: so does the optimizer that is made of their settings. Sparse gradients follow `lazy`.
 
         Parameters
         ----------
@@ -323,10 +328,13 @@ class Settings:
         ------
         TypeError
             If a key is unknown, or the class of a schedule.
+        ValueError
+            If a setting asks for what is not done here: weight decay, averages of the variables, accumulation of
+            gradients, a constant loss scale.
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"config must be a dict as get_config returns it; given {config!r}.")
-        config = dict(config)
+        config = translated(config, inspect.signature(cls).parameters)
         if "lr" in config:
             config["learning_rate"] = config.pop("lr")
         if isinstance(config.get("learning_rate"), dict):

@@ -157,7 +157,9 @@ def test_value_is_a_python_float_whatever_holds_the_step(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-@pytest.mark.parametrize("step", [None, "7", b"7", True, np.True_, 1j, np.complex64(7), [7], range(3), np.array("7")])
+@pytest.mark.parametrize(
+    "step", [None, "7", b"7", True, np.True_, 1j, np.complex64(7), [7], range(3), np.array("7")]
+)
 def test_step_that_is_no_number_is_refused(schedule, step):
     with pytest.raises(TypeError, match="step must be a real number, or an array"):
         schedule(step)

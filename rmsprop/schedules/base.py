@@ -91,7 +91,7 @@ class BuiltInSchedule(LearningRateSchedule):
             object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
 
     @overload
-    def __call__(self, step: Steps) -> Steps: ...
+    def __call__(self, step: Steps) -> Steps: ...  # type: ignore[overload-overlap]  # arrays have __float__, too
     @overload
     def __call__(self, step: Step) -> float: ...
     def __call__(self, step: Any) -> Any:
