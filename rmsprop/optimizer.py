@@ -1,5 +1,6 @@
 """The optimizer: `RMSprop`, with the interface of Keras."""
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
+from rmsprop.calls import call_of
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
@@ -176,6 +178,13 @@ class RMSprop(Settings, Weights, Checkpointed):
         self.nonfinite, self.loss_scale = nonfinite, loss_scale
         if entered:
             self._strategy = entered_strategy()
+
+    def __repr__(self) -> str:
+        names = inspect.signature(RMSprop).parameters
+        given = {name: self.__dict__[f"_{name}"] for name in names if f"_{name}" in self.__dict__}
+        if not given.get("gradient_transformers"):
+            given.pop("gradient_transformers", None)
+        return call_of(self, RMSprop, given)
 
     @property
     def current_learning_rate(self) -> float:

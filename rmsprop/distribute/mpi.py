@@ -95,6 +95,14 @@ class MPIStrategy(Strategy):
         cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
+        self._given = {
+            "comm": comm,
+            "shard_state": shard_state,
+            "overlap": overlap,
+            "timeout": timeout,
+            "bucket_bytes": bucket_bytes,
+            "cuda_aware": cuda_aware,
+        }
         self._link = Link(communicator(comm), timeout)
         self.overlap = overlap
         self.shard_state = shard_state and self._link.size > 1

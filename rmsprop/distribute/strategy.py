@@ -1,14 +1,16 @@
 """Strategies: how the replicas of a program find each other, and what they do together."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
+from rmsprop.calls import call_of
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.contexts import entering
@@ -40,8 +42,13 @@ class Strategy:
     """Whether each rank keeps its share of the slots only."""
     overlap = False
     """Whether variables are updated while gradients of others are still under way."""
+    _given: Mapping[str, Any] = MappingProxyType({})
+    """The arguments of the constructor."""
     _link: Link | None = None
     _reduction: Reduction
+
+    def __repr__(self) -> str:
+        return call_of(self, type(self), self._given)
 
     @property
     def rank(self) -> int:
