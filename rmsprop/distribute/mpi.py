@@ -121,7 +121,7 @@ def communicator(comm: Any) -> Any:
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise ImportError('strategies need mpi4py: pip install "rmsprop[mpi]".') from error
+        raise ImportError("strategies need mpi4py: pip install mpi4py mpich.") from error
     if comm is None:
         return MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
