@@ -2,8 +2,8 @@
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsFloat
 
 from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
@@ -11,7 +11,17 @@ from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
-from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.hyperparameters import (
+    Flag,
+    Nonfinite,
+    Pairs,
+    Rate,
+    Settings,
+    StateDtype,
+    Transformer,
+    Value,
+    learning_rate_of,
+)
 from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
@@ -21,8 +31,6 @@ from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed,
 from rmsprop.tape import Tape
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
-
-Pairs = list[tuple[Any, Any]]
 
 
 class RMSprop(Settings, Weights, Checkpointed):
@@ -138,27 +146,27 @@ class RMSprop(Settings, Weights, Checkpointed):
 
     def __init__(
         self,
-        learning_rate: Value = 0.001,
+        learning_rate: Rate = 0.001,
         rho: Value = 0.9,
         momentum: Value = 0.0,
-        epsilon: float | None = 1e-7,
-        centered: bool = False,
+        epsilon: SupportsFloat | None = 1e-7,
+        centered: Flag = False,
         name: str | None = "RMSprop",
         *,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        decay: float = 0.0,
-        lr: Value = None,
-        gradient_aggregator: Callable[[Pairs], Pairs] | None = None,
-        gradient_transformers: Sequence[Callable[[Pairs], Pairs]] | None = None,
-        lazy: bool = True,
-        epsilon_in_sqrt: bool | None = None,
-        complex_as_real: bool = False,
-        state_dtype: str | None = None,
-        nonfinite: str = "propagate",
+        clipnorm: SupportsFloat | None = None,
+        clipvalue: SupportsFloat | None = None,
+        global_clipnorm: SupportsFloat | None = None,
+        decay: SupportsFloat = 0.0,
+        lr: Rate | None = None,
+        gradient_aggregator: Transformer | None = None,
+        gradient_transformers: Iterable[Transformer] | None = None,
+        lazy: Flag = True,
+        epsilon_in_sqrt: Flag | None = None,
+        complex_as_real: Flag = False,
+        state_dtype: StateDtype | None = None,
+        nonfinite: Nonfinite = "propagate",
         loss_scale: LossScale | None = None,
-        validate: bool = False,
+        validate: Flag = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
             raise ValueError(
