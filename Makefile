@@ -6,6 +6,7 @@ BIN = $(VENV)/bin
 EXTRAS ?= test,demo,mpi
 
 .PHONY: demo test nightly lint bench bench-smoke bench-pages clean
+.NOTPARALLEL:
 
 demo: $(VENV)/demo.done
 	$(BIN)/python examples/ptychography.py $(ARGS)
@@ -37,10 +38,25 @@ bench-smoke: $(VENV)/bench.done
 bench-pages: $(VENV)/bench.done
 	$(ASV) publish
 
+# Asked before pip is, which tries all versions of all packages before it finds that none is for an old Python.
+NEEDED = $(shell sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
+IS_NEW = import sys; sys.exit(sys.version_info < tuple(map(int, "$(NEEDED)".split("."))))
+TOO_OLD = rmsprop needs Python $(NEEDED) or later, and $(PYTHON) is not: make $(MAKECMDGOALS) PYTHON=python$(NEEDED)
+
+# Beside the environment, so that it outlives one that is made anew.
+UNFINISHED = $(VENV).unfinished
+
+# An environment in which a set-up was interrupted, or of another Python than is needed, is made anew.
 $(VENV)/%.done: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if test -e $(UNFINISHED) || ! $(BIN)/python -c 'import pip; $(IS_NEW)' 2>/dev/null; then \
+		$(PYTHON) -c '$(IS_NEW)' || { echo '$(TOO_OLD)' >&2; exit 1; }; \
+		echo "setting up $(VENV), which takes a minute or so"; \
+		touch $(UNFINISHED); \
+		$(PYTHON) -m venv $$(test ! -e $(VENV)/pyvenv.cfg || echo --clear) $(VENV); \
+	fi
+	@touch $(UNFINISHED)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
-	touch $@
+	@mv $(UNFINISHED) $@
 
 clean:
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) $(UNFINISHED) demo_output

@@ -35,6 +35,8 @@ BATCH = 8  # diffraction patterns per iteration
 LEARNING_RATE = 0.05  # object and probe are both of order one, so that one learning rate suits both
 RHO = 0.8  # a short memory: the beam lights a pixel in a few batches only
 
+FIGURE, TABLE = "ptychography.png", "ptychography.csv"
+
 
 class Scan(NamedTuple):
     """What an experiment delivers: where the probe was, and the square roots of the intensities."""
@@ -232,8 +234,7 @@ def align(obj: Array, truth: Array, mask: Array) -> Array:
 
 def write(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float, folder: Path) -> None:
     """Write the table, and a figure of pairs of object and probe, a row each, and of the convergence."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "ptychography.csv").open("w", newline="") as file:
+    with (folder / TABLE).open("w", newline="") as file:
         csv.writer(file).writerows([Epoch._fields, *table])
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     panels = figure.subplot_mosaic("abcl;defl;ghir", width_ratios=(1, 1, 1, 1.2))
@@ -247,7 +248,20 @@ def write(rows: dict[str, tuple[Array, Array]], table: list[Epoch], noise: float
     panels["l"].set_title("loss (dashed: noise alone)")
     panels["r"].plot(iterations, learning_rates)
     panels["r"].set(title="learning rate", xlabel="iteration")
-    figure.savefig(folder / "ptychography.png", dpi=120)
+    figure.savefig(folder / FIGURE, dpi=120)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and leave the program if the results can't be written there when the work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / FIGURE, folder / TABLE):
+            is_new = not path.exists()
+            path.open("ab").close()
+            if is_new:
+                path.unlink()
+    except OSError as error:
+        raise SystemExit(f"--output {folder}: the results can't be written there: {error}") from error
 
 
 def draw(panel: Any, image: Array, title: str, limits: tuple[float, float | None]) -> None:
@@ -319,11 +333,14 @@ def main(argv: Sequence[str] | None = None) -> Result:
     settings = parse(argv)
     # The matrices are so small that threads would wait for each other longer than they work.
     strategy = rmsprop.distribute.MPIStrategy() if settings.mpi else rmsprop.distribute.get_strategy()
+    if strategy.rank == 0:
+        check_writable(settings.output)
     with threadpool_limits(limits=1, user_api="blas"):
         result = demonstrate(array_module(settings.backend), settings, strategy)
     if strategy.rank == 0:
         print(f"loss {result.loss:.4g} (noise alone: {result.noise:.4g})")
         print(f"relative error of the object {result.object_error:.4f}")
+        print(f"figure: {(settings.output / FIGURE).resolve()}")
     return result
 
 

@@ -38,3 +38,7 @@ def __getattr__(name: str) -> Any:
     if name in ("CheckpointError", "CheckpointManager"):
         return getattr(import_module("rmsprop.checkpoints"), name)
     raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,8 @@
 """A check of this installation: ``python -m rmsprop [--json]``.
 
 Each kernel of each backend at hand is run against the oracle, and a step is timed against a copy of the same
-memory. The exit status is 1 if a result is wrong.
+memory. The exit status is 1 if a result is wrong. How far it has come is told on stderr: most of the time goes
+into compiling all the kernels.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from itertools import product
 from typing import Any
@@ -71,7 +72,23 @@ def _imported(name: str) -> Any:
 
 def checked(xp: Any) -> dict[str, Any]:
     """Run all kernels for one library, and time one of a backend that is made for it."""
-    wrong, count = [], 0
+    wrong, planned = [], list(checks(xp))
+    for done, (kind, name, settings) in enumerate(planned):
+        tell_progress(xp.__name__, done, len(planned))
+        try:
+            kind(xp, name, settings)
+        except Exception as error:  # whatever a driver or a compiler may say
+            reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            wrong.append(f"{kind.__name__} {name} {settings}: {reason}")
+    tell_progress(xp.__name__, len(planned), len(planned))
+    found = {"device": device(xp), "kernels": len(planned), "wrong": wrong}
+    if xp.__name__ in ("numpy", "cupy"):
+        found["step_GB_per_s"], found["copy_GB_per_s"] = bandwidths(xp)
+    return found
+
+
+def checks(xp: Any) -> Iterator[tuple[Callable[..., None], str, dict[str, Any]]]:
+    """Yield each check of a library with its dtype and settings."""
     for name, momentum, centered in product(_dtypes(xp), (0.0, 0.9), (False, True)):
         is_example = name in ("float32", "complex64")
         if centered and not momentum and not is_example:
@@ -82,16 +99,16 @@ def checked(xp: Any) -> dict[str, Any]:
         clipping = (clipped_values, clipped) if is_example and is_plain else ()
         rows = (sparse,) if is_example or not centered else ()
         for kind in (dense, listed, *rows, *clipping):
-            count += 1
-            try:
-                kind(xp, name, settings)
-            except Exception as error:  # whatever a driver or a compiler may say
-                reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-                wrong.append(f"{kind.__name__} {name} {settings}: {reason}")
-    found = {"device": device(xp), "kernels": count, "wrong": wrong}
-    if xp.__name__ in ("numpy", "cupy"):
-        found["step_GB_per_s"], found["copy_GB_per_s"] = bandwidths(xp)
-    return found
+            yield kind, name, settings
+
+
+def tell_progress(library: str, done: int, count: int) -> None:
+    """Tell how far the check of a library has come: a terminal each time, a file once."""
+    if sys.stderr.isatty():
+        end = "\n" if done == count else ""
+        print(f"\r{library}: {done} of {count} kernels checked", end=end, file=sys.stderr, flush=True)
+    elif done == 0:
+        print(f"{library}: {count} kernels are compiled and checked", file=sys.stderr, flush=True)
 
 
 def dense(xp: Any, dtype: str, settings: dict[str, Any]) -> None:

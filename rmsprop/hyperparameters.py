@@ -1,17 +1,19 @@
 """The settings of an optimizer: numbers, schedules and callables, read once per step."""
 
+import inspect
 import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Generic, Literal, Self, SupportsFloat, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 
 from rmsprop import schedules
-from rmsprop.arrays import is_array
+from rmsprop.arrays import Array, is_array
 from rmsprop.backends import Hyperparameters
 from rmsprop.iterations import Iterations
+from rmsprop.keras_config import translated
 from rmsprop.loss_scale import LossScale
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.variable import Variable
@@ -20,17 +22,34 @@ LARGEST = sys.float_info.max
 DEFAULT_EPSILON = 1e-7
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
 
-STATE_DTYPES = ("bfloat16", "uint8")
+StateDtype: TypeAlias = Literal["bfloat16", "uint8"]
 """What slots can be kept in, other than in full."""
+STATE_DTYPES: tuple[StateDtype, ...] = get_args(StateDtype)
 
-NONFINITE = ("propagate", "skip", "raise")
+Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
 """What can become of a step with gradients that are not finite."""
+NONFINITE: tuple[Nonfinite, ...] = get_args(Nonfinite)
 
-Value = Any
-"""A number, 0-d array, `Variable` or callable without arguments; for the learning rate also a schedule."""
+Value: TypeAlias = SupportsFloat | Callable[[], SupportsFloat]
+"""A number, 0-d array, `Variable` or callable without arguments."""
+
+Rate: TypeAlias = Value | LearningRateSchedule
+"""What a learning rate can be."""
+
+Kept: TypeAlias = float | Variable | Array
+"""What a value is when it is read: as it was given, of a callable the present one. Arrays are of any library."""
+
+Pairs: TypeAlias = list[tuple[Any, Any]]
+"""Gradients and variables, which are arrays of any library, `IndexedSlices` or `Variable`."""
+
+Flag: TypeAlias = bool | np.bool_
+Transformer: TypeAlias = Callable[[Pairs], Pairs]
+
+Read = TypeVar("Read")
+Given = TypeVar("Given")
 
 
-class Setting:
+class Setting(Generic[Read, Given]):
     """An attribute that is checked when it is set, and kept under its name with an underscore.
 
     Parameters
@@ -41,47 +60,51 @@ class Setting:
         What the attribute is.
     """
 
-    def __init__(self, checked: Callable[["Settings", str, Any], Any], doc: str) -> None:
+    def __init__(self, checked: Callable[["Settings", str, Given], Any], doc: str) -> None:
         self._checked = checked
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = getattr(self, "_name", name)  # the first of several: `lr` is an alias
 
+    @overload
+    def __get__(self, settings: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, settings: "Settings", owner: type | None = None) -> Read: ...
     def __get__(self, settings: Any, owner: type | None = None) -> Any:
         if settings is None:
             return self
         value = settings.__dict__[f"_{self._name}"]
         return value() if self._checked is not _aggregator and _is_read_by_call(value) else value
 
-    def __set__(self, settings: Any, value: Any) -> None:
+    def __set__(self, settings: "Settings", value: Given) -> None:
         with settings._lock:  # or else a step that has read the former value might keep it as the constant one
             settings.__dict__[f"_{self._name}"] = self._checked(settings, self._name, value)
             settings._constant = None
 
 
-def _any(settings: "Settings", name: str, value: Value) -> Value:
+def _any(settings: "Settings", name: str, value: Rate) -> Any:
     """Check a value that is read at each step, and may be any finite number."""
     return _replaced(name, settings.__dict__.get(f"_{name}"), value)
 
 
-def _fraction(settings: "Settings", name: str, value: Value) -> Value:
+def _fraction(settings: "Settings", name: str, value: Value) -> Any:
     """Check a value that is read at each step, and lies in [0, 1]."""
     return _replaced(name, settings.__dict__.get(f"_{name}"), value, 0.0, 1.0)
 
 
-def _momentum(settings: "Settings", name: str, value: Value) -> Value:
+def _momentum(settings: "Settings", name: str, value: Value) -> Any:
     kept = _fraction(settings, name, value)
     is_zero = isinstance(kept, float) and kept == 0.0
     settings._has_momentum = settings._has_momentum or not is_zero
     return kept
 
 
-def _not_negative(settings: "Settings", name: str, value: float) -> float:
+def _not_negative(settings: "Settings", name: str, value: SupportsFloat) -> float:
     return _number(name, value, 0.0)
 
 
-def _epsilon(settings: "Settings", name: str, value: float | None) -> float:
+def _epsilon(settings: "Settings", name: str, value: SupportsFloat | None) -> float:
     number = _number(name, 0.0 if value is None else value, 0.0)
     if 0.0 < number < SMALLEST_EPSILON:
         raise ValueError(
@@ -90,7 +113,7 @@ def _epsilon(settings: "Settings", name: str, value: float | None) -> float:
     return number or DEFAULT_EPSILON
 
 
-def _limit(settings: "Settings", name: str, value: float | None) -> float | None:
+def _limit(settings: "Settings", name: str, value: SupportsFloat | None) -> float | None:
     if value is None:
         return None
     if settings._gradient_transformers:
@@ -100,8 +123,8 @@ def _limit(settings: "Settings", name: str, value: float | None) -> float | None
     return _number(name, value, 0.0)
 
 
-def _transformers(settings: "Settings", name: str, value: Any) -> tuple[Any, ...]:
-    functions = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
+def _transformers(settings: "Settings", name: str, value: Iterable[Transformer] | None) -> tuple[Transformer, ...]:
+    functions: tuple[Any, ...] = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
     if isinstance(value, str | bytes) or callable(value) or not all(map(callable, functions)):
         raise TypeError(f"{name} must be a sequence of callables; given {value!r}.")
     for limit in ("clipnorm", "clipvalue", "global_clipnorm"):
@@ -110,7 +133,7 @@ def _transformers(settings: "Settings", name: str, value: Any) -> tuple[Any, ...
     return functions
 
 
-def _aggregator(settings: "Settings", name: str, value: Any) -> Any:
+def _aggregator(settings: "Settings", name: str, value: Transformer | None) -> Transformer | None:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a callable or None; given {value!r}.")
     return value
@@ -122,23 +145,23 @@ def _name(settings: "Settings", name: str, value: str | None) -> str:
     return value or "RMSprop"
 
 
-def _flag(settings: "Settings", name: str, value: bool) -> bool:
+def _flag(settings: "Settings", name: str, value: Flag) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False; given {value!r}.")
     return bool(value)
 
 
-def _optional_flag(settings: "Settings", name: str, value: bool | None) -> bool | None:
+def _optional_flag(settings: "Settings", name: str, value: Flag | None) -> bool | None:
     return None if value is None else _flag(settings, name, value)
 
 
-def _before_slots(settings: "Settings", name: str, value: bool) -> bool:
+def _before_slots(settings: "Settings", name: str, value: Flag) -> bool:
     if getattr(settings, "_slots", None) and value != getattr(settings, f"_{name}"):
         raise ValueError(f"{name} determines the dtype of slots, and can't be changed once there are any.")
     return _flag(settings, name, value)
 
 
-def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | None:
+def _state_dtype(settings: "Settings", name: str, value: StateDtype | None) -> StateDtype | None:
     if not (value is None or (isinstance(value, str) and value in STATE_DTYPES)):
         raise ValueError(f"{name} must be None, 'bfloat16' or 'uint8'; given {value!r}.")
     if getattr(settings, "_slots", None) and value != settings.state_dtype:
@@ -149,7 +172,7 @@ def _state_dtype(settings: "Settings", name: str, value: str | None) -> str | No
     return value
 
 
-def _nonfinite(settings: "Settings", name: str, value: str) -> str:
+def _nonfinite(settings: "Settings", name: str, value: Nonfinite) -> Nonfinite:
     if not (isinstance(value, str) and value in NONFINITE):
         raise ValueError(f"{name} must be 'propagate', 'skip' or 'raise'; given {value!r}.")
     _check_dynamic(settings.__dict__.get("_loss_scale"), value)
@@ -181,31 +204,62 @@ class Settings:
     _iterations: Iterations
     _attach: Callable[[LossScale | None], None]
 
-    name = Setting(_name, "What messages and the names of slots begin with.")
-    gradient_aggregator = Setting(_aggregator, "What maps pairs to those to use, instead of sums over replicas.")
-    learning_rate = lr = Setting(_any, "The learning rate as it was given; of a callable, its present value.")
-    rho = Setting(_fraction, "The decay factor of the averages; of a callable, its present value.")
-    momentum = Setting(
+    name: Setting[str, str | None] = Setting(_name, "What messages and the names of slots begin with.")
+    gradient_aggregator: Setting[Transformer | None, Transformer | None] = Setting(
+        _aggregator, "What maps pairs to those to use, instead of sums over replicas."
+    )
+    learning_rate: Setting[Kept | LearningRateSchedule, Rate] = Setting(
+        _any, "The learning rate as it was given; of a callable, its present value."
+    )
+    lr: Setting[Kept | LearningRateSchedule, Rate] = learning_rate
+    rho: Setting[Kept, Value] = Setting(
+        _fraction, "The decay factor of the averages; of a callable, its present value."
+    )
+    momentum: Setting[Kept, Value] = Setting(
         _momentum,
         """The momentum; of a callable, its present value.
 
         Once it has been anything but the number 0, the formula with momentum is used, with slots of its own.
         """,
     )
-    epsilon = Setting(_epsilon, "The constant that keeps the denominator from zero.")
-    decay = Setting(_not_negative, "The learning rate is divided by ``1 + decay * iterations``.")
-    clipnorm = Setting(_limit, "The largest norm of the gradient of one variable, or None.")
-    clipvalue = Setting(_limit, "The largest absolute value of an element of a gradient, or None.")
-    global_clipnorm = Setting(_limit, "The largest norm of all gradients together, or None.")
-    gradient_transformers = Setting(_transformers, "Functions that map pairs to pairs, applied in turn.")
-    centered = Setting(_flag, "Whether to divide by the standard deviation.")
-    lazy = Setting(_flag, "Whether a sparse gradient leaves the averages of rows that it does not list.")
-    epsilon_in_sqrt = Setting(_optional_flag, "Where epsilon is added; None for where Keras does.")
-    complex_as_real = Setting(_before_slots, "Whether complex numbers count as two reals.")
-    state_dtype = Setting(_state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8.")
-    nonfinite = Setting(_nonfinite, "What becomes of steps with NaN or infinity: propagate, skip or raise.")
-    loss_scale = Setting(_loss_scale, "The `rmsprop.LossScale` that gradients are divided by, or None.")
-    validate = Setting(_flag, "Whether steps wait for a GPU that checks the rows of sparse gradients.")
+    epsilon: Setting[float, SupportsFloat | None] = Setting(
+        _epsilon, "The constant that keeps the denominator from zero."
+    )
+    decay: Setting[float, SupportsFloat] = Setting(
+        _not_negative, "The learning rate is divided by ``1 + decay * iterations``."
+    )
+    clipnorm: Setting[float | None, SupportsFloat | None] = Setting(
+        _limit, "The largest norm of the gradient of one variable, or None."
+    )
+    clipvalue: Setting[float | None, SupportsFloat | None] = Setting(
+        _limit, "The largest absolute value of an element of a gradient, or None."
+    )
+    global_clipnorm: Setting[float | None, SupportsFloat | None] = Setting(
+        _limit, "The largest norm of all gradients together, or None."
+    )
+    gradient_transformers: Setting[tuple[Transformer, ...], Iterable[Transformer] | None] = Setting(
+        _transformers, "Functions that map pairs to pairs, applied in turn."
+    )
+    centered: Setting[bool, Flag] = Setting(_flag, "Whether to divide by the standard deviation.")
+    lazy: Setting[bool, Flag] = Setting(
+        _flag, "Whether a sparse gradient leaves the averages of rows that it does not list."
+    )
+    epsilon_in_sqrt: Setting[bool | None, Flag | None] = Setting(
+        _optional_flag, "Where epsilon is added; None for where Keras does."
+    )
+    complex_as_real: Setting[bool, Flag] = Setting(_before_slots, "Whether complex numbers count as two reals.")
+    state_dtype: Setting[StateDtype | None, StateDtype | None] = Setting(
+        _state_dtype, "What slots are kept in: None for full precision, bfloat16 or uint8."
+    )
+    nonfinite: Setting[Nonfinite, Nonfinite] = Setting(
+        _nonfinite, "What becomes of steps with NaN or infinity: propagate, skip or raise."
+    )
+    loss_scale: Setting[LossScale | None, LossScale | None] = Setting(
+        _loss_scale, "The `rmsprop.LossScale` that gradients are divided by, or None."
+    )
+    validate: Setting[bool, Flag] = Setting(
+        _flag, "Whether steps wait for a GPU that checks the rows of sparse gradients."
+    )
 
     def _read(self, step: int) -> Hyperparameters:
         """Return the numbers of a step; each schedule and callable is called once."""
@@ -310,7 +364,10 @@ class Settings:
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
-        """Return a new optimizer with the settings of `get_config`, of this library or of Keras.
+        """Return a new optimizer with the settings of `get_config`: of this library, or of an RMSprop of Keras.
+
+        That of Keras 3 and the present one of tf_keras add `epsilon` inside of the root, clip by one limit alone,
+        and not by 0: so does the optimizer that is made of their settings. Sparse gradients follow `lazy`.
 
         Parameters
         ----------
@@ -323,10 +380,13 @@ class Settings:
         ------
         TypeError
             If a key is unknown, or the class of a schedule.
+        ValueError
+            If a setting asks for what is not done here: weight decay, averages of the variables, accumulation of
+            gradients, a constant loss scale.
         """
         if not isinstance(config, Mapping):
             raise TypeError(f"config must be a dict as get_config returns it; given {config!r}.")
-        config = dict(config)
+        config = translated(config, inspect.signature(cls).parameters)
         if "lr" in config:
             config["learning_rate"] = config.pop("lr")
         if isinstance(config.get("learning_rate"), dict):
@@ -341,7 +401,7 @@ class Settings:
         return optimizer
 
 
-def learning_rate_of(learning_rate: Value, lr: Value) -> Value:
+def learning_rate_of(learning_rate: Rate, lr: Rate | None) -> Rate:
     """Return `lr` where it is given, with the warning of Keras."""
     if lr is None:
         return learning_rate
@@ -369,7 +429,7 @@ def _number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST)
     return number
 
 
-def _current(name: str, setting: Value, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
+def _current(name: str, setting: Any, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
     """Return the present value of a setting."""
     if type(setting) is not float:
         if isinstance(setting, LearningRateSchedule):
@@ -383,7 +443,7 @@ def _current(name: str, setting: Value, low: float = -LARGEST, high: float = LAR
     return _number(name, setting, low, high)
 
 
-def _replaced(name: str, old: Value, new: Value, low: float = -LARGEST, high: float = LARGEST) -> Value:
+def _replaced(name: str, old: Any, new: Any, low: float = -LARGEST, high: float = LARGEST) -> Any:
     """Return what a setting becomes when `new` is assigned to it.
 
     As in Keras, a `Variable` stays the setting, and takes the new value. Callables and schedules are read at
@@ -401,11 +461,11 @@ def _replaced(name: str, old: Value, new: Value, low: float = -LARGEST, high: fl
     return old.assign(number) if isinstance(old, Variable) else number
 
 
-def _is_read_by_call(value: Value) -> bool:
+def _is_read_by_call(value: Any) -> bool:
     return callable(value) and not isinstance(value, LearningRateSchedule | Variable)
 
 
-def _config_of(name: str, setting: Value) -> Any:
+def _config_of(name: str, setting: Any) -> Any:
     if isinstance(setting, LearningRateSchedule):
         return schedules.serialize(setting)
     return _current(name, setting)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rmsprop.calls import call_of
+
 
 @dataclass(frozen=True, eq=False)
 class IndexedSlices:
@@ -37,3 +39,6 @@ class IndexedSlices:
     values: Any
     indices: Any
     dense_shape: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        return call_of(self, IndexedSlices, vars(self))

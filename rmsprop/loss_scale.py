@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rmsprop.calls import call_of
+
 if TYPE_CHECKING:
     from rmsprop.iterations import Iterations
 
@@ -126,8 +128,7 @@ class LossScale:
             self._counter += 1
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"LossScale({arguments})"
+        return call_of(self, LossScale, self.get_config())
 
 
 def _scale(name: str, value: Any) -> float:

@@ -1,15 +1,27 @@
 """The optimizer: `RMSprop`, with the interface of Keras."""
 
+import inspect
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsFloat
 
 from rmsprop import gradients, nonfinite
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
+from rmsprop.calls import call_of
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
-from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.hyperparameters import (
+    Flag,
+    Nonfinite,
+    Pairs,
+    Rate,
+    Settings,
+    StateDtype,
+    Transformer,
+    Value,
+    learning_rate_of,
+)
 from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
@@ -19,8 +31,6 @@ from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed,
 from rmsprop.tape import Tape
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
-
-Pairs = list[tuple[Any, Any]]
 
 
 class RMSprop(Settings, Weights, Checkpointed):
@@ -136,27 +146,27 @@ class RMSprop(Settings, Weights, Checkpointed):
 
     def __init__(
         self,
-        learning_rate: Value = 0.001,
+        learning_rate: Rate = 0.001,
         rho: Value = 0.9,
         momentum: Value = 0.0,
-        epsilon: float | None = 1e-7,
-        centered: bool = False,
+        epsilon: SupportsFloat | None = 1e-7,
+        centered: Flag = False,
         name: str | None = "RMSprop",
         *,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        decay: float = 0.0,
-        lr: Value = None,
-        gradient_aggregator: Callable[[Pairs], Pairs] | None = None,
-        gradient_transformers: Sequence[Callable[[Pairs], Pairs]] | None = None,
-        lazy: bool = True,
-        epsilon_in_sqrt: bool | None = None,
-        complex_as_real: bool = False,
-        state_dtype: str | None = None,
-        nonfinite: str = "propagate",
+        clipnorm: SupportsFloat | None = None,
+        clipvalue: SupportsFloat | None = None,
+        global_clipnorm: SupportsFloat | None = None,
+        decay: SupportsFloat = 0.0,
+        lr: Rate | None = None,
+        gradient_aggregator: Transformer | None = None,
+        gradient_transformers: Iterable[Transformer] | None = None,
+        lazy: Flag = True,
+        epsilon_in_sqrt: Flag | None = None,
+        complex_as_real: Flag = False,
+        state_dtype: StateDtype | None = None,
+        nonfinite: Nonfinite = "propagate",
         loss_scale: LossScale | None = None,
-        validate: bool = False,
+        validate: Flag = False,
     ) -> None:
         if clipnorm is not None and global_clipnorm is not None:
             raise ValueError(
@@ -176,6 +186,13 @@ class RMSprop(Settings, Weights, Checkpointed):
         self.nonfinite, self.loss_scale = nonfinite, loss_scale
         if entered:
             self._strategy = entered_strategy()
+
+    def __repr__(self) -> str:
+        names = inspect.signature(RMSprop).parameters
+        given = {name: self.__dict__[f"_{name}"] for name in names if f"_{name}" in self.__dict__}
+        if not given.get("gradient_transformers"):
+            given.pop("gradient_transformers", None)
+        return call_of(self, RMSprop, given)
 
     @property
     def current_learning_rate(self) -> float:

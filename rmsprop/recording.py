@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array
+from rmsprop.calls import call_of
 
 if TYPE_CHECKING:
     from rmsprop.variable import Variable
@@ -34,6 +35,9 @@ class Recorder(ABC):
         self._watch_accessed = watch_accessed_variables
         self._watched: dict[int, tuple[Any, list[Any]]] = {}  # id -> (the watched object, its traced values)
         self._assigned: set[int] = set()
+
+    def __repr__(self) -> str:
+        return call_of(self, type(self), {"watch_accessed_variables": self._watch_accessed})
 
     def __enter__(self) -> Self:
         if recording.get() is not None:

@@ -6,7 +6,7 @@ import numpy
 import pytest
 from hypothesis import settings
 
-collect_ignore = ["checkpoints", "replicas", "threads"]  # programs, which do their work when they are imported
+collect_ignore = ["checkpoints", "replicas", "threads", "typed.py"]  # programs, which work when they are imported
 
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)

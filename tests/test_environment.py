@@ -92,6 +92,16 @@ def test_a_zip_of_the_packages_alone_can_be_imported(tmp_path):
     )
 
 
+def test_the_source_distribution_has_all_that_a_checkout_has():
+    """The tests read the documentation, the examples and the benchmarks."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no checkout")
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    always = {"pyproject.toml", "README.md", "LICENSE", ".gitignore"}
+    assert {file.split("/")[0] for file in files.split()} - always - {".ci"} == {*build["sdist"]["include"]}
+
+
 def test_entry_points_stand_in_the_code_as_they_are_declared():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     assert declared["rmsprop.backends"] == backends.OWN

@@ -35,6 +35,13 @@ def failures(blocks):
     return doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed
 
 
+def test_nothing_tells_to_install_a_name_that_is_not_ours_yet():
+    """Until there is a release, anybody could register it."""
+    root = README.parent
+    texts = [p for ext in ("py", "md", "toml") for p in root.rglob(f"*.{ext}") if ".venv" not in p.parts]
+    assert [p for p in texts if re.search(r"pip install [\"']?rms" + "prop", p.read_text())] == []
+
+
 @pytest.mark.parametrize("path", [*map("docs/{}".format, LINKED), "CONTRIBUTING.md"])
 def test_what_it_links_to_is_there(path):
     assert f"({path})" in README.read_text()

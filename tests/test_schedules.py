@@ -8,11 +8,14 @@ import pickle
 from fractions import Fraction
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmsprop import GradientTape, Variable
+from rmsprop.arrays import to_numpy
 from rmsprop.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -154,9 +157,131 @@ def test_value_is_a_python_float_whatever_holds_the_step(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_step_that_is_no_number_is_refused(schedule):
-    with pytest.raises(TypeError):
-        schedule(None)
+@pytest.mark.parametrize(
+    "step", [None, "7", b"7", True, np.True_, 1j, np.complex64(7), [7], range(3), np.array("7")]
+)
+def test_step_that_is_no_number_is_refused(schedule, step):
+    with pytest.raises(TypeError, match="step must be a real number, or an array"):
+        schedule(step)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("step", [math.nan, math.inf, -math.inf, 10**400, np.float32("nan")], ids="{!r:.9}".format)
+def test_step_that_is_not_finite_is_refused(schedule, step):
+    for each in (step, np.array([0.0, step], object)):
+        with pytest.raises(ValueError, match="step must be finite"):
+            schedule(each)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("make", [float, int, np.float16, np.int64])
+def test_a_variable_is_taken_for_its_value(schedule, make):
+    assert schedule(Variable(make(7))) == schedule(7)
+    counter = Variable(make(7))
+    with GradientTape():  # in which a variable reads as a traced value
+        assert schedule(counter) == schedule(7)
+
+
+LIBRARIES = ["numpy", "array_api_strict", "torch", "jax.numpy", "dask.array"]
+PLOTTED = [*SCHEDULES, Custom(Custom(CosineDecay(0.1, 10), 0.5), 2.0)]
+
+
+@pytest.mark.parametrize("schedule", PLOTTED, ids=str)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_an_array_of_steps_gives_an_array_of_its_library_with_the_rate_of_each(schedule, library):
+    lib = pytest.importorskip(library, reason="in the extra 'interop'")
+    steps = lib.reshape(lib.arange(40), (8, 5))
+    rates = schedule(steps)
+    assert type(rates) is type(steps)
+    assert rates.shape == (8, 5)
+    each = [[schedule(5 * row + column) for column in range(5)] for row in range(8)]
+    np.testing.assert_allclose(to_numpy(rates), each, rtol=0 if library in ("numpy", "torch") else 1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("schedule", PLOTTED, ids=str)
+def test_an_array_of_steps_on_a_gpu_gives_one_there(schedule):
+    cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    rates = schedule(cupy.arange(40))
+    assert isinstance(rates, cupy.ndarray)
+    assert rates.get().tolist() == [schedule(step) for step in range(40)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float32, object, "bfloat16"], ids=str)
+def test_steps_of_any_real_dtype_give_rates_in_double_precision(dtype):
+    dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    for schedule in SCHEDULES:
+        rates = schedule(np.arange(40).astype(dtype))
+        assert rates.dtype == np.float64
+        assert rates.tolist() == [schedule(step) for step in range(40)]
+        assert schedule(np.arange(0)).shape == (0,)
+        assert schedule(np.array([7])).tolist() == [schedule(7)]
+
+
+def test_a_variable_of_several_steps_gives_an_array():
+    assert CosineDecay(0.1, 10)(Variable([0, 5])).tolist() == [0.1, 0.05]
+
+
+def test_a_masked_array_of_steps_is_refused():
+    with pytest.raises(TypeError, match="MaskedArray"):
+        CosineDecay(0.1, 10)(np.ma.array([1, 2], mask=[0, 1]))
+
+
+@given(schedule=any_schedule, step=st.floats(0, 1.7e308))
+@settings(max_examples=400, deadline=None)
+def test_no_step_is_too_big(schedule, step):
+    assert math.isfinite(schedule(step))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ExponentialDecay(0.1, 1e-3, 0.5, staircase=True),
+        PolynomialDecay(0.1, 1e-3, 0.1, cycle=True),
+        InverseTimeDecay(0.1, 1e-3, 0.0),
+        CosineDecayRestarts(0.1, 1e-3, 1.0, 0.9, alpha=1),
+        CosineDecayRestarts(0.1, 1e-3, 10.0, 0.9, alpha=1),
+    ],
+    ids=str,
+)
+def test_a_step_of_more_periods_than_a_float_can_count_gives_a_rate(schedule):
+    assert schedule(1.7e308) in (0.0, 0.1)
+
+
+def test_negative_steps_continue_the_formula_as_in_keras():
+    """Keras's own tests ask for step -999; composed schedules ask for them in the branch that `where` drops."""
+    assert PiecewiseConstantDecay([100, 110], [1.0, 0.1, 0.01])(Variable(-999.0)) == 1.0
+    assert ExponentialDecay(0.1, 10, 0.5)(-10) == 0.2
+    assert PolynomialDecay(0.1, 10, 0.0)(-5) == pytest.approx(0.15)
+    assert CosineDecayRestarts(0.1, 10, 2.0)(-5) == pytest.approx(0.1)  # the start of a cycle of 5 steps
+    assert math.isnan(CosineDecayRestarts(0.1, 10, 2.0)(-10))  # before all such cycles
+
+
+class TestWarmUpAlone:
+    """`CosineDecay` with 0 steps of decay."""
+
+    SCHEDULE = CosineDecay(0.0, 0, 0.25, warmup_target=10.0, warmup_steps=1500)
+
+    def test_it_rises_as_in_the_tests_of_keras(self):
+        steps = range(0, 1500, 250)
+        assert [self.SCHEDULE(step) for step in steps] == pytest.approx([step / 150 for step in steps])
+
+    def test_it_ends_at_alpha_times_the_target(self):
+        assert [self.SCHEDULE(step) for step in (1500, 1501, 10**18)] == [2.5] * 3
+        assert CosineDecay(0.0, 0, warmup_target=10.0, warmup_steps=1500)(1500) == 0.0
+        assert CosineDecay(0.0, 0, 1.0, warmup_target=10.0, warmup_steps=1500)(1500) == 10.0
+        assert CosineDecay(0.3, 0, 0.5, warmup_target=10.0)(0) == 5.0
+
+    def test_it_is_saved_and_read(self):
+        assert deserialize(json.loads(json.dumps(serialize(self.SCHEDULE)))) == self.SCHEDULE
+
+    def test_without_a_warm_up_there_must_be_steps(self):
+        with pytest.raises(ValueError, match="decay_steps must be greater than 0"):
+            CosineDecay(0.1, 0, warmup_steps=5)
+        with pytest.raises(ValueError, match="decay_steps must not be negative"):
+            CosineDecay(0.1, -1, warmup_target=1.0, warmup_steps=5)
 
 
 @given(schedule=any_schedule, step=st.integers(0, 10**18))

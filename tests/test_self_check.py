@@ -23,6 +23,24 @@ def test_a_sound_installation_passes_and_is_described(capsys):
     assert "GB/s" in text
 
 
+def test_progress_is_shown_beside_the_report(capsys):
+    assert self_check.main(["--json"]) == 0
+    told = capsys.readouterr()
+    assert (
+        told.err
+        == "numpy: 14 kernels are compiled and checked\narray_api_strict: 14 kernels are compiled and checked\n"
+    )
+    assert "compiled" not in told.out
+
+
+def test_a_terminal_sees_each_kernel_counted(monkeypatch, capsys):
+    monkeypatch.setattr(self_check.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(self_check, "libraries", lambda: [array_api_strict])
+    assert self_check.main([]) == 0
+    lines = capsys.readouterr().err.split("\r")[1:]
+    assert lines == [f"array_api_strict: {i} of 14 kernels checked" + "\n" * (i == 14) for i in range(15)]
+
+
 def test_the_report_can_be_read_by_programs(capsys):
     assert self_check.main(["--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -13,3 +13,7 @@ from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.manager import CheckpointManager
 
 __all__ = ["CheckpointError", "CheckpointManager"]
+
+
+def __dir__() -> list[str]:
+    return __all__

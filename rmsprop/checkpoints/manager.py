@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 from typing import Any
 
+from rmsprop.calls import call_of
 from rmsprop.checkpoints import background
 from rmsprop.checkpoints.background import Saving
 from rmsprop.checkpoints.saving import save
@@ -53,6 +54,10 @@ class CheckpointManager:
         self.directory = os.path.abspath(os.fsdecode(directory))
         self.max_to_keep, self.every = max_to_keep, every
         self._seen: int | None = None
+
+    def __repr__(self) -> str:
+        given = {"directory": self.directory, "max_to_keep": self.max_to_keep, "every": self.every}
+        return call_of(self, CheckpointManager, given)
 
     @property
     def checkpoints(self) -> list[str]:

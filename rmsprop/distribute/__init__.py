@@ -47,3 +47,7 @@ __all__ = [
     "has_strategy",
     "in_cross_replica_context",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,6 +12,9 @@ class ReplicaContext:
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
 
+    def __repr__(self) -> str:
+        return f"ReplicaContext(strategy={self.strategy!r})"
+
     @property
     def num_replicas_in_sync(self) -> int:
         """The number of replicas whose gradients are summed."""

@@ -89,6 +89,13 @@ class MPIStrategy(Strategy):
         cuda_aware: bool = False,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
+        self._given = {
+            "comm": comm,
+            "shard_state": shard_state,
+            "timeout": timeout,
+            "bucket_bytes": bucket_bytes,
+            "cuda_aware": cuda_aware,
+        }
         self._link = Link(communicator(comm), timeout)
         self.shard_state = shard_state and self._link.size > 1
         self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
@@ -106,7 +113,7 @@ def communicator(comm: Any) -> Any:
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise ImportError('strategies need mpi4py: pip install "rmsprop[mpi]".') from error
+        raise ImportError("strategies need mpi4py: pip install mpi4py mpich.") from error
     if comm is None:
         return MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:

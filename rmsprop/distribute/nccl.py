@@ -60,6 +60,7 @@ class NCCLStrategy(Strategy):
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         checked(timeout=timeout, bucket_bytes=bucket_bytes)
+        self._given = {"comm": comm, "device": device, "timeout": timeout, "bucket_bytes": bucket_bytes}
         nccl = _nccl()
         comm = communicator(comm)
         _choose(comm, device)

@@ -1,14 +1,16 @@
 """Strategies: how the replicas of a program find each other, and what they do together."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
+from rmsprop.calls import call_of
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
@@ -37,8 +39,13 @@ class Strategy:
 
     shard_state = False
     """Whether each rank keeps its share of the slots only."""
+    _given: Mapping[str, Any] = MappingProxyType({})
+    """The arguments of the constructor."""
     _link: Link | None = None
     _reduction: Reduction
+
+    def __repr__(self) -> str:
+        return call_of(self, type(self), self._given)
 
     @property
     def rank(self) -> int:

@@ -1,10 +1,27 @@
-"""What a built-in schedule accepts for each of its arguments."""
+"""What a built-in schedule accepts for each of its arguments, and for a step."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any
+
+
+def check_step(step: Any) -> float:
+    """Return a step, a real scalar of any library or a counter that knows ``__int__`` only, as a finite float."""
+    plain = step.item() if hasattr(step, "item") else step
+    if isinstance(plain, bool | complex | str | bytes):  # of which Python makes floats, or NumPy with a warning
+        raise TypeError(f"step must be a real number, or an array of these; got {step!r}")
+    try:
+        number = float(plain if hasattr(plain, "__float__") else int(plain))
+    except TypeError:
+        raise TypeError(f"step must be a real number, or an array of these; got {step!r}") from None
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"step must be finite, got {step!r}")
+    return number
 
 
 def check_number(name: str, value: Any) -> float:

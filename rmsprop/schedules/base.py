@@ -1,12 +1,17 @@
 """What a learning-rate schedule is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self, SupportsFloat, SupportsInt, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self, SupportsFloat, SupportsInt, TypeAlias, TypeVar, overload
 
-from rmsprop.schedules.arguments import CHECKS, check_number
+import numpy as np
+
+from rmsprop.arrays import device, is_array, namespace, on_device, refuse_subclass, to_numpy
+from rmsprop.schedules.arguments import CHECKS, check_number, check_step
+from rmsprop.variable import array_of
 
 Step: TypeAlias = SupportsFloat | SupportsInt
+Steps: TypeAlias = np.ndarray[Any, Any]
 
 
 class LearningRateSchedule:
@@ -26,13 +31,14 @@ class LearningRateSchedule:
 
         Parameters
         ----------
-        step : int or float, or a scalar of any library
-            Number of finished steps, from 0.
+        step : int or float, a scalar of any library, or a `Variable`
+            Number of finished steps, from 0. Built-in schedules take arrays of any library, too, to be plotted;
+            so do subclasses that compute with what arrays know.
 
         Returns
         -------
         float
-            The learning rate.
+            The learning rate; of an array, an array of that library.
 
         Raises
         ------
@@ -77,19 +83,42 @@ class LearningRateSchedule:
 class BuiltInSchedule(LearningRateSchedule):
     """A schedule whose fields are its arguments: checked once, so that calls need not, and then constant."""
 
+    _checks: ClassVar[Mapping[str, Callable[[str, Any], object]]] = CHECKS
+
     def __post_init__(self) -> None:
         for field in fields(self):
-            check = CHECKS.get(field.name, check_number)
+            check = self._checks.get(field.name, check_number)
             object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
 
-    def __call__(self, step: Step) -> float:
-        """Return the learning rate after `step` finished steps."""
-        number: Any = step
-        try:
-            number = float(number)
-        except TypeError:  # a counter that knows __int__ only
-            number = float(int(number))
-        return self._rate(number)
+    @overload
+    def __call__(self, step: Steps) -> Steps: ...  # type: ignore[overload-overlap]  # arrays have __float__, too
+    @overload
+    def __call__(self, step: Step) -> float: ...
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate after `step` finished steps, of an array that of each element.
+
+        A negative step continues the formula to the left, as in Keras.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `step` is no real number, or not finite.
+        """
+        if type(step) is int:  # which the optimizer passes
+            return self._rate(check_step(step))
+        step = array_of(step)
+        return self._rates(step) if getattr(step, "shape", ()) else self._rate(check_step(step))
+
+    def _rates(self, steps: Any) -> Any:
+        """Return the rates of an array of steps, as an array of its library and device."""
+        refuse_subclass(steps, "step")
+        numbers = to_numpy(steps)
+        rates = np.array([self._rate(check_step(step)) for step in numbers.ravel().tolist()], np.float64)
+        rates = rates.reshape(numbers.shape)
+        if isinstance(steps, np.ndarray) or not is_array(steps):
+            return rates
+        with on_device(steps):
+            return namespace(steps).asarray(rates, device=device(steps))
 
     def _rate(self, step: float) -> float:
         raise NotImplementedError

@@ -1,11 +1,16 @@
 """The schedules of ``tf.keras.optimizers.schedules``."""
 
 import math
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rmsprop.schedules.arguments import CHECKS, check_non_negative, check_positive
 from rmsprop.schedules.base import BuiltInSchedule, built_in
+
+LARGEST = sys.float_info.max
 
 
 @built_in
@@ -46,7 +51,7 @@ class ExponentialDecay(BuiltInSchedule):
     name: str | None = None
 
     def _rate(self, step: float) -> float:
-        p = step / self.decay_steps
+        p = _quotient(step, self.decay_steps)
         return self.initial_learning_rate * _power(self.decay_rate, math.floor(p) if self.staircase else p)
 
 
@@ -138,7 +143,7 @@ class PolynomialDecay(BuiltInSchedule):
     name: str | None = None
 
     def _rate(self, step: float) -> float:
-        p = step / self.decay_steps
+        p = _quotient(step, self.decay_steps)
         p = p / max(1, math.ceil(p)) if self.cycle else min(p, 1.0)
         scale = _power(1.0 - p, self.power)
         return (self.initial_learning_rate - self.end_learning_rate) * scale + self.end_learning_rate
@@ -182,7 +187,7 @@ class InverseTimeDecay(BuiltInSchedule):
     name: str | None = None
 
     def _rate(self, step: float) -> float:
-        p = step / self.decay_steps
+        p = _quotient(step, self.decay_steps)
         divisor = 1.0 + self.decay_rate * (math.floor(p) if self.staircase else p)
         rate = self.initial_learning_rate
         return rate / divisor if divisor else math.copysign(math.inf, rate)
@@ -196,14 +201,15 @@ class CosineDecay(BuiltInSchedule):
     ``peak * ((1 - alpha) * (1 + cos(pi * s / decay_steps)) / 2 + alpha)`` with ``s = min(step, decay_steps)``
     and ``peak = initial_learning_rate`` (Loshchilov & Hutter, arXiv:1608.03983, without restarts). With a
     warm-up, the rate first goes linearly from `initial_learning_rate` to ``peak = warmup_target`` (Goyal et
-    al., arXiv:1706.02677), and ``s`` counts from its end, as in Keras.
+    al., arXiv:1706.02677), and ``s`` counts from its end, as in Keras. A warm-up alone has 0 `decay_steps`, and
+    ``alpha * warmup_target`` from its end on.
 
     Parameters
     ----------
     initial_learning_rate : float
         Rate at step 0.
     decay_steps : float
-        Steps of the decay, not counting the warm-up, above 0.
+        Steps of the decay, not counting the warm-up; above 0, or 0 after a warm-up.
     alpha : float, default 0.0
         Rate at the end, as a fraction of the peak.
     name : str, optional
@@ -232,13 +238,21 @@ class CosineDecay(BuiltInSchedule):
     warmup_target: float | None = None
     warmup_steps: float = 0
 
+    _checks: ClassVar = {**CHECKS, "decay_steps": check_non_negative}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_target is None:
+            check_positive("decay_steps", self.decay_steps)
+
     def _rate(self, step: float) -> float:
         peak = self.initial_learning_rate
         if self.warmup_target is not None:
             if step < self.warmup_steps:
                 return peak + (self.warmup_target - peak) * step / self.warmup_steps
             step, peak = step - self.warmup_steps, self.warmup_target
-        return peak * _cosine(min(step / self.decay_steps, 1.0), 1.0, self.alpha)
+        part = min(_quotient(step, self.decay_steps), 1.0) if self.decay_steps else 1.0
+        return peak * _cosine(part, 1.0, self.alpha)
 
 
 @built_in
@@ -286,12 +300,12 @@ class CosineDecayRestarts(BuiltInSchedule):
     name: str | None = None
 
     def _rate(self, step: float) -> float:
-        done, growth = step / self.first_decay_steps, self.t_mul - 1.0
+        done, growth = _quotient(step, self.first_decay_steps), self.t_mul - 1.0
         scale = math.log(self.t_mul)
         if growth:
-            if done * growth <= -1.0:  # after the end of all cycles
-                return self.initial_learning_rate * self.alpha
-            done = math.log1p(done * growth) / scale
+            if done * growth <= -1.0:  # after the end of all cycles, or before the first of cycles that grow
+                return self.initial_learning_rate * self.alpha if done > 0 else math.nan
+            done = math.log1p(min(done * growth, LARGEST)) / scale
         # `done` now counts in cycles. At a restart, rounding may leave it just below the whole number; the
         # cosine then sees a `part` just below 0, where it is 1.
         cycle = math.floor(done + 1e-9)
@@ -299,6 +313,11 @@ class CosineDecayRestarts(BuiltInSchedule):
         if growth:
             part = math.expm1(part * scale) / growth
         return self.initial_learning_rate * _cosine(part, _power(self.m_mul, cycle), self.alpha)
+
+
+def _quotient(step: float, length: float) -> float:
+    """Return `step` / `length`, which is finite, so that it can be rounded to an integer."""
+    return min(max(step / length, -LARGEST), LARGEST)
 
 
 def _power(base: float, exponent: float) -> float:

@@ -90,7 +90,7 @@ def deserialize(
     if not isinstance(custom_objects, Mapping | None):
         raise TypeError(f"custom_objects must map names to classes, got {custom_objects!r}")
     cls = _find_class(config, custom_objects or {})
-    return cls.from_config(deepcopy(config["config"]))  # a custom from_config may pop from its argument
+    return cls.from_config(deepcopy(unwrapped(config["config"])))  # a custom from_config may pop from its argument
 
 
 def _find_class(
@@ -104,8 +104,9 @@ def _find_class(
                     f"custom_objects[{key!r}] must be a class of schedules, got {custom_objects[key]!r}"
                 )
             return custom_objects[key]
-    # A module of None marks a custom class, even one that shares its name with a built-in one.
-    if isinstance(name, str) and name in BUILT_IN and config.get("module", "") is not None:
+    # A custom class may share its name with a built-in one, but not its module, which Keras leaves out or empty.
+    module = config.get("module", "keras")
+    if isinstance(name, str) and name in BUILT_IN and str(module).partition(".")[0] in ("keras", "tf_keras"):
         return BUILT_IN[name]
     raise TypeError(f"unknown schedule class {name!r}: pass custom_objects={{{name!r}: the class}}")
 
@@ -119,3 +120,16 @@ def _plain(value: Any, use_legacy_format: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, use_legacy_format) for item in value]
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def unwrapped(value: Any) -> Any:
+    """Return a value without the dicts that Keras 3 writes around arrays, NumPy's numbers and tuples."""
+    if isinstance(value, list | tuple):
+        return [unwrapped(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("class_name") in ("__tensor__", "__numpy__"):
+        return value["config"]["value"]
+    if value.get("class_name") == "__tuple__":
+        return unwrapped(value["items"])
+    return {key: unwrapped(item) for key, item in value.items()}

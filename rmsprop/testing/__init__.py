@@ -18,3 +18,7 @@ from rmsprop.oracle import Snapshot, assert_step, expected_step, hyper_of, snaps
 from rmsprop.testing.backend_tests import BackendTests
 
 __all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "hyper_of", "snapshot"]
+
+
+def __dir__() -> list[str]:
+    return __all__
