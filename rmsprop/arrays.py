@@ -29,6 +29,11 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
     return nullcontext() if is_numpy or not _compat().is_cupy_array(array) else array.device
 
 
+def is_on_host(array: Array) -> bool:
+    """Tell whether an array's numbers can be looked at without waiting for another device than the processor."""
+    return isinstance(array, np.ndarray) or "cpu" in str(device(array)).lower()
+
+
 def is_array(x: object) -> bool:
     """Tell whether `x` is an array, but not one of NumPy's scalars, which only look like arrays."""
     if isinstance(x, np.ndarray):

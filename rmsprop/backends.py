@@ -84,7 +84,7 @@ class Backend(Protocol):
     A backend may have more functions:
 
     - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping.factors` do together, and returns what its `prepare` can also take. If ``hyper.nonfinite``
+      `rmsprop.clipping` do together, and returns what its `prepare` can also take. If ``hyper.nonfinite``
       is "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
     - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
       without it, functions of the Array API standard find out.
@@ -119,8 +119,11 @@ class Backend(Protocol):
         """Tell whether ``0 <= indices < rows`` for all of them."""
         ...
 
-    def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-        """Return the sum of ``|g|**2`` of each gradient, after clipping by value; shape (n,)."""
+    def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
+        """Return the sum of ``|scale * g|**2`` of each gradient, after clipping by value; shape (n,).
+
+        The scale is another power of two where a square would be too large or too small, see `rmsprop.clipping`.
+        """
 
     def prepare(
         self,
@@ -132,7 +135,8 @@ class Backend(Protocol):
         """Do all of a step that may fail; return what updates all variables and slots.
 
         Each gradient is clipped by value, then multiplied by its factor, if there is one, which clips by norm and
-        divides by ``hyper.loss_scale``.
+        divides by ``hyper.loss_scale``. `factors` have the shape (n, 2): a gradient is multiplied by the first
+        number, then by the second one, see `rmsprop.clipping`.
         """
         ...
 

@@ -1,42 +1,77 @@
-"""Clipping by norm: the factor that each gradient is multiplied by."""
+"""Clipping by norm: the factor that each gradient is multiplied by, over the whole range of its dtype.
+
+A factor is a pair of numbers that a gradient is multiplied by, one after the other: their product may be too small
+for a number of its own. The second one is a power of two, mostly 1.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays import Array, device, namespace, on_device
+from rmsprop.arrays import Array, device, is_on_host, namespace, on_device, to_numpy
+from rmsprop.backends import Hyperparameters
+
+SMALLEST = 2.0**-126
+"""The smallest normal number of single precision, in which smaller factors would lose digits."""
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def factors(
-    squared_norms: Sequence[Array], clipnorm: float | None, global_clipnorm: float | None, loss_scale: float = 1.0
-) -> list[Array]:
+class Range(NamedTuple):
+    """What a dtype can hold of squares."""
+
+    least: float
+    """Norms that exceed a limit from here on don't notice that small squares underflow."""
+    scale: float
+    """A power of two: squares of what is infinite divided by it, or smaller than `least` times it, fit in."""
+
+
+RANGES = {"float64": Range(2.0**-480, 2.0**600), "float32": Range(2.0**-40, 2.0**90)}
+
+
+class Measure(NamedTuple):
+    """How to get the norms of gradients of one backend."""
+
+    squared: Callable[[float], Array]
+    """Returns the sums of ``|scale * g|**2``, of shape (n,), given a scale; it reads all gradients."""
+    may_be_double: bool = True
+    """Whether there may be gradients in double precision; sums of others hold the whole range if they are double."""
+
+
+class Clipping(NamedTuple):
+    """The factors for the gradients of one backend, and what was found out on the way."""
+
+    factors: Array
+    """Of shape (n, 2)."""
+    magnitudes: Array
+    """Of shape (n,): a number that is finite if a gradient and the norms that it is clipped by are."""
+
+
+@np.errstate(all="ignore")
+def clippings(measures: Sequence[Measure], hyper: Hyperparameters) -> list[Clipping]:
     """Return the factors that bring the norms of gradients within their limits, and divide by the loss scale.
 
     Each gradient is first shortened to `clipnorm`, then all of them together to `global_clipnorm`, as in Keras.
-    A norm that is not finite leaves NaN behind, as in Keras: by `global_clipnorm` in all gradients.
+    The limits, >= 0, are those of gradients that have not been divided; a limit of 0 makes the gradients zero.
+    A norm that is not finite, or beyond the dtype of the squares, leaves NaN behind by `global_clipnorm`: in all
+    gradients, as in Keras.
 
     Parameters
     ----------
-    squared_norms : sequence of arrays, each of shape (n,)
-        One array for each backend, on its own device. They stay there if there is only one.
-    clipnorm, global_clipnorm : float, optional
-        The limits, >= 0, of gradients that have not been divided. A limit of 0 makes the gradients zero.
-    loss_scale : float, default 1.0
-
-    Returns
-    -------
-    list of arrays, each of shape (n,)
+    measures : sequence of Measure
+        One for each backend. Factors stay on the device if there is only one.
+    hyper : Hyperparameters
     """
-    shortened = [_shortened(squares, clipnorm) for squares in squared_norms]
-    if global_clipnorm is None:
-        return [_divided(f, loss_scale) for f in shortened]
-    sums = [_sum_of_squares(f, squares) for f, squares in zip(shortened, squared_norms, strict=True)]
+    squares = [measure.squared(1.0) for measure in measures]
+    if len(squares) == 1:
+        with on_device(squares[0]):
+            return _clippings(measures, squares, hyper)
     # The one place where numbers leave their device: variables of several libraries.
-    total = sum(map(float, sums)) if len(sums) > 1 else None  # `math.fsum` refuses to overflow
-    limited = [_limited(f, s, total, global_clipnorm) for f, s in zip(shortened, sums, strict=True)]
-    return [_divided(f, loss_scale) for f in limited]
+    there = [Measure(partial(_squared_on_host, measure), measure.may_be_double) for measure in measures]
+    found = _clippings(there, [_on_host(s) for s in squares], hyper)
+    return [Clipping(_near(s, c.factors), c.magnitudes) for s, c in zip(squares, found, strict=True)]
 
 
 def inverse(like: Array, count: int, loss_scale: float) -> Array:
@@ -45,43 +80,108 @@ def inverse(like: Array, count: int, loss_scale: float) -> Array:
     known = xp.__array_namespace_info__().dtypes(kind="real floating")
     with on_device(like):
         dtype = known.get("float64", xp.float32)
-        return xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=device(like))
+        return _paired(xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=device(like)))
 
 
-def _divided(factors: Array, loss_scale: float) -> Array:
-    if loss_scale == 1.0:
-        return factors
-    with on_device(factors):
-        return factors / loss_scale
+def _squared_on_host(measure: Measure, scale: float) -> Array:
+    return _on_host(measure.squared(scale))
 
 
-def _shortened(squares: Array, limit: float | None) -> Array:
-    xp = namespace(squares)
-    with on_device(squares):
-        return xp.ones_like(squares) if limit is None else _shrink(xp.sqrt(squares), limit)
+def _on_host(squares: Array) -> Array:
+    return to_numpy(squares).astype(np.float64)
 
 
-def _sum_of_squares(factors: Array, squares: Array) -> Array:
-    with on_device(squares):
-        return namespace(squares).sum(factors * factors * squares)
+def _near(like: Array, factors: Array) -> Array:
+    with on_device(like):
+        return namespace(like).asarray(factors, dtype=like.dtype, device=device(like))
 
 
-def _limited(factors: Array, square: Array, total: float | None, limit: float) -> Array:
-    with on_device(factors):
-        square = square if total is None else namespace(square).full_like(square, total)
-        return factors * _global(square, limit)
+def _paired(factors: Array) -> Array:
+    xp = namespace(factors)
+    return xp.stack([factors, xp.ones_like(factors)], axis=1)
 
 
-def _shrink(norms: Array, limit: float) -> Array:
-    """Return ``min(1, limit / norm)``, also for a limit of 0."""
+def _clippings(measures: Sequence[Measure], squares: list[Array], hyper: Hyperparameters) -> list[Clipping]:
+    usual = _usual_factors(squares, hyper) if is_on_host(squares[0]) else None
+    if usual is not None:
+        return [Clipping(_paired(f), s) for f, s in zip(usual, squares, strict=True)]
+    return _precise([_norms(m, s, hyper) for m, s in zip(measures, squares, strict=True)], hyper)
+
+
+def _usual_factors(squares: list[Array], hyper: Hyperparameters) -> list[Array] | None:
+    """Return the factors as plain numbers; None if one of them, or a sum of squares, has lost digits."""
+    xp, (least, _) = namespace(squares[0]), _range(squares[0])
+    if not all(least <= limit < math.inf for limit in limits(hyper)):
+        return None
+    if hyper.clipnorm is None:
+        factors = [xp.ones_like(s) for s in squares]
+    else:
+        factors = [_shrunk(xp.sqrt(s), hyper.clipnorm) for s in squares]
+    if hyper.global_clipnorm is not None:
+        total = reduce(add, [xp.sum(f * f * s) for f, s in zip(factors, squares, strict=True)])
+        if not least**2 <= total < math.inf:
+            return None
+        factors = [f * _shrunk(xp.sqrt(total), hyper.global_clipnorm) for f in factors]
+    if hyper.loss_scale != 1.0:
+        factors = [f / hyper.loss_scale for f in factors]
+    return factors if all([xp.min(f) >= SMALLEST for f in factors]) else None  # nor is NaN
+
+
+def _shrunk(norms: Array, limit: float) -> Array:
     xp = namespace(norms)
-    if limit == 0:
-        return xp.zeros_like(norms)
-    shrunk = limit / xp.maximum(norms, xp.full_like(norms, limit))
-    return xp.where(norms <= limit, xp.ones_like(norms), shrunk)  # a limit may be infinite, times a loss scale
+    return limit / xp.maximum(norms, xp.full_like(norms, limit))
 
 
-def _global(square: Array, limit: float) -> Array:
-    xp = namespace(square)
-    norm = xp.sqrt(square)
-    return xp.where(xp.isfinite(norm), _shrink(norm, limit), xp.full_like(norm, math.nan))
+def limits(hyper: Hyperparameters) -> list[float]:
+    """Return the limits of norms that there are."""
+    return [limit for limit in (hyper.clipnorm, hyper.global_clipnorm) if limit is not None]
+
+
+def _range(squares: Array) -> Range:
+    return RANGES["float32" if squares.dtype == namespace(squares).float32 else "float64"]
+
+
+def _norms(measure: Measure, squares: Array, hyper: Hyperparameters) -> Array:
+    """Return the norms, for which gradients are read again if the squares are beyond the range of their dtype."""
+    xp, (least, scale), norms = namespace(squares), _range(squares), namespace(squares).sqrt(squares)
+    if not measure.may_be_double and scale == RANGES["float64"].scale:
+        return norms
+    if bool(xp.any(too_large := xp.isinf(squares))):
+        norms = xp.where(too_large, xp.sqrt(measure.squared(1 / scale)) * scale, norms)
+    if min(limits(hyper)) < least and bool(xp.any(too_small := squares < least**2)):
+        norms = xp.where(too_small, xp.sqrt(measure.squared(scale)) / scale, norms)
+    return norms
+
+
+def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
+    """Return factors of any size: what a norm is to become, divided by what it is."""
+    xp, targets = namespace(norms[0]), norms
+    if hyper.clipnorm is not None:
+        targets = [xp.minimum(n, xp.full_like(n, hyper.clipnorm)) for n in norms]
+    magnitudes = norms
+    if hyper.global_clipnorm is not None:
+        limit, total = hyper.global_clipnorm, _total(targets)
+        unknown = xp.where(xp.isfinite(total), xp.zeros_like(total), xp.full_like(total, math.nan))
+        targets = [xp.where(total <= limit, t, t / total * limit) + unknown for t in targets]
+        magnitudes = [n + unknown for n in norms]
+    factors = [_pairs(n, t, hyper.loss_scale) for n, t in zip(norms, targets, strict=True)]
+    return [Clipping(f, m) for f, m in zip(factors, magnitudes, strict=True)]
+
+
+def _total(norms: list[Array]) -> Array:
+    """Return the norm of all together."""
+    xp = namespace(norms[0])
+    largest = reduce(xp.maximum, [xp.max(n) for n in norms])
+    unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
+    return largest * xp.sqrt(reduce(add, [xp.sum((n / unit) ** 2) for n in norms]))
+
+
+def _pairs(norms: Array, targets: Array, loss_scale: float) -> Array:
+    """Return ``targets / loss_scale / norms``, each as the product of two numbers."""
+    xp = namespace(norms)
+    tiny = float(xp.finfo(norms.dtype).smallest_normal)
+    is_kept, one, scaled = targets >= norms, xp.ones_like(norms), targets / loss_scale
+    factors = xp.where(is_kept, one / loss_scale, scaled / norms)  # a norm may be 0, or infinite
+    tails = xp.where(factors >= SMALLEST, one, xp.where(factors >= tiny, one * SMALLEST, one * tiny))
+    heads = xp.where(factors >= tiny, factors / tails, scaled / tiny / norms)
+    return xp.stack([heads, tails], axis=1)

@@ -36,33 +36,37 @@ def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | No
     found: list[int] = []
     for group in groups:
         find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
-        position = first(group.squares, hyper, partial(find, group.gradients))
+        position = first(group.magnitudes, hyper, partial(find, group.gradients))
         if position is not None:
             found.append(group.positions[position])
     return min(found, default=None)
 
 
-def first(squares: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
-    """Return the position of the first gradient that is not finite, or has a norm that clipping can't use.
+@np.errstate(all="ignore")
+def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
+    """Return the position of the first gradient that is not finite, or is clipped by a norm beyond its dtype.
+
+    Norms are computed in double precision where there is one: those of finite gradients are infinite from 1.8e308
+    on, or in a library without it, as JAX has by default, from 3.4e38 on.
 
     Parameters
     ----------
-    squares : array, shape (n,), or None
-        The squared norms after clipping by value, if they were computed: they save to read the gradients again.
-        Those of single precision are finite if and only if the gradients are.
+    magnitudes : array, shape (n,), or None
+        See `rmsprop.clipping.Clipping`, if there are any: they save to read the gradients again.
     hyper : Hyperparameters
     find : callable
         Returns the position of the first gradient with a NaN or an infinity, or None.
     """
-    if squares is None:
+    if magnitudes is None:
         return find()
-    with on_device(squares):
-        has_norms = math.isfinite(float(namespace(squares).sum(squares)))
+    with on_device(magnitudes):
+        xp = namespace(magnitudes)
+        has_norms = math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
     if has_norms and hyper.clipvalue is None:  # which makes numbers of infinities
         return None
     position = find()
     if position is None and not has_norms:
-        position = int(np.argmin(np.isfinite(to_numpy(squares))))
+        position = int(np.argmin(np.isfinite(to_numpy(magnitudes))))
     return position
 
 
@@ -76,6 +80,6 @@ def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
 def error_of(position: int, variable: Any) -> FloatingPointError:
     """Return the error for a gradient that is not finite."""
     return FloatingPointError(
-        f"Gradient of variable {position} {described(variable)}: it has a NaN or an infinity, or a norm beyond "
-        f"double precision; expected finite numbers, since nonfinite='raise'."
+        f"Gradient of variable {position} {described(variable)}: it has a NaN or an infinity, or is clipped by "
+        f"a norm beyond its dtype; expected finite numbers, since nonfinite='raise'."
     )

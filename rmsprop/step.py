@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rmsprop import clipping
-from rmsprop.arrays import Array, is_updated_in_place, on_device
+from rmsprop.arrays import Array, is_on_host, is_updated_in_place, on_device
 from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
+from rmsprop.dtypes import name_of
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
@@ -24,8 +26,8 @@ class Group(NamedTuple):
     gradients: Sequence[Gradient]
     factors: Array | None = None
     """What clips the gradients by norm."""
-    squares: Array | None = None
-    """Their squared norms, as far as these are known here."""
+    magnitudes: Array | None = None
+    """Numbers that are finite if the gradients and the norms that they are clipped by are, if there are any."""
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
@@ -104,12 +106,19 @@ def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
     own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
     if own is not None:
         factors = own(groups[0].parameters, groups[0].gradients, hyper)
-        return [groups[0]._replace(factors=factors, squares=getattr(factors, "squares", None))]
+        return [groups[0]._replace(factors=factors, magnitudes=getattr(factors, "magnitudes", None))]
     if not hyper.clips_by_norm:
         return [group._replace(factors=_inverse(group, hyper)) for group in groups]
-    squares = [group.backend.squared_norms(group.gradients, hyper) for group in groups]
-    factors = clipping.factors(squares, hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)
-    return [g._replace(factors=f, squares=s) for g, f, s in zip(groups, factors, squares, strict=True)]
+    found = clipping.clippings([_measure(group, hyper) for group in groups], hyper)
+    return [g._replace(factors=c.factors, magnitudes=c.magnitudes) for g, c in zip(groups, found, strict=True)]
+
+
+def _measure(group: Group, hyper: Hyperparameters) -> clipping.Measure:
+    """Return how to measure the gradients of a group; where that would have to wait, look at their dtypes first."""
+    squared = partial(group.backend.squared_norms, group.gradients, hyper)
+    arrays = [p.variable.array for p in group.parameters]
+    may_be_double = is_on_host(arrays[0]) or any([name_of(a.dtype) in ("float64", "complex128") for a in arrays])
+    return clipping.Measure(squared, may_be_double)
 
 
 def _inverse(group: Group, hyper: Hyperparameters) -> Array:

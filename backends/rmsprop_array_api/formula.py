@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+from rmsprop.arrays import is_on_host
 from rmsprop.backends import Hyperparameters
 
 Array = Any
@@ -48,10 +49,23 @@ def clipped(xp: Any, x: Array, limit: float | None) -> Array:
     if limit is None or math.isinf(limit):
         return x
     if xp.isdtype(x.dtype, "complex floating"):
-        modulus = xp.abs(x)
-        return x * (0.0 if limit == 0 else limit / xp.maximum(modulus, xp.full_like(modulus, limit)))
+        return _shortened(xp, x, limit)
     bound = xp.full_like(x, limit)
     return xp.where(x > bound, bound, xp.where(x < -bound, -bound, x))
+
+
+def _shortened(xp: Any, x: Array, limit: float) -> Array:
+    """Return complex numbers with their moduli, which may be beyond their dtype, brought to the limit."""
+    if limit == 0 or 0 in x.shape:
+        return x * 0.0
+    modulus = xp.abs(x)
+    factor = limit / xp.clip(modulus, min=limit)
+    tiny = float(xp.finfo(modulus.dtype).smallest_normal)
+    if is_on_host(x) and bool(xp.min(factor) >= tiny):
+        return x * factor
+    quarter = x * 0.25
+    small = quarter / xp.abs(quarter) * limit
+    return xp.where(factor < tiny, small, x * factor)
 
 
 def parts(xp: Any, x: Array | None) -> tuple[Array, Array]:

@@ -45,22 +45,24 @@ def in_range(indices: Array, rows: int) -> bool:
     return host.size == 0 or bool(host.min() >= 0 and host.max() < rows)
 
 
-def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the sum of ``|g|**2`` of each gradient after clipping, in double precision where there is one."""
-    return namespace(_values(gradients[0])).stack([_squared_norm(_values(g), hyper) for g in gradients])
+@np.errstate(all="ignore")
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
+    """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in double precision where there is one."""
+    return namespace(_values(gradients[0])).stack([_squared_norm(_values(g), hyper, scale) for g in gradients])
 
 
 def _values(gradient: Gradient) -> Array:
     return gradient.values if isinstance(gradient, IndexedSlices) else gradient
 
 
-def _squared_norm(values: Array, hyper: Hyperparameters) -> Array:
+def _squared_norm(values: Array, hyper: Hyperparameters, scale: float) -> Array:
     xp = namespace(values)
     if hyper.complex_as_real and xp.isdtype(values.dtype, "complex floating"):
-        return sum(_squared_norm(part, hyper) for part in parts(xp, values))
+        return sum(_squared_norm(part, hyper, scale) for part in parts(xp, values))
     values = clipped(xp, xp.astype(values, _computing(xp, values)), hyper.clipvalue)
     known = xp.__array_namespace_info__().dtypes(kind="real floating")
-    return xp.sum(square(xp, xp.astype(values, _widest(xp, values.dtype, known))))
+    wide = xp.astype(values, _widest(xp, values.dtype, known))
+    return xp.sum(square(xp, wide if scale == 1.0 else wide * scale))
 
 
 def _widest(xp: Any, dtype: Any, known: dict[str, Any]) -> Any:
@@ -78,7 +80,7 @@ def prepare(
     """Compute all variables and slots; return what replaces them."""
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
         new = [
-            _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i], hyper)
+            _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i, ...], hyper)
             for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
         ]
     return partial(_replace, parameters, new)
@@ -130,7 +132,10 @@ def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> A
         gradient = joined(xp, real, imag, gradient.dtype)
     else:
         gradient = clipped(xp, gradient, hyper.clipvalue)
-    return gradient if factor is None else gradient * xp.astype(factor, gradient.dtype)
+    if factor is None:
+        return gradient
+    factor = xp.astype(factor, gradient.dtype)
+    return gradient * factor[0] * factor[1]
 
 
 def _computing(xp: Any, array: Array) -> Any:

@@ -38,10 +38,6 @@ def _slots(variant: Variant) -> list[tuple[str, str]]:
     return slots + [(number, "mom")] * variant.momentum + [(number, "mg")] * variant.centered
 
 
-def _own_factor(variant: Variant) -> str:
-    return f"const {source.real_type(variant.dtype)} factor = factors[which];" if variant.factor else ""
-
-
 @cache
 def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for one array of any strides."""
@@ -55,7 +51,7 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         + "\n}",
         "rmsprop",
         preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant) + _own_factor(variant),
+        loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )
 
@@ -70,7 +66,7 @@ def decay_kernel(variant: Variant) -> Any:
         f"{source.guard(variant)} average = times(average, rho);",
         "rmsprop_decay",
         preamble=source.PREAMBLE,
-        loop_prep=_own_factor(variant),
+        loop_prep=source.factor(variant, "which"),
     )
 
 
@@ -79,7 +75,8 @@ def norm_kernel(dtype: str, clipvalue: bool, terms: tuple[str, ...], options: tu
     """Return the kernel for sums over gradients in double precision, by one block of threads each.
 
     Of its `terms`, ``"square((wide)gradient)"`` is that of norms, after clipping by value, and
-    ``"nothing(given)"`` makes NaN of a sum if a gradient is not finite.
+    ``"nothing(given)"`` makes NaN of a sum if a gradient is not finite. Where a sum of squares is beyond the range
+    that is used of double precision, there is a second one beside it, of squares of scaled numbers.
     """
     variant = Variant(dtype, False, False, clipvalue, False)
     stored, number, real = source.storage_type(dtype), source.number_type(dtype), source.real_type(dtype)
@@ -88,8 +85,10 @@ def norm_kernel(dtype: str, clipvalue: bool, terms: tuple[str, ...], options: tu
 #include <cupy/float16.cuh>
 #include <cupy/bfloat16.cuh>
 {source.PREAMBLE}
+{SUMS}
 extern "C" __global__ void rmsprop_norm(
-    const unsigned long long* table, const unsigned long long* gradients, double* sums, const {real} limit) {{
+    const unsigned long long* table, const unsigned long long* gradients, double* sums, const {real} limit,
+    const double least) {{
     typedef {"complex<double>" if source.is_complex(variant) else "double"} wide;
     __shared__ double shared[{THREADS}];
     const unsigned long long* row = table + 3 * (long long)blockIdx.x;
@@ -99,33 +98,26 @@ extern "C" __global__ void rmsprop_norm(
         const {number} given = ({number})g[lane], gradient = {source.limited(variant, "given")};
         total += {" + ".join(terms)};
     }}
-    shared[threadIdx.x] = total;
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {{
-        __syncthreads();
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    total = added(shared, total, threadIdx.x, blockDim.x);
+    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;
+    if (total < LARGE && total >= least || isnan(total)) return;
+    const double scale = total < least ? UNIT : 1 / UNIT;
+    total = 0;
+    for (int lane = threadIdx.x; lane < row[0]; lane += blockDim.x) {{
+        const {number} given = ({number})g[lane];
+        total += square(times((wide){source.limited(variant, "given")}, scale));
     }}
-    if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];
+    total = added(shared, total, threadIdx.x, blockDim.x);
+    if (threadIdx.x == 0) sums[2 * blockIdx.x + 1] = total;
 }}
 """
     return cupy.RawKernel(code, "rmsprop_norm", options=options)
 
 
-@cache
-def factor_kernel() -> Any:
-    """Return the kernel that makes squared norms and clipping factors of the sums, in one block of threads.
-
-    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions.
-    With `left_out`, all are NaN if a norm is not finite, and the step is counted there as one that is left out.
-    A team of threads adds up the sums of one gradient, so that neither many gradients nor a large one take long.
-    """
-    code = (
-        f"#define THREADS {FACTOR_THREADS}\n#define TEAM 32"
-        + """
-__device__ double shrunk(const double norm, const double limit) {
-    if (limit <= 0) return limit < 0;
-    return norm <= limit ? 1.0 : limit / norm;  // NaN stays
-}
-__device__ double added(double* shared, const double mine, const int lane, const int size) {
+SUMS = """
+#define UNIT 0x1p600
+#define LARGE 0x1p900
+__device__ inline double added(double* shared, const double mine, const int lane, const int size) {
     shared[lane] = mine;
     for (int half = size / 2; half > 0; half /= 2) {
         __syncthreads();
@@ -136,40 +128,116 @@ __device__ double added(double* shared, const double mine, const int lane, const
     __syncthreads();
     return sum;
 }
+"""
+
+
+@cache
+def factor_kernel() -> Any:
+    """Return the kernel that makes norms and clipping factors of the sums, in one block of threads.
+
+    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions, the
+    two numbers of each next to each other. With `left_out`, the first of all is NaN if a norm is not finite, and
+    the step is counted there as one that is left out. A team of threads adds up the sums of one gradient, so that
+    neither many gradients nor a large one take long. Only where squares are beyond LARGE or below `least`, all sums
+    are looked at again, for those that were made of scaled numbers.
+    """
+    code = (
+        f"#define THREADS {FACTOR_THREADS}\n#define TEAM 32\n#define SMALLEST 0x1p-126\n#define TINY 0x1p-1022"
+        + SUMS
+        + """
+__device__ double largest(double* shared, const double mine) {
+    shared[threadIdx.x] = mine;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) shared[threadIdx.x] = fmax(shared[threadIdx.x], shared[threadIdx.x + half]);
+    }
+    __syncthreads();
+    const double found = shared[0];
+    __syncthreads();
+    return found;
+}
+__device__ double shrunk(const double norm, const double limit) {
+    if (limit <= 0) return limit < 0;
+    return norm <= limit ? 1.0 : limit / norm;  // NaN stays
+}
+__device__ double shortened(const double norm, const double limit) {
+    return limit < 0 || !(norm > limit) ? norm : limit;
+}
+template <typename R> __device__ void write(R* pair, const double factor, const double tail) {
+    pair[0] = factor;
+    pair[1] = tail;
+}
 extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
-    const double clipnorm, const double global_clipnorm, const double loss_scale,
-    double* squares, double* factors, float* narrow, unsigned long long* left_out) {
+    const double clipnorm, const double global_clipnorm, const double loss_scale, const double least,
+    double* squares, double* norms, double* factors, float* narrow, unsigned long long* left_out) {
     __shared__ double shared[THREADS];
+    __shared__ int is_any_beyond;
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM;
-    double total = 0, all = 0;
+    if (threadIdx.x == 0) is_any_beyond = 0;
+    double total = 0;
     for (int first = 0; first < count; first += THREADS / TEAM) {
         const int i = first + team;
         double square = 0;
-        if (i < count) for (long long k = starts[i] + lane; k < starts[i + 1]; k += TEAM) square += sums[k];
+        if (i < count) for (long long k = starts[i] + lane; k < starts[i + 1]; k += TEAM) square += sums[2 * k];
         square = added(&shared[team * TEAM], square, lane, TEAM);
         if (i >= count || lane > 0) continue;
-        const double factor = shrunk(sqrt(square), clipnorm);
+        const double norm = sqrt(square), factor = shrunk(norm, clipnorm);
         squares[order[i]] = square;
-        factors[order[i]] = factor / loss_scale;
-        narrow[order[i]] = factor / loss_scale;
-        total += factor * factor * square;
-        all += square;
+        norms[order[i]] = norm;
+        total += factor >= SMALLEST ? factor * factor * square : nan("");
+        if (square >= LARGE || square < least) is_any_beyond = 1;
     }
-    if (left_out) {
-        all = added(shared, all, threadIdx.x, THREADS);
-        if (!isfinite(all)) {
-            for (int i = threadIdx.x; i < count; i += THREADS) factors[i] = narrow[i] = nan("");
-            if (threadIdx.x == 0) atomicAdd_system(left_out, 1ull);
-            return;
+    __syncthreads();
+    for (int first = 0; is_any_beyond && first < count; first += THREADS / TEAM) {
+        const int i = first + team;
+        const double before = i < count ? squares[order[i]] : 0;
+        const bool is_small = before < least;
+        double square = 0;
+        if (i < count) for (long long k = starts[i] + lane; k < starts[i + 1]; k += TEAM)
+            square += is_small || sums[2 * k] >= LARGE ? sums[2 * k + 1] : sums[2 * k] / UNIT / UNIT;
+        square = added(&shared[team * TEAM], square, lane, TEAM);
+        if (i < count && lane == 0 && (before >= LARGE || is_small))
+            norms[order[i]] = is_small ? sqrt(square) / UNIT : sqrt(square) * UNIT;
+    }
+    __syncthreads();
+    double norm = 0, shared_factor = 1;  // those of all together
+    if (global_clipnorm >= 0) {
+        total = added(shared, total, threadIdx.x, THREADS);
+        norm = sqrt(total);
+        if (!(total >= 0x1p-960 && isfinite(total))) {  // nor are all factors large enough for their squares
+            double most = 0, sum = 0;
+            for (int i = threadIdx.x; i < count; i += THREADS) most = fmax(most, shortened(norms[i], clipnorm));
+            most = largest(shared, most);
+            const double unit = most > 0 && isfinite(most) ? most : 1;
+            for (int i = threadIdx.x; i < count; i += THREADS) {
+                const double part = shortened(norms[i], clipnorm) / unit;
+                sum += part * part;
+            }
+            norm = unit * sqrt(added(shared, sum, threadIdx.x, THREADS));
         }
+        shared_factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : nan("");
     }
-    if (global_clipnorm < 0) return;
-    const double norm = sqrt(added(shared, total, threadIdx.x, THREADS));
-    const double factor = isfinite(norm) ? shrunk(norm, global_clipnorm) : norm - norm;  // infinity becomes NaN
+    double unknown = norm - norm;  // or NaN
+    if (left_out) {
+        for (int i = threadIdx.x; i < count; i += THREADS) unknown += norms[i] - norms[i];
+        unknown = added(shared, unknown, threadIdx.x, THREADS);
+        if (isnan(unknown) && threadIdx.x == 0) atomicAdd_system(left_out, 1ull);
+    }
     for (int i = threadIdx.x; i < count; i += THREADS) {
-        factors[order[i]] *= factor;
-        narrow[order[i]] = factors[order[i]];
+        double target = shortened(norms[i], clipnorm);
+        if (norm > global_clipnorm && global_clipnorm >= 0) target = target / norm * global_clipnorm;
+        const bool is_kept = target >= norms[i];
+        target /= loss_scale;
+        double factor = shrunk(norms[i], clipnorm) / loss_scale * shared_factor, tail = 1;
+        if (!(factor >= SMALLEST)) {
+            factor = is_kept ? 1 / loss_scale : target / norms[i];
+            tail = factor >= SMALLEST ? 1 : factor >= TINY ? SMALLEST : TINY;
+            factor = factor >= TINY ? factor / tail : target / TINY / norms[i];
+        }
+        norms[i] += unknown;
+        write(&factors[2 * i], factor + unknown, tail);
+        write(&narrow[2 * i], factor + unknown, tail);
     }
 }
 """
@@ -180,14 +248,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
 @cache
 def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for many contiguous arrays; see `rmsprop_cupy.lists` for its table."""
-    real = source.real_type(variant.dtype)
     slots = _slots(variant)
     columns = 3 + len(slots)
     types = [source.storage_type(dtype) for dtype, _ in slots]
     body = [
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
-        f"const {real} factor = factors[row[2]];" if variant.factor else "",
+        source.factor(variant, "row[2]"),
         f"if (lane < row[0]) {source.guard(variant)} {{",
         f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
         *[
@@ -247,6 +314,6 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         "\n".join(lines),
         "rmsprop_rows",
         preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant) + _own_factor(variant),
+        loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )

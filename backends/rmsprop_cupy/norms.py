@@ -5,6 +5,7 @@ block adds these sums up for each gradient, in order, and makes factors of them.
 first gradient, to which the sums of other devices are copied.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import cupy
 import numpy as np
 
 from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.clipping import RANGES, limits
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
@@ -63,9 +65,13 @@ class Plan:
         Where the sums of each gradient start; the last one is the end.
     order : cupy.ndarray
         The position of the gradient that each of `starts` belongs to.
-    sums, squares : cupy.ndarray of float64
+    sums : cupy.ndarray of float64, shape (n, 2)
+        Beside a sum that is beyond the range that is used of its dtype there is another, of scaled numbers.
+    squares, norms : cupy.ndarray of float64
+        All norms are NaN if that of all gradients is needed and not finite.
     factors : dict of cupy.ndarray
-        The same factors by their dtype, float64 and float32, on the device of the first gradient.
+        The same factors by their dtype, float64 and float32, on the device of the first gradient: two numbers for
+        each gradient, one after the other.
     """
 
     def __init__(self, kinds: list[Kind]) -> None:
@@ -78,8 +84,9 @@ class Plan:
         starts = np.cumsum([0, *counts], dtype=np.int64)
         self.starts = cupy.asarray(starts)
         self.order = cupy.asarray(np.concatenate(list(members.values())))
-        self.sums, self.squares = cupy.empty(int(starts[-1])), cupy.empty(len(kinds))
-        self.factors = {name: cupy.empty(len(kinds), name) for name in ("float64", "float32")}
+        self.sums = cupy.empty((int(starts[-1]), 2))
+        self.squares, self.norms = cupy.empty(len(kinds)), cupy.empty(len(kinds))
+        self.factors = {name: cupy.empty(2 * len(kinds), name) for name in ("float64", "float32")}
         self.parts, stop = [], 0
         for (device, dtype), stretches in rows.items():
             table = np.concatenate(stretches)
@@ -106,9 +113,9 @@ class Clipping(NamedTuple):
     plan: Plan
 
     @property
-    def squares(self) -> Array:
-        """The squared norms."""
-        return self.plan.squares
+    def magnitudes(self) -> Array:
+        """The norms; see `rmsprop.clipping.Clipping`."""
+        return self.plan.norms
 
 
 def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
@@ -122,21 +129,26 @@ def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hype
 
 def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
     """Return the position of the first gradient with a NaN or an infinity, or None; this waits for the device."""
-    squares = measured(Kept(len(gradients)), gradients, JUDGED).squares
-    with squares.device:
-        are_finite = np.isfinite(squares.get())
+    norms = measured(Kept(len(gradients)), gradients, JUDGED).norms
+    with norms.device:
+        are_finite = np.isfinite(norms.get())
     return None if are_finite.all() else int(are_finite.argmin())
 
 
-def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision."""
-    return measured(Kept(len(gradients)), gradients, hyper).squares
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
+    """Return the sum of ``|scale * g|**2`` of each gradient after clipping by value, in double precision."""
+    return measured(Kept(len(gradients)), gradients, hyper, scale=scale).squares
 
 
+@np.errstate(all="ignore")  # of limits that are rounded to single precision
 def measured(
-    kept: Kept, gradients: Sequence[Gradient], hyper: Hyperparameters, tally: Tally | None = None
+    kept: Kept,
+    gradients: Sequence[Gradient],
+    hyper: Hyperparameters,
+    tally: Tally | None = None,
+    scale: float = 1.0,
 ) -> Plan:
-    """Compute squared norms and factors; return the plan that holds them.
+    """Compute norms and factors; return the plan that holds them.
 
     With a tally, a gradient that is not finite makes all factors NaN, and is counted there.
     """
@@ -150,16 +162,16 @@ def measured(
                 kept.norms = Plan(kinds)
         plan: Plan = kept.norms
         for part, place in plan.parts:
-            _sum(part, arrays, hyper, kept)
+            _sum(part, arrays, hyper, kept, scale)
             if part.sums is not place:
                 copied(part.sums, place)
-        limits = [
+        numbers = [
             np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
         ]
-        limits.append(np.float64(hyper.loss_scale))
-        results = plan.squares, *plan.factors.values()
+        numbers += np.float64(hyper.loss_scale), _least(hyper)
+        results = plan.squares, plan.norms, *plan.factors.values()
         left_out = np.uint64(0) if tally is None else tally.array
-        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *limits, *results, left_out)
+        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *numbers, *results, left_out)
         kernels.factor_kernel()((1,), (kernels.FACTOR_THREADS,), arguments)
         kept.used()
         if tally is not None and kept.captured is None:
@@ -174,21 +186,29 @@ def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
         return cupy.ascontiguousarray(given)
 
 
-def _terms(hyper: Hyperparameters) -> tuple[str, ...]:
+def _least(hyper: Hyperparameters) -> Any:
+    """Return below which sum of squares gradients are to be scaled; 0 if the limits are so high that none is."""
+    limit, least = min([math.inf, *limits(hyper)]), RANGES["float64"].least
+    return np.float64(least**2 if limit < least else 0.0)
+
+
+def _terms(hyper: Hyperparameters, scale: float) -> tuple[str, ...]:
     """Return what is to be summed; see `kernels.norm_kernel`."""
+    if scale != 1.0:
+        return (f"square(times((wide)gradient, {scale!r}))",)
     has_norms = hyper.nonfinite == "propagate" or hyper.clips_by_norm
     is_enough = hyper.nonfinite == "propagate" or (has_norms and hyper.clipvalue is None)
     return (*["square((wide)gradient)"] * has_norms, *["nothing(given)"] * (not is_enough))
 
 
-def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept) -> None:
+def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept, scale: float) -> None:
     """Let the device sum the squares of each stretch."""
     if not len(part.table):
         return
     with part.device:
         with kept.setup():
             addresses = kept.addresses(arrays)
-        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, _terms(hyper), kernels.OPTIONS)
+        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, _terms(hyper, scale), kernels.OPTIONS)
         limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
-        kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit))
+        kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit, _least(hyper)))
         kept.used()

@@ -66,7 +66,11 @@ template <typename R> __device__ inline R clipped(const R x, const R limit) {
 }
 template <typename R> __device__ inline complex<R> clipped(const complex<R> x, const R limit) {
     const R modulus = hypot(x.real(), x.imag());
-    return modulus > limit ? times(x, limit / modulus) : x;
+    if (!(modulus > limit)) return x;
+    const R factor = limit / modulus, smallest = sizeof(R) == 4 ? R(1.17549435e-38f) : R(2.2250738585072014e-308);
+    if (factor >= smallest) return times(x, factor);
+    const R real = x.real() * R(0.25), imag = x.imag() * R(0.25), quarter = hypot(real, imag);  // is not infinite
+    return complex<R>(real / quarter * limit, imag / quarter * limit);
 }
 """
 
@@ -91,11 +95,17 @@ def preparation(variant: Variant) -> str:
 
 
 def limited(variant: Variant, gradient: str) -> str:
-    """Return the expression of a gradient that is clipped by value and scaled by `factor`."""
+    """Return the expression of a gradient that is clipped by value and scaled by `factor` and `tail`."""
     expression = f"({number_type(variant.dtype)})({gradient})"
     if variant.clipvalue:
         expression = f"clipped({expression}, limit)"
-    return f"times({expression}, factor)" if variant.factor else expression
+    return f"times(times({expression}, factor), tail)" if variant.factor else expression
+
+
+def factor(variant: Variant, which: str) -> str:
+    """Return the statement that reads the two numbers of the factor at a place, if there are any."""
+    real = real_type(variant.dtype)
+    return f"const {real} factor = factors[2 * {which}], tail = factors[2 * {which} + 1];" if variant.factor else ""
 
 
 def formula(variant: Variant) -> str:

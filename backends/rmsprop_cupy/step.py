@@ -98,7 +98,7 @@ def _near(array: Array, factors: norms.Clipping | Array) -> Array:
     if isinstance(factors, norms.Clipping):
         return devices.on(array.device, factors.plan.factors[real])
     with factors.device:  # those of several array libraries
-        precise = factors.astype(real, copy=False)
+        precise = factors.reshape(-1).astype(real, copy=False)
     return devices.on(array.device, precise)
 
 

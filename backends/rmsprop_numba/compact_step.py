@@ -35,7 +35,7 @@ def jobs(
     variables = [(parameter.variable.array,) for parameter in parameters]
     for i, gradient in enumerate(disjoint(gradients, [owners_of(v) for v in variables], variables)):
         slots = [parameters[i].slots[name] if name in names else None for name in SLOTS]
-        factor = None if factors is None else factors[i]
+        factor = None if factors is None else tuple(factors[i].tolist())
         found += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)
     return found
 
@@ -101,10 +101,12 @@ def _blocks_of_rows(
     return division, (rows[:, None] * per_row + np.arange(per_row)).reshape(-1)
 
 
+@np.errstate(all="ignore")  # as in kernels
 def _summed(gradient: IndexedSlices, limit: float | None, factor: Any) -> tuple[Array, Array]:
     """Return the rows that are listed, once each, and the sums of their clipped gradients."""
     values = gradient.values if limit is None else np.clip(gradient.values, -limit, limit)
-    values = values if factor is None else values * values.dtype.type(factor)
+    for number in factor or ():
+        values = values * values.dtype.type(number)
     rows, which = np.unique(gradient.indices, return_inverse=True)
     rows = rows.astype(np.int64)
     if not len(rows):

@@ -9,7 +9,7 @@ import numpy as np
 
 from rmsprop_numba.caching import compiled
 from rmsprop_numba.optional import item, part
-from rmsprop_numba.scalars import carry, clip, load, over, square, store, times
+from rmsprop_numba.scalars import carry, clip, load, over, scaled, square, store, times
 
 kernel = compiled(nogil=True)
 inlined_kernel = compiled(nogil=True, forceinline=True)
@@ -39,7 +39,7 @@ def stepped(g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
     if limit is not None:
         gradient = clip(gradient, real(limit))
     if factor is not None:
-        gradient = times(gradient, real(factor))
+        gradient = scaled(gradient, factor)
     rms = real(rho) * r + real(new) * square(gradient)
     variance, mean = rms, None
     if mg is not None:
@@ -98,8 +98,8 @@ def sweep_matrix_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer
 
 
 @kernel
-def square_sum(g, limit, total):
-    """Return the sum of squares of a block, in double precision, after clipping by value."""
+def square_sum(g, limit, scale, total):
+    """Return the sum of squares of a block, in double precision, after clipping by value and scaling."""
     for lane in range(LANES):
         total[lane] = 0.0
     many, whole = g.size // (ROWS * LANES) * (ROWS * LANES), g.size // LANES * LANES
@@ -107,13 +107,13 @@ def square_sum(g, limit, total):
         for lane in range(LANES):
             partial = total[lane]
             for row in range(ROWS):
-                partial += double_square(g[start + row * LANES + lane], limit)
+                partial += double_square(g[start + row * LANES + lane], limit, scale)
             total[lane] = partial
     for start in range(many, whole, LANES):
         for lane in range(LANES):
-            total[lane] += double_square(g[start + lane], limit)
+            total[lane] += double_square(g[start + lane], limit, scale)
     for i in range(whole, g.size):
-        total[i - whole] += double_square(g[i], limit)
+        total[i - whole] += double_square(g[i], limit, scale)
     result = 0.0
     for lane in range(LANES):
         result += total[lane]
@@ -121,11 +121,13 @@ def square_sum(g, limit, total):
 
 
 @kernel
-def double_square(x, limit):
-    """Return ``|x|**2`` in double precision, after clipping by value."""
+def double_square(x, limit, scale):
+    """Return ``|scale * x|**2`` in double precision, after clipping by value; a scale of None is 1."""
     gradient = load(x)
     if limit is not None:
         gradient = clip(gradient, type(gradient.real)(limit))
+    if scale is not None:
+        return (scale * gradient.real) ** 2 + (scale * gradient.imag) ** 2
     return np.float64(gradient.real) ** 2 + np.float64(gradient.imag) ** 2
 
 

@@ -39,20 +39,20 @@ def _sweep_list(
 
 
 @kernel
-def square_pieces(pieces, gradients, g, limit, sums):
+def square_pieces(pieces, gradients, g, limit, scale, sums):
     """Write the sum of squares of each block in the pieces of a task."""
     lanes = np.empty(LANES)
     for i in range(len(pieces)):
         piece = stretch(gradients[pieces[i, 0]], pieces[i, 1], pieces[i, 2], g)
         for block in range((piece.size + BLOCK - 1) // BLOCK):
             part = piece[block * BLOCK : (block + 1) * BLOCK]
-            sums[pieces[i, 3] + block] = square_sum(part, limit, lanes)
+            sums[pieces[i, 3] + block] = square_sum(part, limit, scale, lanes)
 
 
-def _square_list(tasks, pieces, gradients, g, limit, sums):
+def _square_list(tasks, pieces, gradients, g, limit, scale, sums):
     """Write the sum of squares of each block in all pieces."""
     for task in numba.prange(len(tasks) - 1):
-        square_pieces(pieces[tasks[task] : tasks[task + 1]], gradients, g, limit, sums)
+        square_pieces(pieces[tasks[task] : tasks[task + 1]], gradients, g, limit, scale, sums)
 
 
 @kernel

@@ -1,6 +1,7 @@
 """Steps over a list of contiguous arrays: what is found out about the list once, and how a step is taken."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,14 +63,14 @@ class ListPlan:
 
     def step(self, gradients: Array, hyper: Hyperparameters) -> int | None:
         """Take a step with the gradients at these addresses, or return the position of one that forbids it."""
-        factors = squares = None
+        factors = magnitudes = None
         if hyper.clips_by_norm:
-            squares = squared_norms(self.division, gradients, hyper.clipvalue)
-            factors = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm, hyper.loss_scale)[0]
+            measure = clipping.Measure(partial(squared_norms, self.division, gradients, hyper.clipvalue))
+            ((factors, magnitudes),) = clipping.clippings([measure], hyper)
         elif hyper.loss_scale != 1.0:
-            factors = np.full(len(self), 1.0 / hyper.loss_scale)
+            factors = np.array([(1.0 / hyper.loss_scale, 1.0)] * len(self))
         if hyper.nonfinite != "propagate":
-            position = nonfinite.first(squares, hyper, lambda: first_nonfinite(self.division, gradients))
+            position = nonfinite.first(magnitudes, hyper, lambda: first_nonfinite(self.division, gradients))
             if position is not None:
                 return position
         for function, arguments in self.jobs(gradients, factors, hyper):
@@ -106,12 +107,12 @@ def scalars(hyper: Hyperparameters) -> tuple[Any, ...]:
     return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, momentum, inner, outer, hyper.clipvalue
 
 
-def squared_norms(division: Division, gradients: Array, limit: float | None) -> Array:
-    """Return the sum of ``|g|**2`` of the gradients at these addresses, after clipping by value."""
-    sums = np.empty(division.blocks[-1])
+def squared_norms(division: Division, gradients: Array, limit: float | None, scale: float = 1.0) -> Array:
+    """Return the sum of ``|scale * g|**2`` of the gradients at these addresses, after clipping by value."""
+    sums, other = np.empty(division.blocks[-1]), None if scale == 1.0 else scale
     kernels = list_kernels.square_list, list_kernels.square_list_parallel
     for likes, size, tasks, pieces in division.batches:
-        run(*kernels, size, tasks, pieces, gradients, likes[0], limit, sums)
+        run(*kernels, size, tasks, pieces, gradients, likes[0], limit, other, sums)
     return list_kernels.add_blocks(sums, division.blocks)  # type: ignore[no-any-return]
 
 

@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba import extending, types
 from numba.np.arrayobj import make_array, populate_array
 
+word = ir.IntType(64)
 intrinsic: Any = extending.intrinsic  # makes functions of fewer arguments, which only Numba can type
 
 
@@ -50,15 +51,17 @@ def stretch(typingctx, address, start, size, like):
 
 @intrinsic
 def entry(typingctx, array, i):
-    """Return an element of an array of doubles; None if that is None."""
+    """Return the two numbers in a row of an array of doubles of shape (n, 2); None if that is None."""
     if isinstance(array, types.NoneType):
         return types.none(array, i), lambda context, *_: context.get_dummy_value()
+    pair = types.UniTuple(types.float64, 2)
 
     def codegen(context, builder, signature, arguments):
-        data = make_array(array)(context, builder, arguments[0]).data
-        return builder.load(builder.gep(data, [arguments[1]]))
+        data, first = make_array(array)(context, builder, arguments[0]).data, builder.shl(arguments[1], word(1))
+        places = [first, builder.add(first, word(1))]
+        return context.make_tuple(builder, pair, [builder.load(builder.gep(data, [place])) for place in places])
 
-    return types.float64(array, types.int64), codegen
+    return pair(array, types.int64), codegen
 
 
 @intrinsic

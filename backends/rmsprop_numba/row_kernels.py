@@ -5,7 +5,7 @@ import numpy as np
 
 from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
 from rmsprop_numba.pointers import prefetch, stretch
-from rmsprop_numba.scalars import clip, load, times
+from rmsprop_numba.scalars import clip, load, scaled
 
 DIGIT = 11
 """Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
@@ -150,5 +150,5 @@ def add(total, values, limit, factor):
         if limit is not None:
             gradient = clip(gradient, type(gradient.real)(limit))
         if factor is not None:
-            gradient = times(gradient, type(gradient.real)(factor))
+            gradient = scaled(gradient, factor)
         total[j] += gradient

@@ -36,6 +36,10 @@ def over(x: Any, divisor: Any) -> Any:
     """Return `x` divided by a real number."""
 
 
+def scaled(x: Any, factor: Any) -> Any:
+    """Return `x` times the two numbers of a factor, one after the other, in the precision of `x`."""
+
+
 def clip(x: Any, limit: Any) -> Any:
     """Return `x` with its absolute value, or modulus, brought to the limit; NaN stays NaN."""
 
@@ -87,11 +91,23 @@ def _over(x, divisor):
     return lambda x, divisor: x / divisor
 
 
+@overload(scaled, inline="always")
+def _scaled(x, factor):
+    def scale(x, factor):
+        real = type(x.real)
+        return times(times(x, real(factor[0])), real(factor[1]))
+
+    return scale
+
+
 @overload(clip)
 def _clip(x, limit):
     def clip_complex(x, limit):
         modulus = np.hypot(x.real, x.imag)
-        return times(x, limit / modulus) if modulus > limit else x
+        if modulus > limit:
+            factor = limit / modulus
+            return times(x, factor) if factor >= np.finfo(type(limit)).tiny else shortened(x, limit)
+        return x
 
     def clip_real(x, limit):
         low = -limit if x < -limit else x
@@ -111,6 +127,15 @@ def _carry(x):
     if x == types.float64:
         return lambda x: np.int64((np.float64(x).view(np.uint64) & EXPONENT) + LAST_OF_EXPONENT)
     return lambda x: carry(x.real) | carry(x.imag)
+
+
+@numba.njit
+def shortened(x, limit):
+    """Return a complex number with its modulus, which may be beyond its dtype, brought to the limit."""
+    quarter = type(limit)(0.25)
+    real, imag = x.real * quarter, x.imag * quarter
+    modulus = np.hypot(real, imag)
+    return complex(real / modulus * limit, imag / modulus * limit)
 
 
 @numba.njit

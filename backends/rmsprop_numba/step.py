@@ -53,7 +53,7 @@ def _jobs(
     together: dict[int, Array] = {}
     numbers = scalars(hyper)
     for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
-        own = (*numbers, None if factors is None else factors[i])
+        own = (*numbers, None if factors is None else tuple(factors[i].tolist()))
         if isinstance(gradient, IndexedSlices):
             jobs += rows.jobs(plan.rows, plan.tables, gradient, own, hyper)
         elif plan.flat is not None and gradient.flags.c_contiguous and gradient.flags.aligned:
@@ -80,13 +80,13 @@ def _strided_jobs(plan: Plan, gradient: Array, scalars: tuple[Any, ...], complex
     return [(run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)]
 
 
-def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters) -> Array:
-    """Return the sum of ``|g|**2`` of each gradient after clipping by value, in double precision.
+def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
+    """Return the sum of ``|scale * g|**2`` of each gradient after clipping by value, in double precision.
 
     Blocks of a fixed size are summed in a fixed order, so that the result does not depend on threads or layout.
     """
     arrays = _flat(gradients, hyper.complex_as_real)
-    return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue)
+    return lists.squared_norms(divided([(a,) for a in arrays]), _addresses(arrays), hyper.clipvalue, scale)
 
 
 def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
