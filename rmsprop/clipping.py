@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmsprop.arrays import Array, device, namespace, on_device
+from rmsprop.arrays import Array, namespace, on_device, place_beside
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -45,7 +45,7 @@ def inverse(like: Array, count: int, loss_scale: float) -> Array:
     known = xp.__array_namespace_info__().dtypes(kind="real floating")
     with on_device(like):
         dtype = known.get("float64", xp.float32)
-        return xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=device(like))
+        return xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=place_beside(like))
 
 
 def _divided(factors: Array, loss_scale: float) -> Array:
