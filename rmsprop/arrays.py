@@ -129,7 +129,8 @@ def _forget(identity: int, _: object) -> None:
 
 def _is_alone(array: np.ndarray[Any, Any]) -> bool:
     """Tell whether an array has its memory for itself: `pickle` gives it bytes, up to protocol 4."""
-    return array.flags.owndata or type(array.base) is bytes
+    base: object = array.base
+    return array.flags.owndata or isinstance(base, bytes)
 
 
 @cache

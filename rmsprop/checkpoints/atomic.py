@@ -33,10 +33,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     OSError
         If it can't be written, or is there and no regular file; `path` is as it was then.
     """
-    path = os.path.realpath(path)
+    given, path = path, os.path.realpath(path)
     folder = os.path.dirname(path)
     try:
-        _check_replaceable(path)
+        _check_replaceable(given)  # of /dev/stdout, the real path may be no path
         sweep(folder)
         with _unfinished(folder) as file:
             _take_mode(file, path)
@@ -44,7 +44,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             _complete(file, path)
         _sync(folder)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error  # which names the file that the user knows
+        raise OSError(error.errno, error.strerror, given) from error  # which names the file that the user knows
 
 
 def _check_replaceable(path: str) -> None:
