@@ -133,8 +133,7 @@ GRADIENTS = {
 }
 SETTINGS = [
     {"momentum": 0.9, "centered": True, "clipvalue": 0.7, "clipnorm": 0.5, "nonfinite": "raise"},
-    {"global_clipnorm": 0.5, "nonfinite": "skip", "scale": 4.0},
-    {"lazy": False, "centered": True},
+    {"lazy": False, "centered": True, "global_clipnorm": 0.5, "nonfinite": "skip", "scale": 4.0},
 ]
 
 
