@@ -1,9 +1,10 @@
 """What is asked of arrays of every library: their namespace, their copy, their NumPy form."""
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -32,6 +33,27 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
 def is_on_host(array: Array) -> bool:
     """Tell whether an array's numbers can be looked at without waiting for another device than the processor."""
     return isinstance(array, np.ndarray) or "cpu" in str(device(array)).lower()
+
+
+def place_beside(array: Array) -> Any:
+    """Return where what is used together with an array is to be made, as a library's ``device=`` takes it.
+
+    JAX brings arrays that were given no place to wherever they are needed. It must choose by itself beside one
+    that was given none, too, and beside one that is spread over several devices, as another shape may not be.
+    """
+    place = device(array)
+    return None if hasattr(place, "device_set") or not getattr(array, "committed", True) else place
+
+
+def as_beside(numbers: Any, array: Array, dtype: Any = None, copy: bool | None = None) -> Array:
+    """Return numbers, or an array of NumPy, as an array of the library and on the device of another one."""
+    return namespace(array).asarray(numbers, dtype=dtype, device=place_beside(array), copy=copy)
+
+
+def moved_beside(array: Array, other: Array) -> Array:
+    """Return an array on the device of another one of its library and shape, or spread as that is."""
+    place = device(other)
+    return array if device(array) == place else _compat().to_device(array, place)
 
 
 def is_array(x: object) -> bool:
@@ -83,7 +105,37 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     if compat.is_torch_array(array):
         array = array.detach().cpu()
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+    elif type(array).__module__.startswith("array_api_strict."):  # which converts arrays of one device only
+        array = array.to_device(namespace(array).Device("CPU_DEVICE"))
     return np.asarray(array).copy()  # not every library knows the argument `copy`
+
+
+def own(array: Array) -> Array:
+    """Return what was unpickled, or a copy of it if it can't be written to or is in memory that others may have.
+
+    Joblib maps arrays from files that are read-only; arrays unpickled by protocol 5 are views of the buffers that
+    came with the pickle, which may be unpickled again. The same array gets the same copy, as long as it is there.
+    """
+    if not isinstance(array, np.ndarray) or (array.flags.writeable and _is_alone(array)):
+        return array
+    kept = _copies.get(id(array))
+    if kept is None or kept[0]() is not array:
+        _copies[id(array)] = kept = ref(array, partial(_forget, id(array))), np.array(array, order="K")
+    return kept[1]
+
+
+_copies: dict[int, tuple["ref[Any]", Array]] = {}
+"""Arrays that `own` has copied, with their copies, by their identity."""
+
+
+def _forget(identity: int, _: object) -> None:
+    _copies.pop(identity, None)
+
+
+def _is_alone(array: np.ndarray[Any, Any]) -> bool:
+    """Tell whether an array has its memory for itself: `pickle` gives it bytes, up to protocol 4."""
+    base: object = array.base
+    return array.flags.owndata or isinstance(base, bytes)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays import Array, device, is_on_host, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, as_beside, is_on_host, namespace, on_device, place_beside, to_numpy
 from rmsprop.backends import Hyperparameters
 
 SMALLEST = 2.0**-126
@@ -80,7 +80,7 @@ def inverse(like: Array, count: int, loss_scale: float) -> Array:
     known = xp.__array_namespace_info__().dtypes(kind="real floating")
     with on_device(like):
         dtype = known.get("float64", xp.float32)
-        return _paired(xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=device(like)))
+        return _paired(xp.full((count,), 1.0 / loss_scale, dtype=dtype, device=place_beside(like)))
 
 
 def _squared_on_host(measure: Measure, scale: float) -> Array:
@@ -93,7 +93,7 @@ def _on_host(squares: Array) -> Array:
 
 def _near(like: Array, factors: Array) -> Array:
     with on_device(like):
-        return namespace(like).asarray(factors, dtype=like.dtype, device=device(like))
+        return as_beside(factors, like, like.dtype)
 
 
 def _paired(factors: Array) -> Array:

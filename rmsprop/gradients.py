@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
+from rmsprop.arrays import Array, as_beside, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described
@@ -115,7 +115,7 @@ def _from_python(numbers: Any, like: Array, what: str) -> Array:
         raise TypeError(f"{what} must consist of numbers; given {_short(numbers)}.")
     if as_numpy.dtype.kind == "c" and not dtypes.is_complex(dtypes.name_of(like.dtype)):
         raise TypeError(f"{what} is complex, but the variable is real.")
-    return namespace(like).asarray(numbers, dtype=like.dtype)
+    return as_beside(numbers, like, like.dtype)
 
 
 def report_misses(parameter: Parameter) -> None:
@@ -170,7 +170,7 @@ def _checked_indices(indices: Any, like: Array) -> Array:
     xp = namespace(like)
     if isinstance(indices, list | tuple):
         try:
-            indices = xp.asarray(indices) if len(indices) else xp.zeros(0, dtype=xp.int64)
+            indices = as_beside(indices, like, None if len(indices) else xp.int32)
         except (ValueError, TypeError, OverflowError):
             raise TypeError(f"indices must be integers; given {_short(indices)}.") from None
     if not is_array(indices) or namespace(indices) is not xp:

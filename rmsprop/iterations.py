@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rmsprop._operators import value_of
-from rmsprop.arrays import checked_numbers
+from rmsprop.arrays import checked_numbers, own
 from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
     from rmsprop.loss_scale import LossScale
+
+
+LARGEST = 2**62
+"""The largest count that can be given: no number of steps leads from there to where counts become negative."""
 
 
 class Tally(Protocol):
@@ -51,8 +55,7 @@ class Iterations(Variable):
     __slots__ = ("_undecided", "count", "loss_scale", "owner", "skipped", "tally")
 
     def __init__(self, count: Any, name: str = "iterations", skipped: int = 0) -> None:
-        # What is unpickled may lie in memory that can't be written to.
-        self.count: np.ndarray[Any, Any] = count if count.flags.writeable else count.copy()
+        self.count: np.ndarray[Any, Any] = count
         self.name, self.trainable, self.constraint = name, False, None
         self.skipped = skipped
         self.tally: Tally | None = None
@@ -97,16 +100,20 @@ class Iterations(Variable):
             self._undecided = 0
 
     def assign(self, value: Any) -> Variable:
-        """Replace the number; ``ValueError`` if the value is not a whole one, or negative."""
+        """Replace the number; ``ValueError`` if the value is not a whole one from 0 to 2**62."""
         check_count(checked_numbers(value_of(value), self.name), self.name)
         return super().assign(value)
 
     def __reduce__(self) -> Any:
-        return Iterations, (self.array, self.name, self.skipped), (None, {"loss_scale": self.loss_scale})
+        return _restored, (self.array, self.name, self.skipped), (None, {"loss_scale": self.loss_scale})
+
+
+def _restored(count: np.ndarray[Any, Any], name: str, skipped: int) -> Iterations:
+    return Iterations(own(count), name, skipped)
 
 
 def check_count(number: Any, what: str) -> None:
-    """Raise ``ValueError`` unless an array of one element is a whole number that is not negative."""
+    """Raise ``ValueError`` unless an array without axes is a whole number from which one can go on to count."""
     value = number.item() if number.ndim == 0 else None
-    if not isinstance(value, int | float) or not 0 <= value < 2**63 or value != int(value):
-        raise ValueError(f"{what} is a whole number that is not negative; given {number}.")
+    if not isinstance(value, int | float) or not 0 <= value <= LARGEST or value != int(value):
+        raise ValueError(f"{what} is a whole number that is not negative, up to 2**62; given {number}.")

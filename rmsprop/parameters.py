@@ -1,6 +1,7 @@
 """Variables with their slots, and how a variable given to the optimizer is recognised."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import Any
 
 from rmsprop import dtypes
@@ -77,6 +78,8 @@ class Parameter:
         self._strides = variable.array.strides if is_updated_in_place(variable.array) else None
 
     def __reduce__(self) -> Any:
+        if self.is_raw:  # the array stays the very one that is pickled with the optimizer
+            return _of_array, (self.variable.array, self.variable.name, self.slots)
         return Parameter, (self.variable, self.is_raw, self.slots)
 
     @property
@@ -95,6 +98,10 @@ class Parameter:
 
     def __str__(self) -> str:
         return described(self.variable.array if self.is_raw else self.variable)
+
+
+def _of_array(array: Any, name: str, slots: dict[str, Variable] | None = None) -> Parameter:
+    return Parameter(Variable.around(array, name), True, slots)
 
 
 class Parameters:
@@ -125,6 +132,16 @@ class Parameters:
         self._by_id[id(parameter.key)] = parameter
         if parameter.is_raw:
             self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
+
+    def name(self, parameters: Iterable[Parameter]) -> None:
+        """Give each array that is not yet known a name of its own: ``array``, ``array_1`` ... in their order."""
+        new = [p for p in parameters if p.is_raw and id(p.key) not in self._by_id]
+        if not new:
+            return
+        taken = {p.variable.name for p in (*self, *(p for p in parameters if not p.is_raw))}
+        free = (name for name in chain(["array"], map("array_{}".format, count(1))) if name not in taken)
+        for parameter, name in zip(new, free, strict=False):
+            parameter.variable.name = name
 
     def find(self, variable: Any) -> Parameter | None:
         """Return the parameter of a variable or array, if it is known."""
@@ -189,7 +206,7 @@ def _new_parameter(variable: Any) -> Parameter:
     is_raw = not isinstance(variable, Variable)
     if is_raw and not is_array(variable):
         raise TypeError("expected an array or a rmsprop.Variable.")
-    parameter = Parameter(Variable.around(variable, "array") if is_raw else variable, is_raw)
+    parameter = _of_array(variable, "array") if is_raw else Parameter(variable, False)
     array = parameter.variable.array
     if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
         raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {', '.join(dtypes.COMPUTE)}.")

@@ -6,7 +6,18 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
-from rmsprop.arrays import Array, checked_numbers, is_array, is_updated_in_place, namespace, on_device, to_numpy
+from rmsprop.arrays import (
+    Array,
+    as_beside,
+    checked_numbers,
+    is_array,
+    is_updated_in_place,
+    moved_beside,
+    namespace,
+    on_device,
+    own,
+    to_numpy,
+)
 from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:
@@ -77,6 +88,11 @@ class Variable(ValueOperators):
         variable.array, variable.trainable, variable.constraint = array, trainable, None
         variable.name = name or "Variable"
         return variable
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        attributes, slots = state
+        for name, value in {**(attributes or {}), **slots}.items():
+            setattr(self, name, own(value) if name == "array" else value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         old = getattr(self, "array", None) if name == "array" else None
@@ -160,12 +176,12 @@ class Variable(ValueOperators):
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
             value = np.asarray(value, order="C")
         checked_numbers(value, self.name)
-        new = value if type(value) is type(self.array) else xp.asarray(value)
+        new = value if type(value) is type(self.array) else as_beside(value, self.array)
         if tuple(new.shape) != self.shape:
             raise ValueError(f"{self.name} has shape {self.shape}; given a value of shape {tuple(new.shape)}.")
         if dtypes.is_complex(dtypes.name_of(new.dtype)) and not dtypes.is_complex(dtypes.name_of(self.dtype)):
             raise TypeError(f"{self.name} is real ({self.dtype}); given a complex value ({new.dtype}).")
-        return xp.astype(new, self.dtype)
+        return xp.astype(moved_beside(new, self.array), self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if recording.get() is not None:

@@ -8,7 +8,18 @@ from typing import Any, Self
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, namespace, on_device, refuse_subclass, to_numpy
+from rmsprop.arrays import (
+    Array,
+    as_beside,
+    checked_numbers,
+    is_array,
+    moved_beside,
+    namespace,
+    on_device,
+    place_beside,
+    refuse_subclass,
+    to_numpy,
+)
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
 from rmsprop.locks import Unchanged, give_lock, locked
@@ -70,6 +81,7 @@ class Weights:
         """Create the slots that are missing, and make the parameters known, all or none of them."""
         if self._waiting is not None:
             self._claim(parameters, [p.key for p in parameters])
+        self._parameters.name(parameters)
         needed = self._needed_slots()
         missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
@@ -180,9 +192,11 @@ class Weights:
                 "use opt.iterations.assign(n)."
             )
         if not isinstance(value, Variable):
+            check_count(checked_numbers(value, "iterations"), "iterations")
             value = Variable(value, trainable=False, name="iterations", dtype=np.int64)
         if value.shape or value.dtype != np.int64 or not value.array.flags.writeable:
             raise ValueError(f"iterations must be an int64 scalar; given {value!r}.")
+        check_count(value.array, "iterations")
         loss_scale = self._iterations.loss_scale
         self._iterations = Iterations(value.array, value.name)
         self._attach(loss_scale)
@@ -214,8 +228,16 @@ class Weights:
 
     @property
     def weights(self) -> list[Variable]:
-        """The iteration count and all slots: first ``rms`` of each variable, then ``momentum``, then ``mg``."""
-        return [self._iterations, *self._slots]
+        """The iteration count and all slots: first ``rms`` of each variable, then ``momentum``, then ``mg``.
+
+        Slots of other names follow. Variables are in the order in which they became known.
+        """
+        names = dict.fromkeys([*SLOTS, *self._slot_names])
+        owners: Iterable[Any] = self._parameters if self._waiting is None else self._waiting.owners
+        return [
+            self._iterations,
+            *(owner.slots[name] for name in names for owner in owners if name in owner.slots),
+        ]
 
     def variables(self) -> list[Variable]:
         """Return `weights`."""
@@ -333,12 +355,15 @@ class Weights:
             raise RuntimeError("the loaded state waits for its variables: call build(var_list) before add_slot.")
         if not parameter.slots:
             self._parameters.check_disjoint([parameter])
+        self._parameters.name([parameter])
         shape = parameter.shape if shape is None else _checked_shape(shape)
         # Slots that steps use have to have the shape, dtype and layout that these expect.
         zeros = self._zeros(parameter, slot_name) if slot_name in SLOTS else None
         dtype = parameter.dtype if zeros is None else zeros.dtype
         with on_device(parameter.variable.array):
-            value = initial_value(initializer, shape, dtype, namespace(parameter.variable.array))
+            value = initial_value(initializer, shape, dtype, parameter.variable.array)
+        if slot_name == "rms":
+            check_average(to_numpy(value), f"slot {slot_name!r}")
         slot = self._slot(parameter, slot_name, value) if zeros is None else zeros.assign(value)
         self._parameters.add(parameter)
         self._add(parameter, slot_name, slot)
@@ -376,7 +401,7 @@ class Weights:
         if trainable and on_read:
             raise ValueError("synchronization 'on_read' needs trainable=False; given trainable=True.")
         dtype = np.dtype(np.float32 if dtype is None else dtype)
-        value = initial_value(initializer, tuple(shape), dtype, np)
+        value = initial_value(initializer, tuple(shape), dtype, np.zeros(()))
         return Variable.around(value, name, trainable=not on_read if trainable is None else trainable)
 
 
@@ -390,19 +415,23 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
 
 
 def initial_value(
-    initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: Any, xp: Any
+    initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: Any, like: Array
 ) -> Array:
-    """Return a new array as an initializer describes it."""
+    """Return a new array as an initializer describes it, of the library and on the device of another one."""
+    xp = namespace(like)
     if isinstance(initializer, str):
         if initializer not in INITIALIZERS:
             raise ValueError(f"Unknown initializer: {initializer!r}; expected one of {sorted(INITIALIZERS)}.")
-        return xp.full(shape, INITIALIZERS[initializer], dtype=dtype)
-    value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
-    if not is_array(value) and np.asarray(value).dtype.kind not in "biufc":
-        raise TypeError(f"initializer must give an array or numbers; given {value!r}.")
-    if dtypes.is_complex(dtypes.name_of(xp.asarray(value).dtype)) and not dtypes.is_complex(dtypes.name_of(dtype)):
-        raise TypeError(f"initializer must give real numbers; given {value!r}.")
-    return xp.asarray(value, dtype=dtype, copy=True)
+        array = xp.full(shape, INITIALIZERS[initializer], dtype=dtype, device=place_beside(like))
+    else:
+        value = initializer(shape=shape, dtype=dtype) if callable(initializer) else initializer
+        if not is_array(value) and np.asarray(value).dtype.kind not in "biufc":
+            raise TypeError(f"initializer must give an array or numbers; given {value!r}.")
+        array = as_beside(value, like, copy=True)
+        if dtypes.is_complex(dtypes.name_of(array.dtype)) and not dtypes.is_complex(dtypes.name_of(dtype)):
+            raise TypeError(f"initializer must give real numbers; given {value!r}.")
+        array = xp.astype(array, dtype, copy=False)
+    return moved_beside(array, like) if array.shape == like.shape else array
 
 
 def _as_numpy(weight: Any, position: int) -> np.ndarray[Any, Any]:
@@ -423,6 +452,13 @@ def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any
         raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
     if isinstance(weight, Iterations):
         check_count(new, f"Weight {weight.name!r}")
-    if weight.name.endswith("/rms") and (new.real < 0).any():
-        raise ValueError(f"Weight {weight.name!r} is an average of squares; given negative numbers.")
+    if weight.name.endswith("/rms"):
+        check_average(new, f"Weight {weight.name!r}")
     return new
+
+
+def check_average(array: np.ndarray[Any, Any], what: str) -> None:
+    """Raise ``ValueError`` if an average of squares, or of those of real and imaginary parts, is negative."""
+    parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)
+    if any((part < 0).any() for part in parts):
+        raise ValueError(f"{what} is an average of squares; given negative numbers.")

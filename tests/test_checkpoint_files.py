@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -161,6 +162,80 @@ def test_forgeries_with_a_right_digest_are_refused_for_what_they_are(forgery, sa
     assert saved.read_bytes() != before
     with pytest.raises(CheckpointError, match=message):
         RMSprop.load(saved)
+
+
+def negative(slot):
+    slot.assign(np.array([[1, -1]]) if slot.dtype.kind == "f" else np.array([[1, 1 - 1j]]))
+
+
+def negative_scales(slot):
+    slot.scales[...] = -1
+
+
+def negative_code(slot):
+    slot.codes[-1] = -16384  # -2.0
+
+
+AVERAGES = {
+    "real": (np.ones((1, 2)), {}, "rms", negative),
+    "halves": (np.ones((1, 2), np.float16), {}, "rms", negative),
+    "imaginary part": (np.ones((1, 2), complex), {"complex_as_real": True}, "rms", negative),
+    "2 bytes": (np.ones((1, 2)), {"state_dtype": "bfloat16"}, "rms", negative_code),
+    "scales": (np.ones((1, 2)), {"state_dtype": "uint8"}, "rms", negative_scales),
+    "scales of momentum": (
+        np.ones((1, 2)),
+        {"state_dtype": "uint8", "momentum": 0.9},
+        "momentum",
+        negative_scales,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AVERAGES)
+def test_averages_of_squares_that_are_negative_are_refused_with_a_right_digest(case, path):
+    w, settings, name, spoil = AVERAGES[case]
+    opt, other = RMSprop(**settings), RMSprop(**settings)
+    for optimizer in (opt, other):
+        optimizer.build([w])
+    spoil(opt.get_slot(w, name))
+    opt.save(path, [w])
+    for read in (lambda: RMSprop.load(path), lambda: other.restore(path, [w])):
+        with pytest.raises(CheckpointError, match=f"RMSprop/0/{name} .*negative numbers"):
+            read()
+    assert not any(weight.any() for weight in other.get_weights())
+
+
+@pytest.mark.parametrize("count", [-1, -(2**63), 2**63 - 1, 2**62 + 1])
+def test_counts_that_can_not_be_counted_on_from_are_refused_with_a_right_digest(count, path):
+    opt, w = RMSprop(), np.ones(2)
+    opt.build([w])
+    opt.iterations.array[()] = count
+    opt.save(path, [w])
+    with pytest.raises(CheckpointError, match=r"iterations is a whole number .* up to 2\*\*62"):
+        RMSprop.load(path)
+
+
+WITHOUT_ML_DTYPES = """
+import sys
+sys.modules["ml_dtypes"] = None
+import numpy as np, rmsprop
+w, other = np.ones(2), np.ones(2)
+for read in (rmsprop.RMSprop.load, lambda path: rmsprop.RMSprop().restore(path, {"w": w, "other": other})):
+    try:
+        read(sys.argv[1])
+    except rmsprop.CheckpointError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float4_e2m1fn", "int4"])
+def test_a_dtype_of_ml_dtypes_that_is_missing_is_a_checkpoint_error_that_names_both(dtype, path):
+    opt, w = RMSprop(), np.ones(2)
+    opt.build([w])
+    opt.save(path, {"w": w, "other": np.ones(2, getattr(ml_dtypes, dtype))})
+    command = [sys.executable, "-c", WITHOUT_ML_DTYPES, path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{path} is no checkpoint: {dtype} needs the package ml_dtypes.\n" * 2
 
 
 NUMBERS = '"numbers": {"has_momentum": true, "skipped": 0}'

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rmsprop import CheckpointManager, RMSprop
+from rmsprop import CheckpointError, CheckpointManager, RMSprop
 from rmsprop.checkpoints import atomic, saving
 
 PROGRAM = Path(__file__).parent / "checkpoints" / "killed.py"
@@ -179,6 +180,48 @@ def test_directories_are_not_replaced(tmp_path):
     with pytest.raises(FileNotFoundError):
         opt.save(tmp_path / "nowhere" / "file", [w])
     assert os.listdir(tmp_path) == []
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def socket_at(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(path))
+
+
+def terminal(path):
+    main, other = os.openpty()
+    path.symlink_to(os.ttyname(other))
+    return lambda: (os.close(main), os.close(other))
+
+
+def end_of_a_pipe(path):
+    read, write = os.pipe()
+    path.symlink_to(f"/dev/fd/{write}")
+    return lambda: (os.close(read), os.close(write))
+
+
+@pytest.mark.parametrize("make", [pipe, socket_at, terminal, end_of_a_pipe])
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_is_no_regular_file_is_neither_replaced_nor_opened(make, wait, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    path = tmp_path / "it"
+    close = make(path.relative_to(tmp_path) if make is socket_at else path) or (lambda: None)
+    opt, w = example()
+    before = os.lstat(path)
+    for save in (opt.save, lambda *_, wait: CheckpointManager(path).save(opt, [w], wait=wait)):
+        with pytest.raises(OSError, match="regular file|exists|Not a directory") as caught:
+            saving = save(path, [w], wait=wait)
+            saving.wait()
+        assert os.fspath(path) in caught.value.filename
+    after = os.lstat(path)
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert os.listdir(tmp_path) == ["it"]
+    with pytest.raises(CheckpointError, match="no regular file"):
+        opt.restore(path, [w])
+    close()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
@@ -356,6 +399,20 @@ def test_a_manager_leaves_other_files_alone(tmp_path):
         opt.iterations.assign_add(1)
         manager.save(opt, [w])
     assert len(os.listdir(tmp_path)) == 4
+
+
+def test_a_manager_takes_only_regular_files_for_checkpoints(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint-000001-step-1.safetensors")
+    (tmp_path / "checkpoint-000002-step-1.safetensors").mkdir()
+    opt, w = example()
+    manager = CheckpointManager(tmp_path, max_to_keep=1)
+    assert manager.latest is None
+    for _ in range(2):
+        manager.save(opt, [w])
+        opt.apply_gradients([(np.ones(w.shape), w)])
+    assert [name[:17] for name in names(manager)] == ["checkpoint-000004"]
+    opt.restore(manager.latest, [w])
+    assert len(os.listdir(tmp_path)) == 3
 
 
 def test_a_manager_removes_old_checkpoints_only_when_the_new_one_is_there(tmp_path, held):

@@ -1,5 +1,8 @@
 """Slots and weights: their order, their identity, and how they are set."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -16,9 +19,45 @@ def test_weights_are_in_the_order_of_keras():
     stepped(opt, a, b)
     assert [w.shape for w in opt.get_weights()] == [(), (2,), (3,), (2,), (3,), (2,), (3,)]
     stepped(opt, c)
-    assert [w.shape for w in opt.get_weights()][7:] == [(4,), (4,), (4,)]
+    expected = [(), *[(2,), (3,), (4,)] * 3]  # where c joins later, too: Keras lists all of its slots at the end
+    assert [w.shape for w in opt.get_weights()] == expected
     assert opt.get_slot_names() == ["rms", "momentum", "mg"]
     assert opt.variables() == opt.weights or [v is w for v, w in zip(opt.variables(), opt.weights, strict=True)]
+
+
+def test_the_order_of_weights_does_not_depend_on_when_slots_were_created():
+    a, b = np.ones(2), np.ones(3)
+    opt, other = RMSprop(centered=True), RMSprop(momentum=0.9, centered=True)
+    opt.add_slot(b, "mine", shape=(5,))
+    opt.add_slot(a, "mg")
+    stepped(opt, a, b)
+    opt.momentum = 0.9
+    stepped(opt, b, a)
+    stepped(other, b, a)
+    assert [w.shape for w in opt.weights] == [(), *[(3,), (2,)] * 3, (5,)]
+    names = [w.name.rpartition("/")[2] for w in opt.weights[1:]]
+    assert names == ["rms"] * 2 + ["momentum"] * 2 + ["mg"] * 2 + ["mine"]
+    for weight, variable in zip(opt.weights[1:], [b, a] * 3 + [b], strict=True):
+        assert opt.get_slot(variable, weight.name.rpartition("/")[2]) is weight
+    other.set_weights(opt.get_weights()[:-1])
+    for name in ("rms", "momentum", "mg"):
+        for variable in (a, b):
+            np.testing.assert_array_equal(
+                opt.get_slot(variable, name).numpy(), other.get_slot(variable, name).numpy()
+            )
+
+
+def test_loaded_state_has_its_weights_in_the_order_that_they_had(tmp_path):
+    a, b, c = np.ones(2), np.ones(2), np.ones(2)
+    opt = RMSprop(momentum=0.9)
+    opt.apply_gradients([(np.full(2, 3.0), b)])
+    opt.apply_gradients([(np.full(2, 5.0), a), (np.full(2, 7.0), c)])
+    opt.save(tmp_path / "w.safetensors", {"a": a, "b": b, "c": c})
+    again = RMSprop.load(tmp_path / "w.safetensors")
+    for _ in range(2):
+        for one, other in zip(opt.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        again.build({"c": c, "a": a, "b": b})
 
 
 def test_slots_that_are_not_needed_do_not_exist():
@@ -35,6 +74,27 @@ def test_slots_are_named_after_optimizer_and_variable():
     opt = RMSprop(name="fast")
     opt.build([v])
     assert [w.name for w in opt.weights] == ["iterations", "fast/w/rms"]
+
+
+def test_slots_of_plain_arrays_have_distinct_names(tmp_path):
+    a, b, c, d, e = np.ones(2), Variable([1.0], name="array_1"), np.ones(2), np.ones(2), np.ones(2)
+    opt = RMSprop()
+    stepped(opt, a, c)
+    stepped(opt, b, d)
+    opt.add_slot(e, "mine")
+    for optimizer in (opt, pickle.loads(pickle.dumps(opt)), copy.deepcopy(opt)):
+        assert [w.name for w in optimizer.weights[1:]] == [
+            "RMSprop/array/rms",
+            "RMSprop/array_1/rms",
+            "RMSprop/array_1/rms",  # the name of the variable is the user's
+            "RMSprop/array_2/rms",
+            "RMSprop/array_3/mine",
+        ]
+    opt.save(tmp_path / "w.safetensors", [a, b, c, d, e])  # by the names in the list, as ever
+    assert [w.name for w in RMSprop.load(tmp_path / "w.safetensors").weights[1:]] == [
+        *[f"RMSprop/{name}/rms" for name in ("0", "2", "array_1", "3")],
+        "RMSprop/4/mine",
+    ]
 
 
 def test_iterations_count_steps_and_can_be_assigned():
@@ -110,6 +170,8 @@ BAD_WEIGHTS = [
     ([0.5, np.ones(2)], "whole number"),
     ([-1, np.ones(2)], "not negative"),
     ([1e30, np.ones(2)], "whole number"),
+    ([2**62 + 1, np.ones(2)], "up to 2\\*\\*62"),
+    ([2**63 - 1, np.ones(2)], "up to 2\\*\\*62"),
     ([0, -np.ones(2)], "average of squares"),
     ([0, np.array(["a", "b"])], "dtype"),
 ]
@@ -124,6 +186,72 @@ def test_weights_that_do_not_fit_change_nothing(weights, message):
         opt.set_weights(weights)
     for a, b in zip(opt.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [-1 + 1j, 1 - 1j, -1j])
+def test_an_average_that_is_negative_in_either_part_is_refused(bad):
+    opt, v = RMSprop(complex_as_real=True), np.ones(2, complex)
+    opt.build([v])
+    weights = [0, np.array([1, bad])]
+    for give in (lambda: opt.set_weights(weights), lambda: opt.add_slot(np.ones(2, complex), "rms", weights[1])):
+        with pytest.raises(ValueError, match="average of squares"):
+            give()
+        assert len(opt.weights) == 2
+        assert not opt.get_weights()[1].any()
+
+
+BAD_COUNTS = [
+    -5,
+    2.7,
+    -0.5,
+    2**62 + 2**12,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+    1e30,
+    float("nan"),
+    float("inf"),
+    1j,
+    [3],
+    None,
+    "3",
+]
+
+
+@pytest.mark.parametrize("count", BAD_COUNTS, ids=str)
+def test_counts_are_whole_numbers_that_can_be_counted_on_from(count):
+    opt, v = RMSprop(), np.ones(2)
+    forms = [count]
+    if isinstance(count, int | float):
+        forms += [np.float64(count), np.array(count)]
+    if isinstance(count, int) and count < 2**63:
+        forms += [Variable(np.array(count, np.int64))]
+    for form in forms:
+        with pytest.raises((ValueError, TypeError), match="iterations"):
+            opt.iterations = form
+        assert opt.iterations == 0
+    opt.build([v])
+    for form in forms:
+        with pytest.raises((ValueError, TypeError), match="iterations"):
+            opt.iterations.assign(form)
+        assert opt.iterations == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"state_dtype": "uint8"}, {"decay": 0.1}, {"nonfinite": "skip"}], ids=str
+)
+def test_steps_go_on_from_the_largest_count(settings, tmp_path):
+    opt, v = RMSprop(**settings), np.ones(2, np.float32)
+    opt.iterations = 2**62
+    stepped(opt, v)
+    opt.iterations.assign(2**62)
+    opt.save(tmp_path / "w.safetensors", [v])
+    opt = RMSprop.load(tmp_path / "w.safetensors")
+    opt.build([v])
+    opt.set_weights(opt.get_weights())
+    stepped(opt, v)
+    assert int(opt.iterations) == 2**62 + 1
+    assert np.isfinite(v).all()
 
 
 def test_weights_for_an_optimizer_that_is_not_built_say_how_to_build_it():

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import device, namespace, to_numpy
+from rmsprop.arrays import as_beside, moved_beside, namespace, place_beside, to_numpy
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
@@ -36,7 +36,7 @@ def overlapping(arrays: Sequence[Array]) -> None:
 def zeros(like: Array, dtype: str) -> Array:
     """Return zeros of the shape and on the device of an array."""
     xp = namespace(like)
-    return xp.zeros(tuple(like.shape), dtype=getattr(xp, dtype), device=device(like))
+    return moved_beside(xp.zeros(tuple(like.shape), dtype=getattr(xp, dtype), device=place_beside(like)), like)
 
 
 def in_range(indices: Array, rows: int) -> bool:
@@ -102,10 +102,12 @@ def _state(parameter: Parameter, hyper: Hyperparameters) -> State:
 
 
 def _updated(state: State, gradient: Gradient, factor: Array | None, hyper: Hyperparameters) -> State:
-    """Return the new state of one variable, by a dense or a sparse gradient."""
+    """Return the new state of one variable, by a dense or a sparse gradient, where the old one is."""
     if isinstance(gradient, IndexedSlices):
-        return _updated_rows(state, gradient, factor, hyper)
-    return _split(state, _limited(gradient, factor, hyper), hyper)
+        new = _updated_rows(state, gradient, factor, hyper)
+    else:
+        new = _split(state, _limited(gradient, factor, hyper), hyper)
+    return State(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
 
 
 def _split(state: State, gradient: Array, hyper: Hyperparameters) -> State:
@@ -166,7 +168,7 @@ def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:
     total = _take(xp, values, order[starts[:-1]])
     for k in range(1, int(counts.max())):
         positions = order[starts[:-1] + np.minimum(k, counts - 1)]
-        has_more = _column(_like(values, counts > k), values)
+        has_more = _column(as_beside(counts > k, values), values)
         total = xp.where(has_more, total + _take(xp, values, positions), total)
     return total
 
@@ -177,19 +179,16 @@ def _with_rows(xp: Any, table: Array, rows: Host, new: Array) -> Array:
     source[rows] = np.arange(len(rows))
     is_new = np.zeros(table.shape[0], np.bool_)
     is_new[rows] = True
-    return xp.where(_column(_like(table, is_new), table), xp.take(new, _like(table, source), axis=0), table)
+    return xp.where(
+        _column(as_beside(is_new, table), table), xp.take(new, as_beside(source, table), axis=0), table
+    )
 
 
 def _take(xp: Any, array: Array, rows: Host) -> Array:
     """Return rows of an array."""
     if xp.__name__ == "array_api_compat.dask.array":  # whose `take` errs in the shape if there is one index
         return array[rows]
-    return xp.take(array, _like(array, rows), axis=0)
-
-
-def _like(array: Array, numbers: Host) -> Array:
-    """Return a NumPy array as one of the library and on the device of another."""
-    return namespace(array).asarray(numbers, device=device(array))
+    return xp.take(array, as_beside(rows, array), axis=0)
 
 
 def _column(flags: Array, like: Array) -> Array:

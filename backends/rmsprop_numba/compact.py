@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays import own
 from rmsprop.variable import Variable
 from rmsprop_numba import block_kernels
 
@@ -115,7 +116,10 @@ class CompactSlot(Variable):
 
     @parts.setter
     def parts(self, parts: dict[str, Array]) -> None:
-        self.codes, self.scales = parts["codes"], parts["scales"]
+        codes, scales = parts["codes"], parts["scales"]
+        if (scales < 0).any() or (self.name.endswith("/rms") and _has_negative(codes)):
+            raise ValueError(f"{self.name} has negative numbers where there can't be any.")
+        self.codes, self.scales = codes, scales
 
     def assign(self, value: Any) -> Variable:
         """Replace the numbers, each by the nearest that has a code; see `Variable.assign`."""
@@ -125,9 +129,16 @@ class CompactSlot(Variable):
         return self
 
 
+def _has_negative(codes: Array) -> bool:
+    """Tell whether one of the codes stands for a negative number, if its scale does not."""
+    if codes.dtype == np.int16:  # bfloat16, of which the lowest code is -0.0, and those from -127 to -1 are NaN
+        return bool(((codes > -(2**15)) & (codes < -127)).any())
+    return bool((codes < 0).any())
+
+
 def _restored(shape: tuple[int, ...], dtype: Any, codes: Array, scales: Array, name: str) -> CompactSlot:
     slot = CompactSlot(
         shape, dtype, "bfloat16" if codes.dtype == np.int16 else "uint8", codes.dtype == np.int8, name
     )
-    slot.codes, slot.scales = codes, scales
+    slot.codes, slot.scales = own(codes), own(scales)
     return slot

@@ -31,13 +31,12 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        If it can't be written; `path` is as it was then.
+        If it can't be written, or is there and no regular file; `path` is as it was then.
     """
-    path = os.path.realpath(path)
+    given, path = path, os.path.realpath(path)
     folder = os.path.dirname(path)
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _check_replaceable(given)  # of /dev/stdout, the real path may be no path
         sweep(folder)
         with _unfinished(folder) as file:
             _take_mode(file, path)
@@ -45,7 +44,17 @@ def replacing(path: str) -> Iterator[BinaryIO]:
             _complete(file, path)
         _sync(folder)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error  # which names the file that the user knows
+        raise OSError(error.errno, error.strerror, given) from error  # which names the file that the user knows
+
+
+def _check_replaceable(path: str) -> None:
+    """Raise ``OSError`` if there is anything but a file, such as a pipe, of which other programs hold the ends."""
+    with suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a checkpoint can't replace what is no regular file")
 
 
 @contextmanager

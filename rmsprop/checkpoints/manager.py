@@ -62,7 +62,7 @@ class CheckpointManager:
     @property
     def checkpoints(self) -> list[str]:
         """The paths of all checkpoints that there are, the oldest first."""
-        return [path for _, path in self._numbered()]
+        return [path for _, path in self._numbered() if os.path.isfile(path)]
 
     @property
     def latest(self) -> str | None:

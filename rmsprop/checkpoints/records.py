@@ -16,8 +16,9 @@ from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import Host, array_of
 from rmsprop.hyperparameters import STATE_DTYPES
+from rmsprop.iterations import check_count
 from rmsprop.variable import Variable
-from rmsprop.weights import SLOTS
+from rmsprop.weights import SLOTS, check_average
 
 
 class Record(NamedTuple):
@@ -41,6 +42,11 @@ class Checkpoint(NamedTuple):
     records: dict[str, Record]
     order: list[tuple[str, str]]
     """Names of variable and slot, in the order in which slots were created."""
+
+    @property
+    def owners(self) -> list[Record]:
+        """Those of the variables that have slots, in the order in which they became known."""
+        return [self.records[name] for name in dict.fromkeys(owner for owner, _ in self.order)]
 
 
 def read(path: Any) -> Checkpoint:
@@ -98,8 +104,9 @@ def _told(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _count(array: Host) -> int:
-    if array.dtype != np.int64 or array.shape or array < 0:
-        raise ValueError(f"iterations must be a whole number that is not negative; given {array!r}.")
+    if array.dtype != np.int64:
+        raise ValueError(f"iterations must be int64; given {array!r}.")
+    check_count(array, "iterations")
     return int(array)
 
 
@@ -116,6 +123,8 @@ def _slot(record: Record, name: str, parts: dict[str, Host], settings: dict[str,
         raise ValueError(
             f"{part} {label} has {array.dtype} and shape {array.shape}; expected {dtype}, shape {shape}."
         )
+    if name == "rms":
+        check_average(array, label)
     return Variable.around(array, label, trainable=False)
 
 

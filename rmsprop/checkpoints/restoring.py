@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import namespace, on_device
+from rmsprop.arrays import on_device
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
@@ -100,6 +100,7 @@ def _attach(
     for name, variable in names.items():
         _check(checkpoint.records[name], variable, checkpoint.source)
     _check_known(optimizer, list(parameters.values()), checkpoint.source)
+    optimizer._parameters.name(list(parameters.values()))
     changes = [_value_change(names[r.name], r.value) for r in checkpoint.records.values() if r.value is not None]
     created = []
     for owner, name in checkpoint.order:
@@ -149,7 +150,7 @@ def _new_slot(optimizer: Any, parameter: Parameter, name: str, saved: Variable) 
         return optimizer._zeros(parameter, name)  # type: ignore[no-any-return]
     array = parameter.variable.array
     with on_device(array):
-        zeros = initial_value("zeros", saved.shape, parameter.dtype, namespace(array))
+        zeros = initial_value("zeros", saved.shape, parameter.dtype, array)
     return optimizer._slot(parameter, name, zeros)  # type: ignore[no-any-return]
 
 

@@ -60,13 +60,16 @@ def itemsize_of(dtype: str) -> int:
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Return NumPy's dtype of a name; ``ImportError`` if ml_dtypes may know it, ``TypeError`` if it is none."""
+    """Return NumPy's dtype of a name; ``TypeError`` if it is none, or needs ml_dtypes, which is missing."""
     if not _NUMBERS.fullmatch(name):
         raise TypeError(f"{name} is no dtype of numbers.")
     try:
         return np.dtype(name)
     except TypeError:
-        found = getattr(importlib.import_module("ml_dtypes"), name, None)
+        try:
+            found = getattr(importlib.import_module("ml_dtypes"), name, None)
+        except ImportError:
+            raise TypeError(f"{name} needs the package ml_dtypes.") from None
     if found is None:
         raise TypeError(f"{name} is no dtype of NumPy or ml_dtypes.")
     dtype: np.dtype[Any] = np.dtype(found)
@@ -86,9 +89,9 @@ def array_of(data: Host, kind: Kind) -> Host:
     """Return the array that bytes stand for, as a view; float32 for bfloat16, where NumPy does not know that."""
     try:
         dtype = dtype_of(kind.dtype)
-    except ImportError:
+    except TypeError:
         if kind.dtype != "bfloat16":
-            raise TypeError(f"{kind.dtype} needs the package ml_dtypes.") from None
+            raise
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(kind.shape)
     if sys.byteorder == "big" and dtype.itemsize > 1:
         return data.view(dtype).byteswap().reshape(kind.shape)

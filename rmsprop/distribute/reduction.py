@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, as_beside, namespace, on_device, to_numpy
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.sums import Shares, Vector
 from rmsprop.indexed_slices import IndexedSlices
@@ -128,7 +128,7 @@ def like(array: np.ndarray[Any, Any], example: Array) -> Array:
     if isinstance(example, np.ndarray):
         return array
     with on_device(example):
-        return namespace(example).asarray(array, copy=True)
+        return as_beside(array, example, copy=True)
 
 
 @np.errstate(over="ignore", invalid="ignore")
