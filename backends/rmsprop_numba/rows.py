@@ -10,7 +10,7 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.headers import address
-from rmsprop_numba.threads import Job, run
+from rmsprop_numba.threads import Job, job
 
 Array = np.ndarray[Any, Any]
 
@@ -88,4 +88,4 @@ def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ..
     totals = np.empty((TASKS, width), tables.computing)
     kernels = row_kernels.sweep_rows, row_kernels.sweep_rows_parallel
     arguments = values.reshape(-1), tables.places, width, totals, *tables.likes, *scalars
-    return run, (*kernels, values.size, *listed, *arguments)
+    return job(*kernels, values.size, *listed, *arguments)
