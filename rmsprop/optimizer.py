@@ -10,6 +10,7 @@ from rmsprop.backends import Gradient
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
+from rmsprop.journal import reserve_stack
 from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
@@ -21,6 +22,19 @@ from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
 Pairs = list[tuple[Any, Any]]
+
+KERAS_HOOKS = {
+    *("_resource_apply_dense", "_resource_apply_sparse", "_resource_apply_sparse_duplicate_indices"),
+    *("_resource_scatter_add", "_resource_scatter_update", "_apply_dense", "_apply_sparse"),
+    *("_apply_sparse_duplicate_indices", "_dense_apply_args", "_sparse_apply_args", "_fallback_apply_state"),
+    *("_create_slots", "_create_all_weights", "_create_hypers", "_prepare", "_prepare_local"),
+    *("_get_hyper", "_set_hyper", "_decayed_lr", "_serialize_hyperparameter", "_hyper"),
+    *("_compute_gradients", "_get_gradients", "_transform_loss", "_transform_gradients"),
+    *("_transform_unaggregated_gradients", "_clip_gradients", "_deduplicate_sparse_grad", "_deduplicate_indexed_slices"),
+    *("_aggregate_gradients", "_distributed_apply", "_restore_slot_variable", "_create_or_restore_slot_variable"),
+    *("_assert_valid_dtypes", "_valid_dtypes", "_call_if_callable", "_finish", "update_step", "add_variable_from_reference"),
+}
+"""What a subclass of an optimizer of Keras or TensorFlow can define for it to call."""
 
 
 class RMSprop(Settings, Weights, Checkpointed):
@@ -177,6 +191,16 @@ class RMSprop(Settings, Weights, Checkpointed):
         if entered:
             self._strategy = entered_strategy()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for owner in cls.__mro__:
+            hooks = sorted(KERAS_HOOKS & vars(owner).keys())
+            if hooks and owner not in RMSprop.__mro__:
+                raise TypeError(
+                    f"{owner.__name__} defines {hooks[0]}, which Keras would call, but nothing here does. Expected "
+                    f"gradient_transformers, which get the gradients, or a subclass that extends apply_gradients."
+                )
+
     @property
     def current_learning_rate(self) -> float:
         """The learning rate that the next step will use, with schedule and `decay`."""
@@ -237,11 +261,12 @@ class RMSprop(Settings, Weights, Checkpointed):
         with self._lock:
             if self._is_stepping:
                 raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
-            self._is_stepping = True
+            state = self.__dict__  # which `Settings.__setattr__` need not look at
+            state["_is_stepping"] = True
             try:
                 return self._step(grads_and_vars, experimental_aggregate_gradients)
             finally:
-                self._is_stepping = False
+                state["_is_stepping"] = False
 
     def _step(self, given: Any, aggregate: bool) -> Variable | None:
         """Take one step, while no other thread uses the optimizer."""
@@ -272,6 +297,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
             self._leave_out(position, variables[position])
             return self._iterations
+        if tapes:
+            reserve_stack()  # what they do when they are told, after the step, is not known here
         refresh = update(groups, hyper_of_update)
         tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
         if tally is not None:
@@ -297,6 +324,8 @@ class RMSprop(Settings, Weights, Checkpointed):
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
+        if tapes:
+            reserve_stack()
         position = replay.step(accepted, hyper)
         if position is not None:
             self._leave_out(position, given[position][1])

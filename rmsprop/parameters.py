@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rmsprop import dtypes
-from rmsprop.arrays import is_array, is_updated_in_place
+from rmsprop.arrays import has_strides, is_array
 from rmsprop.backends import Backend, Replay, backend_of
 from rmsprop.variable import Variable
 
@@ -74,7 +74,7 @@ class Parameter:
         self.plan: Any = None
         self.plans = Plans()
         self.is_synced = False
-        self._strides = variable.array.strides if is_updated_in_place(variable.array) else None
+        self._strides = variable.array.strides if has_strides(variable.array) else None
 
     def __reduce__(self) -> Any:
         return Parameter, (self.variable, self.is_raw, self.slots)

@@ -6,7 +6,8 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
-from rmsprop.arrays import Array, checked_numbers, is_array, is_updated_in_place, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, checked_numbers, is_array, namespace, on_device, to_numpy
+from rmsprop.backends import is_updated_in_place
 from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:

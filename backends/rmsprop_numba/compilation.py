@@ -11,11 +11,11 @@ from typing import Any
 import numba
 import numpy as np
 
-FRAMES = 400
-"""Calls within each other that compilation takes, and some more."""
+FRAMES = 350
+"""Calls within each other that compilation takes, a few more than 200, and some to spare."""
 
 STACK = 16 << 20
-"""Bytes of stack that it has."""
+"""Bytes of stack that it has; 2 MiB are enough."""
 
 _compiled: set[Any] = set()
 _starting = threading.Lock()
@@ -61,9 +61,7 @@ def with_own_stack(function: Callable[[Any], Any], argument: Any) -> Any:
 
     thread = threading.Thread(target=work, name="rmsprop compilation")
     with _starting:  # the size of stacks is that of all threads to come
-        before = threading.stack_size()
-        if before < STACK:
-            threading.stack_size(STACK)
+        before = threading.stack_size(STACK)
         try:
             thread.start()
         finally:

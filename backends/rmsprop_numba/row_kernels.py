@@ -152,3 +152,11 @@ def add(total, values, limit, factor):
         if factor is not None:
             gradient = times(gradient, type(gradient.real)(factor))
         total[j] += gradient
+
+
+@kernel
+def decay(averages, rho):
+    """Multiply averages, in two axes of any strides, by a number."""
+    for i in range(averages.shape[0]):
+        for j in range(averages.shape[1]):
+            averages[i, j] = times(averages[i, j], type(averages[i, j].real)(rho))

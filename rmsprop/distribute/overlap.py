@@ -9,7 +9,7 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.distribute.buckets import Segment
 from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sums import Vector
-from rmsprop.distribute.undo import Journal
+from rmsprop.journal import Journal
 from rmsprop.parameters import Parameter
 from rmsprop.step import by_backend, prepared
 from rmsprop.variable import Variable
