@@ -17,6 +17,9 @@ from rmsprop_numba.scalars import load, store
 LENGTH = 1_024
 """Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
 
+WORK = 3 * LENGTH
+"""Numbers of the slots of one block."""
+
 TASK = 16_384
 """Elements that one thread takes at a time, at least."""
 
@@ -99,7 +102,7 @@ def sweep_task(
     lr, rho, new, momentum, inner, outer, limit, factor
 ):  # fmt: skip
     """Update the blocks from `first` to `last`."""
-    work = on_stack(3 * LENGTH, v)  # memory of the heap could run out half way
+    work = on_stack(WORK, v)  # memory of the heap could run out half way
     per_row = (row + length - 1) // length
     b, _ = bounds(first, per_row, row, length)
     end = (b // row + 1) * row

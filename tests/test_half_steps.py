@@ -1,0 +1,135 @@
+"""A step that fails for lack of stack or memory, at whatever point, leaves no trace; the next one works."""
+
+import os
+import subprocess
+import sys
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from rmsprop import GradientTape, IndexedSlices, RMSprop, Variable
+from rmsprop.backends import backend_of
+
+ONE = [((7,), "float32")]
+DTYPES = [((7,), "float32"), ((4, 2), "float64"), ((3,), "complex64"), ((2,), "float16")]
+
+
+def drawn(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape, dtype in shapes]
+
+
+def dense(shapes, **settings):
+    return RMSprop(0.1, **settings), [*zip(drawn(shapes, 1), drawn(shapes), strict=True)]
+
+
+def strided(**settings):
+    shapes = [((4, 6), "float32"), ((2, 3, 4), "float64"), ((5, 2), "complex64")]
+    pairs = [(g[..., ::2], v[..., ::2]) for g, v in zip(drawn(shapes, 1), drawn(shapes), strict=True)]
+    return RMSprop(0.1, **settings), [(g.astype(g.dtype, order="F"), v) for g, v in pairs]
+
+
+def sparse(**settings):
+    tables = [*drawn([((6, 4), "float32"), ((5, 3), "float64")]), *(a[:, ::2] for a in drawn([((4, 6), "float32")]))]
+    rows = [np.array([1, 3, 1]), np.array([0]), np.array([2, 0])]
+    return RMSprop(0.1, **settings), [
+        (IndexedSlices(np.ones((len(i), t.shape[1]), t.dtype), i), t) for t, i in zip(tables, rows, strict=True)
+    ]
+
+
+def compact(**settings):
+    shapes = [((3, 70), "float32"), ((70,), "float64")]
+    optimizer, pairs = dense(shapes, **settings)
+    table = drawn([((3, 70), "float32")], 2)[0]
+    return optimizer, [*pairs, (IndexedSlices(table[:2].copy(), np.array([2, 0])), table)]
+
+
+def variables(make=np.asarray, **settings):
+    shapes = [((3,), "float32"), ((2, 2), "float64")]
+    values = [Variable(make(a)) for a in drawn(shapes)]
+    return RMSprop(0.1, **settings), [*zip(map(make, drawn(shapes, 1)), values, strict=True)]
+
+
+def constrained(**settings):
+    optimizer, pairs = variables(**settings)
+    pairs[1][1].constraint = lambda array: deep(6, lambda: array * 0.5)
+    return optimizer, pairs
+
+
+def several_libraries(**settings):
+    optimizer, pairs = variables(array_api_strict.asarray, **settings)
+    return optimizer, [*pairs, *dense(DTYPES)[1]]
+
+
+KINDS = {
+    "one array": lambda: dense(ONE),
+    "one array, raise": lambda: dense(ONE, nonfinite="raise", global_clipnorm=0.5),
+    "dtypes": lambda: dense(DTYPES, momentum=0.9, centered=True),
+    "dtypes, clipped": lambda: dense(DTYPES, clipvalue=0.4, clipnorm=0.5),
+    "strided": strided,
+    "strided, centered": lambda: strided(centered=True, clipnorm=0.5),
+    "sparse": sparse,
+    "sparse, not lazy": lambda: sparse(lazy=False, centered=True),
+    "bfloat16": lambda: compact(state_dtype="bfloat16", momentum=0.9),
+    "uint8": lambda: compact(state_dtype="uint8", centered=True),
+    "constraint": constrained,
+    "constraint, uint8": lambda: constrained(state_dtype="uint8", momentum=0.9),
+    "another library": lambda: variables(array_api_strict.asarray, momentum=0.9),
+    "several libraries": lambda: several_libraries(momentum=0.9, clipnorm=0.5),
+}
+
+
+def deep(frames, function):
+    """Call a function below so many others."""
+    return function() if frames == 0 else deep(frames - 1, function)
+
+
+def state(optimizer, pairs):
+    """Return the bytes of all that a step can change."""
+    arrays = [v.numpy() if isinstance(v, Variable) else v for _, v in pairs]
+    slots = [part for w in optimizer.weights for part in (getattr(w, "parts", None) or {"array": w.array}).values()]
+    return [np.asarray(a).tobytes() for a in (*arrays, *slots)]
+
+
+def frames_left():
+    """Return how many more calls within each other the recursion limit allows."""
+
+    def count(n):
+        try:
+            return count(n + 1)
+        except RecursionError:
+            return n
+
+    return count(0)
+
+
+@pytest.mark.parametrize("is_repeated", [False, True], ids=["first step", "later step"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_with_too_little_stack_leaves_no_trace(kind, is_repeated):
+    def ready():
+        optimizer, pairs = KINDS[kind]()
+        optimizer.build([v for _, v in pairs])
+        for _ in range(2 * is_repeated):  # the second one is what makes a replay of the third
+            optimizer.apply_gradients(pairs)
+        return optimizer, pairs
+
+    optimizer, pairs = ready()
+    optimizer.apply_gradients(pairs)  # compiles all that is needed
+    expected, outcomes = state(optimizer, pairs), set()
+    available = frames_left()
+    for left in range(4, 120, 1):
+        optimizer, pairs = ready()
+        before = state(optimizer, pairs)
+        try:
+            deep(available - left, lambda: optimizer.apply_gradients(pairs))  # noqa: B023
+        except RecursionError:
+            assert state(optimizer, pairs) == before, f"a trace with {left} frames left"
+            outcomes.add("failed")
+            optimizer.apply_gradients(pairs)
+        else:
+            outcomes.add("taken")
+        assert state(optimizer, pairs) == expected
+        if outcomes == {"failed", "taken"} and left > 100:
+            break
+    assert outcomes == {"failed", "taken"}
