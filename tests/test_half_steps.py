@@ -133,3 +133,95 @@ def test_a_step_with_too_little_stack_leaves_no_trace(kind, is_repeated):
         if outcomes == {"failed", "taken"} and left > 100:
             break
     assert outcomes == {"failed", "taken"}
+
+
+FIRST_STEP = """
+import sys
+import numpy as np
+from rmsprop import IndexedSlices, RMSprop
+
+def deep(frames, function):
+    return function() if frames == 0 else deep(frames - 1, function)
+
+def steps():
+    for settings in ({}, {"state_dtype": "uint8"}):
+        opt, pairs = RMSprop(0.1, clipnorm=0.5, **settings), [(np.ones(3, "f4"), np.ones(3, "f4")), (np.ones(2), np.ones(2))]
+        opt.build([v for _, v in pairs])
+        yield opt, [*pairs]
+
+failures = 0
+for left in [*range(20, 200, 20), *range(60, 20, -7)]:
+    for opt, pairs in steps():
+        try:
+            deep(sys.getrecursionlimit() - left, lambda: opt.apply_gradients(pairs))
+        except RecursionError:
+            assert all((v == 1).all() for _, v in pairs) and not any(w.any() for w in opt.get_weights()), left
+            failures += 1
+        else:
+            assert all((v != 1).all() for _, v in pairs) and int(opt.iterations) == 1
+assert failures
+for opt, pairs in steps():
+    opt.apply_gradients(pairs)
+    assert all((v != 1).all() for _, v in pairs)
+sys.setrecursionlimit(150)
+table = np.ones((2, 2))
+try:
+    RMSprop().apply_gradients([(IndexedSlices(table.copy(), np.array([0, 1])), table)])
+except RecursionError as error:
+    assert "sys.setrecursionlimit" in str(error), error
+sys.setrecursionlimit(1000)
+RMSprop().apply_gradients([(IndexedSlices(table.copy(), np.array([0, 1])), table)])
+assert (table != 1).all()
+"""
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def test_the_first_step_of_a_process_with_too_little_stack_leaves_no_trace_and_later_ones_work():
+    done = run(FIRST_STEP)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_compilation_steps_are_refused_by_name():
+    done = run(
+        "import numpy as np, rmsprop; rmsprop.RMSprop().apply_gradients([(np.ones(2), np.ones(2))])",
+        NUMBA_DISABLE_JIT="1",
+    )
+    assert "NUMBA_DISABLE_JIT" in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_nothing_is_compiled_once_a_step_has_been_prepared(monkeypatch):
+    from numba.core import event
+
+    from rmsprop.backends import Backend  # noqa: F401
+
+    backend, compiled = backend_of(np.ones(1)), []
+
+    class Listener(event.Listener):
+        def on_start(self, happening):
+            if is_prepared:
+                compiled.append(happening.data)
+
+        def on_end(self, happening):
+            pass
+
+    prepare = backend.prepare
+    is_prepared = False
+
+    def prepared(*given):
+        nonlocal is_prepared
+        take = prepare(*given)
+        is_prepared = True
+        return take
+
+    monkeypatch.setattr(backend, "prepare", prepared)
+    with event.install_listener("numba:compile", Listener()):
+        for kind in KINDS.values():
+            optimizer, pairs = kind()
+            is_prepared = False
+            optimizer.apply_gradients(pairs)
+    assert not compiled
