@@ -9,6 +9,7 @@ from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
+from rmsprop.hooks import refuse_hooks
 from rmsprop.hyperparameters import Settings, Value, learning_rate_of
 from rmsprop.journal import reserve_stack
 from rmsprop.locks import locked
@@ -22,19 +23,6 @@ from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
 Pairs = list[tuple[Any, Any]]
-
-KERAS_HOOKS = {
-    *("_resource_apply_dense", "_resource_apply_sparse", "_resource_apply_sparse_duplicate_indices"),
-    *("_resource_scatter_add", "_resource_scatter_update", "_apply_dense", "_apply_sparse"),
-    *("_apply_sparse_duplicate_indices", "_dense_apply_args", "_sparse_apply_args", "_fallback_apply_state"),
-    *("_create_slots", "_create_all_weights", "_create_hypers", "_prepare", "_prepare_local"),
-    *("_get_hyper", "_set_hyper", "_decayed_lr", "_serialize_hyperparameter", "_hyper"),
-    *("_compute_gradients", "_get_gradients", "_transform_loss", "_transform_gradients"),
-    *("_transform_unaggregated_gradients", "_clip_gradients", "_deduplicate_sparse_grad", "_deduplicate_indexed_slices"),
-    *("_aggregate_gradients", "_distributed_apply", "_restore_slot_variable", "_create_or_restore_slot_variable"),
-    *("_assert_valid_dtypes", "_valid_dtypes", "_call_if_callable", "_finish", "update_step", "add_variable_from_reference"),
-}
-"""What a subclass of an optimizer of Keras or TensorFlow can define for it to call."""
 
 
 class RMSprop(Settings, Weights, Checkpointed):
@@ -193,13 +181,7 @@ class RMSprop(Settings, Weights, Checkpointed):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for owner in cls.__mro__:
-            hooks = sorted(KERAS_HOOKS & vars(owner).keys())
-            if hooks and owner not in RMSprop.__mro__:
-                raise TypeError(
-                    f"{owner.__name__} defines {hooks[0]}, which Keras would call, but nothing here does. Expected "
-                    f"gradient_transformers, which get the gradients, or a subclass that extends apply_gradients."
-                )
+        refuse_hooks(cls, RMSprop)
 
     @property
     def current_learning_rate(self) -> float:

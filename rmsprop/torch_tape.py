@@ -6,8 +6,7 @@ import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, has_strides, is_array, namespace
-from rmsprop.backends import is_updated_in_place
-from rmsprop.backends import Gradient
+from rmsprop.backends import Gradient, is_updated_in_place
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described, flatten
 from rmsprop.recording import Recorder, mapped

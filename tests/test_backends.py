@@ -10,8 +10,8 @@ import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
-import rmsprop_array_api
 
+import rmsprop_array_api
 from rmsprop import IndexedSlices, RMSprop, Variable, backends
 from rmsprop.backends import backend_of
 from rmsprop.testing import BackendTests
@@ -68,7 +68,9 @@ class TestTorch(BackendTests):
             gradient = asarray(numbers.astype(dtype)).requires_grad_(is_followed)
             gradient = gradient * 2  # which is no leaf
             for _ in range(2):
-                opt.apply_gradients([(IndexedSlices(gradient, asarray(np.array([1, 0]))) if is_sparse else gradient, v)])
+                opt.apply_gradients(
+                    [(IndexedSlices(gradient, asarray(np.array([1, 0]))) if is_sparse else gradient, v)]
+                )
             assert not any(w.array.requires_grad for w in (v, *opt.weights[1:]))
             assert gradient.requires_grad == is_followed
             steps.append([v.numpy(), *opt.get_weights()])
@@ -128,7 +130,9 @@ def test_one_list_may_be_spread_over_libraries_and_devices(settings):
     for variables, makers_of in ((one, makers), (two, [np.asarray] * len(two))):
         opt = RMSprop(0.05, momentum=0.5, **settings)
         for k in range(2):
-            opt.apply_gradients([(make(g + k), v) for make, g, v in zip(makers_of, starts, variables, strict=False)])
+            opt.apply_gradients(
+                [(make(g + k), v) for make, g, v in zip(makers_of, starts, variables, strict=False)]
+            )
     assert [getattr(v.array, "device", None) for v in one] == devices
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(on_host(a), on_host(b), rtol=2e-6)
@@ -203,7 +207,9 @@ class TestInPlace(TestArrayAPIStrict):
             opt.apply_gradients([(asarray(np.ones(2)), w), (asarray(np.ones(3)), v)])
         v.assign(np.zeros(3))
         opt.set_weights(opt.get_weights())
-        assert all(a is b for a, b in zip([v.array, *[weight.array for weight in opt.weights]], arrays, strict=True))
+        assert all(
+            a is b for a, b in zip([v.array, *[weight.array for weight in opt.weights]], arrays, strict=True)
+        )
         assert float(w[0]) < 1
         with pytest.raises(AttributeError, match="can't be replaced"):
             v.array = asarray(np.ones(3))

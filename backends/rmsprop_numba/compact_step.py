@@ -14,7 +14,8 @@ from rmsprop.parameters import Parameter
 from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
-from rmsprop_numba.compact import LENGTH, SHORTEST, Blocks, CompactSlot
+from rmsprop_numba.block_kernels import LENGTH
+from rmsprop_numba.compact import SHORTEST, Blocks, CompactSlot
 from rmsprop_numba.lists import scalars
 from rmsprop_numba.threads import Job, job
 

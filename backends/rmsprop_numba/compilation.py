@@ -1,4 +1,4 @@
-"""When and where kernels are compiled: before a step changes anything, and with a stack that nobody else has filled.
+"""When and where kernels are compiled: before a step changes anything, and on a stack of their own.
 
 If Numba runs out of stack, it keeps what it has half learnt, and can't compile anything more in the process.
 """
@@ -6,6 +6,7 @@ If Numba runs out of stack, it keeps what it has half learnt, and can't compile 
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numba
@@ -26,7 +27,7 @@ def compile_for(kernel: Any, arguments: tuple[Any, ...]) -> None:
     """Compile a kernel for arguments like these, unless that has been done; nothing is run."""
     kinds = (kernel, *[_kind(each) for each in arguments])
     if kinds not in _compiled:
-        kernel.compile(tuple([numba.typeof(each) for each in arguments]))
+        kernel.compile(tuple([numba.typeof(each) for each in arguments]))  # type: ignore[no-untyped-call]
         _compiled.add(kinds)
 
 
@@ -42,22 +43,22 @@ MATTERS = sum(1 << bit for bit in (0, 1, 8, 10))
 
 
 def with_own_stack(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a function on a thread of its own, and return or raise what it does; from such a thread, just call it."""
+    """Call a function on a thread of its own, for what it returns or raises; from such a thread, just call it."""
     if getattr(_own, "is_compiling", False):
         return function(argument)
     if sys.getrecursionlimit() < FRAMES:
         raise RecursionError(
-            f"kernels can't be compiled: the recursion limit is {sys.getrecursionlimit()}; expected at least {FRAMES}, "
-            f"by sys.setrecursionlimit, until the first steps have been taken."
+            f"kernels can't be compiled: the recursion limit is {sys.getrecursionlimit()}; expected at least "
+            f"{FRAMES}, by sys.setrecursionlimit, until the first steps have been taken."
         )
-    outcome: list[Any] = []
+    outcome: Future[Any] = Future()
 
     def work() -> None:
         _own.is_compiling = True
         try:
-            outcome.extend((function(argument), None))
+            outcome.set_result(function(argument))
         except BaseException as error:
-            outcome.extend((None, error))
+            outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="rmsprop compilation")
     with _starting:  # the size of stacks is that of all threads to come
@@ -67,10 +68,4 @@ def with_own_stack(function: Callable[[Any], Any], argument: Any) -> Any:
         finally:
             threading.stack_size(before)
     thread.join()
-    result, error = outcome
-    if error is None:
-        return result
-    try:
-        raise error
-    finally:
-        del error, outcome, work  # or else the error would keep itself alive
+    return outcome.result()

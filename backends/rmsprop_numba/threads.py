@@ -30,7 +30,7 @@ _is_forked = False
 
 
 def job(serial: Any, parallel: Any, size: int, *arguments: Any) -> Job:
-    """Return the call of a kernel over `size` elements, compiled; in several threads if that is faster and safe."""
+    """Return the call of a kernel over `size` elements, compiled; in threads if that is faster and safe."""
     if uses_threads(size):
         compile_for(parallel, arguments)
         return in_turn, (parallel, *arguments)

@@ -57,8 +57,8 @@ def _leaves(item: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 def _checked(name: str, variable: Any) -> str:
     if not isinstance(variable, Variable) and not (is_array(variable) and is_updated_in_place(variable)):
         raise TypeError(
-            f"Variable {name!r} {described(variable)}: expected an array that is updated in place, as those of NumPy and "
-            f"CuPy, or a rmsprop.Variable."
+            f"Variable {name!r} {described(variable)}: expected an array that is updated in place, as those of "
+            f"NumPy and CuPy, or a rmsprop.Variable."
         )
     try:
         name.encode()
