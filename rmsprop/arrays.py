@@ -91,9 +91,14 @@ def checked_numbers(value: Any, what: str) -> Any:
     return array
 
 
-def is_updated_in_place(array: Array) -> bool:
-    """Tell whether an array keeps its memory when its values change (NumPy, CuPy), or is replaced."""
+def has_strides(array: Array) -> bool:
+    """Tell whether an array is one of NumPy or CuPy, which have strides in bytes, views and copies."""
     return isinstance(array, np.ndarray) or bool(_compat().is_cupy_array(array))
+
+
+def detached(array: Array) -> Array:
+    """Return an array that PyTorch does not follow: it would record what is computed from any other."""
+    return array.detach() if getattr(array, "requires_grad", False) else array
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:

@@ -94,10 +94,19 @@ class Backend(Protocol):
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether the update will be captured in a graph, to be
       replayed later. Then it returns a function that is called with the hyperparameters of each replay.
+    - ``place(array)`` returns what arrays must have in common to be given to the backend in one call, such as
+      their library and device; without it, they need nothing.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
       zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `prepare` will know such slots by
       ``hyper.state_dtype``. Its attribute ``parts`` are the NumPy arrays that it is kept in, by name, as in files:
       the first one has an element for each of the variable. They can be replaced by others of the same kind.
+    """
+
+    in_place: bool
+    """Whether an array keeps its memory when its values change, by a step or by ``array[...] = values``.
+
+    If so, its memory is copied wherever a step may have to be undone, and a `Variable` keeps its array. If not,
+    arrays never change: the step gives other ones to variables and slots.
     """
 
     def memory(self, array: Array) -> Hashable:
@@ -154,6 +163,11 @@ def backend_of(array: Array) -> Backend:
     """
     # NumPy's own arrays are known without array_api_compat, which takes a while to import.
     return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__)
+
+
+def is_updated_in_place(array: Array) -> bool:
+    """Tell whether an array keeps its memory when its values change, or is replaced."""
+    return isinstance(array, np.ndarray) or backend_of(array).in_place
 
 
 OWN = {"numpy": "rmsprop_numba", "cupy": "rmsprop_cupy", "array_api": "rmsprop_array_api"}

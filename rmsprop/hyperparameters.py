@@ -261,6 +261,16 @@ class Settings:
         _flag, "Whether steps wait for a GPU that checks the rows of sparse gradients."
     )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name[0] == "_" or hasattr(type(self), name)):
+            from difflib import get_close_matches  # takes longer to import than most optimizers need
+
+            close = get_close_matches(name.lower(), SETTINGS, 1, 0.8)
+            if close or type(self).__module__.partition(".")[0] == "rmsprop":
+                meant = f"; {close[0]!r} was meant?" if close else f". Expected one of {', '.join(SETTINGS)}."
+                raise AttributeError(f"{type(self).__name__} has no setting {name!r}{meant}")
+        super().__setattr__(name, value)
+
     def _read(self, step: int) -> Hyperparameters:
         """Return the numbers of a step; each schedule and callable is called once."""
         if self._constant is not None:
@@ -399,6 +409,9 @@ class Settings:
         if later is not None:
             optimizer.global_clipnorm = later
         return optimizer
+
+
+SETTINGS = [name for name, each in vars(Settings).items() if isinstance(each, Setting)]
 
 
 def learning_rate_of(learning_rate: Rate, lr: Rate | None) -> Rate:

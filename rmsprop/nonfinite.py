@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import Array, namespace, on_device, to_numpy
+from rmsprop.arrays import Array, detached, namespace, on_device, to_numpy
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described
@@ -71,10 +71,10 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
 
 
 def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
-    values = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    values = [detached(g.values if isinstance(g, IndexedSlices) else g) for g in gradients]
     xp = namespace(values[0])
-    are_finite = to_numpy(xp.stack([xp.all(xp.isfinite(v)) for v in values]))
-    return None if are_finite.all() else int(are_finite.argmin())
+    are_finite = xp.stack([xp.all(xp.isfinite(v)) for v in values])
+    return None if bool(xp.all(are_finite)) else int(xp.argmin(xp.astype(are_finite, xp.int32)))
 
 
 def error_of(position: int, variable: Any) -> FloatingPointError:

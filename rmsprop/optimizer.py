@@ -11,6 +11,7 @@ from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
+from rmsprop.hooks import refuse_hooks
 from rmsprop.hyperparameters import (
     Flag,
     Nonfinite,
@@ -22,6 +23,7 @@ from rmsprop.hyperparameters import (
     Value,
     learning_rate_of,
 )
+from rmsprop.journal import reserve_stack
 from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
@@ -187,6 +189,10 @@ class RMSprop(Settings, Weights, Checkpointed):
         if entered:
             self._strategy = entered_strategy()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_hooks(cls, RMSprop)
+
     def __repr__(self) -> str:
         names = inspect.signature(RMSprop).parameters
         given = {name: self.__dict__[f"_{name}"] for name in names if f"_{name}" in self.__dict__}
@@ -254,11 +260,12 @@ class RMSprop(Settings, Weights, Checkpointed):
         with self._lock:
             if self._is_stepping:
                 raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
-            self._is_stepping = True
+            state = self.__dict__  # which `Settings.__setattr__` need not look at
+            state["_is_stepping"] = True
             try:
                 return self._step(grads_and_vars, experimental_aggregate_gradients)
             finally:
-                self._is_stepping = False
+                state["_is_stepping"] = False
 
     def _step(self, given: Any, aggregate: bool) -> Variable | None:
         """Take one step, while no other thread uses the optimizer."""
@@ -289,6 +296,8 @@ class RMSprop(Settings, Weights, Checkpointed):
         if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
             self._leave_out(position, variables[position])
             return self._iterations
+        if tapes:
+            reserve_stack()  # what they do when they are told, after the step, is not known here
         refresh = update(groups, hyper_of_update)
         tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
         if tally is not None:
@@ -314,6 +323,8 @@ class RMSprop(Settings, Weights, Checkpointed):
             accepted = replay.accept(given, slots)
             if accepted is None or slots is not self._needed_slots():
                 return False
+        if tapes:
+            reserve_stack()
         position = replay.step(accepted, hyper)
         if position is not None:
             self._leave_out(position, given[position][1])

@@ -5,7 +5,7 @@ from itertools import chain, count
 from typing import Any
 
 from rmsprop import dtypes
-from rmsprop.arrays import is_array, is_updated_in_place
+from rmsprop.arrays import has_strides, is_array
 from rmsprop.backends import Backend, Replay, backend_of
 from rmsprop.variable import Variable
 
@@ -75,7 +75,7 @@ class Parameter:
         self.plan: Any = None
         self.plans = Plans()
         self.is_synced = False
-        self._strides = variable.array.strides if is_updated_in_place(variable.array) else None
+        self._strides = variable.array.strides if has_strides(variable.array) else None
 
     def __reduce__(self) -> Any:
         if self.is_raw:  # the array stays the very one that is pickled with the optimizer

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmsprop import clipping
-from rmsprop.arrays import Array, is_on_host, is_updated_in_place, on_device
+from rmsprop.arrays import Array, is_on_host, on_device
 from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
 from rmsprop.dtypes import name_of
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.journal import Journal, reserve_stack
 from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
 
@@ -31,13 +32,16 @@ class Group(NamedTuple):
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
-    """Split parameters and gradients by backend."""
+    """Split parameters and gradients by backend, and by what it asks arrays to have in common."""
     backend = parameters[0].backend
-    if len(parameters) == 1 or all([p.backend is backend for p in parameters]):
+    is_one = len(parameters) == 1 or all([p.backend is backend for p in parameters])
+    if is_one and (len(parameters) == 1 or not hasattr(backend, "place")):
         return [Group(backend, range(len(parameters)), parameters, gradients)]
-    members: dict[int, list[int]] = {}
+    members: dict[Any, list[int]] = {}
     for position, parameter in enumerate(parameters):
-        members.setdefault(id(parameter.backend), []).append(position)
+        place = getattr(parameter.backend, "place", None)
+        key = id(parameter.backend), None if place is None else place(parameter.variable.array)
+        members.setdefault(key, []).append(position)
     return [
         Group(parameters[ids[0]].backend, ids, [parameters[i] for i in ids], [gradients[i] for i in ids])
         for ids in members.values()
@@ -138,8 +142,9 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
     if len(groups) == 1 and not has_constraint:
         return take()
     parameters = [p for group in groups for p in group.parameters]
-    touched = [v for p in parameters for v in (p.variable, *p.slots.values())]
-    before = [(v, _kept(v, has_constraint)) for v in touched]
+    journal = Journal([p for p in parameters if has_constraint or not p.backend.in_place])
+    journal.keep()
+    reserve_stack()
     try:
         take()
         for variable in [p.variable for p in parameters]:
@@ -147,9 +152,7 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
                 with on_device(variable.array):
                     variable.assign(variable.constraint(variable.array))
     except BaseException:
-        for variable, array in before:
-            if array is not None:
-                variable.assign(array)
+        journal.undo()
         raise
     return None
 
@@ -170,13 +173,4 @@ def prepared(groups: Sequence[Group], hyper: Hyperparameters) -> Callable[[], Re
 
 def _order(group: Group) -> tuple[bool, bool]:
     """Sort backends by what can fail: first arrays that are replaced, then those of a device, then NumPy's."""
-    array = group.parameters[0].variable.array
-    return is_updated_in_place(array), isinstance(array, np.ndarray)
-
-
-def _kept(variable: Variable, has_constraint: bool) -> Array | None:
-    """Return what a variable is to be reset to, if need be."""
-    if not is_updated_in_place(variable.array):
-        return variable.array
-    with on_device(variable.array):
-        return variable.array.copy() if has_constraint else None
+    return group.backend.in_place, isinstance(group.parameters[0].variable.array, np.ndarray)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, is_array, is_updated_in_place, namespace
-from rmsprop.backends import Gradient
+from rmsprop.arrays import Array, has_strides, is_array, namespace
+from rmsprop.backends import Gradient, is_updated_in_place
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described, flatten
 from rmsprop.recording import Recorder, mapped
@@ -156,18 +156,18 @@ def _viewed(array: Array) -> "torch.Tensor":
 
 def _may_have_negative_strides(array: Array) -> bool:
     """Tell whether strides are negative, or not known to be none."""
-    if is_updated_in_place(array):
+    if has_strides(array):
         return min(array.strides, default=0) < 0
     return namespace(array).__name__ != "jax.numpy"
 
 
 def _copied(array: Array) -> Array:
-    return array.copy() if is_updated_in_place(array) else namespace(array).asarray(array, copy=True)
+    return array.copy() if has_strides(array) else namespace(array).asarray(array, copy=True)
 
 
 def _needs_integers(array: Array) -> bool:
     """Tell whether an array must pass for integers, since NumPy, and CuPy after it, can't exchange bfloat16."""
-    return is_updated_in_place(array) and dtypes.name_of(array.dtype) == "bfloat16"
+    return has_strides(array) and dtypes.name_of(array.dtype) == "bfloat16"
 
 
 def _weights(given: Any, target: "torch.Tensor") -> "torch.Tensor":

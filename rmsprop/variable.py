@@ -11,13 +11,13 @@ from rmsprop.arrays import (
     as_beside,
     checked_numbers,
     is_array,
-    is_updated_in_place,
     moved_beside,
     namespace,
     on_device,
     own,
     to_numpy,
 )
+from rmsprop.backends import is_updated_in_place
 from rmsprop.recording import recording, tell_tapes
 
 if TYPE_CHECKING:

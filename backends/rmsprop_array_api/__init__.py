@@ -5,12 +5,24 @@ No array is changed in place: each `rmsprop.Variable` gets a new one, which work
 
 from rmsprop_array_api.step import (
     check_variable,
+    in_place,
     in_range,
     memory,
     overlapping,
+    place,
     prepare,
     squared_norms,
     zeros,
 )
 
-__all__ = ["check_variable", "in_range", "memory", "overlapping", "prepare", "squared_norms", "zeros"]
+__all__ = [
+    "check_variable",
+    "in_place",
+    "in_range",
+    "memory",
+    "overlapping",
+    "place",
+    "prepare",
+    "squared_norms",
+    "zeros",
+]

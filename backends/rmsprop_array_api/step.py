@@ -1,13 +1,13 @@
 """One step over a list of variables that hold arrays of any library."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import as_beside, moved_beside, namespace, place_beside, to_numpy
+from rmsprop.arrays import as_beside, detached, device, moved_beside, namespace, place_beside, to_numpy
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
@@ -15,6 +15,14 @@ from rmsprop_array_api.formula import State, clipped, joined, parts, square, ste
 
 Array = Any
 Host = np.ndarray[Any, Any]
+
+
+in_place = False
+
+
+def place(array: Array) -> Hashable:
+    """Return library and device of an array: one list may be spread over several."""
+    return namespace(array).__name__, device(array)
 
 
 def memory(array: Array) -> NoReturn:
@@ -52,7 +60,7 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: 
 
 
 def _values(gradient: Gradient) -> Array:
-    return gradient.values if isinstance(gradient, IndexedSlices) else gradient
+    return detached(gradient.values if isinstance(gradient, IndexedSlices) else gradient)
 
 
 def _squared_norm(values: Array, hyper: Hyperparameters, scale: float) -> Array:
@@ -125,8 +133,7 @@ def _split(state: State, gradient: Array, hyper: Hyperparameters) -> State:
 def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> Array:
     """Return a gradient in the dtype of the computation, clipped by value and times its factor."""
     xp = namespace(gradient)
-    if getattr(gradient, "requires_grad", False):  # PyTorch would record the update for its own differentiation
-        gradient = gradient.detach()
+    gradient = detached(gradient)
     gradient = xp.astype(gradient, _computing(xp, gradient))
     is_complex = xp.isdtype(gradient.dtype, "complex floating")
     if is_complex and hyper.complex_as_real:

@@ -10,6 +10,7 @@ __all__ = [
     "check_variable",
     "factors",
     "first_nonfinite",
+    "in_place",
     "in_range",
     "memory",
     "overlapping",
@@ -18,3 +19,5 @@ __all__ = [
     "squared_norms",
     "zeros",
 ]
+
+in_place = True

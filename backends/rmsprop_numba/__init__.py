@@ -11,6 +11,7 @@ __all__ = [
     "check_variable",
     "compact_slot",
     "first_nonfinite",
+    "in_place",
     "in_range",
     "memory",
     "overlapping",
@@ -18,6 +19,8 @@ __all__ = [
     "squared_norms",
     "zeros",
 ]
+
+in_place = True
 
 
 def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Variable:

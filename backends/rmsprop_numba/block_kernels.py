@@ -11,7 +11,14 @@ import numpy as np
 from rmsprop_numba.codes import NEAREST, bits_of, decoded, encoded, scale_of
 from rmsprop_numba.kernels import inlined_kernel, kernel, parallel_kernel, stepped, sweep
 from rmsprop_numba.optional import item, row_for, view
+from rmsprop_numba.pointers import on_stack
 from rmsprop_numba.scalars import load, store
+
+LENGTH = 1_024
+"""Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
+
+WORK = 3 * LENGTH
+"""Numbers of the slots of one block."""
 
 TASK = 16_384
 """Elements that one thread takes at a time, at least."""
@@ -90,11 +97,12 @@ def sweep_codes(
 
 @kernel
 def sweep_task(
-    first, last, blocks, row, length, dithers, stride, least, work, v, g,
+    first, last, blocks, row, length, dithers, stride, least, v, g,
     r, r_scales, mom, mom_scales, mg, mg_scales,
     lr, rho, new, momentum, inner, outer, limit, factor
 ):  # fmt: skip
-    """Update the blocks from `first` to `last`; `work` has memory for three blocks."""
+    """Update the blocks from `first` to `last`."""
+    work = on_stack(WORK, v)  # memory of the heap could run out half way
     per_row = (row + length - 1) // length
     b, _ = bounds(first, per_row, row, length)
     end = (b // row + 1) * row
@@ -140,9 +148,9 @@ def _sweep_blocks(
     """Update all blocks; `dithers` are those of the first element of each slot."""
     at_once = max(1, TASK // length)
     for task in numba.prange((count + at_once - 1) // at_once):
-        begin, work = task * at_once, np.empty((3, length), v.dtype)
+        begin = task * at_once
         sweep_task(
-            begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, work, v, g,
+            begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, v, g,
             r, r_scales, mom, mom_scales, mg, mg_scales,
             lr, rho, new, momentum, inner, outer, limit, factor,
         )  # fmt: skip

@@ -8,12 +8,21 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from rmsprop_numba.compilation import with_own_stack
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError(
+        "NUMBA_DISABLE_JIT is set (or numba.config.DISABLE_JIT), but kernels work on addresses, which only "
+        "compiled code can do. Expected it to be unset; to look into a step, put arrays of another library into an "
+        "rmsprop.Variable, such as PyTorch's: these are updated by functions of their own."
+    )
 
 # Machine code on disk outlives uninstallation, and is unpickled: hence only for those who ask for it.
 IS_ASKED_FOR = os.environ.get("RMSPROP_CACHE") == "1"
@@ -63,6 +72,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         # error_model is for speed, and since a division by zero must not stop a loop half way.
         dispatcher = numba.njit(error_model="numpy", **options)(function)
+        dispatcher.compile = partial(with_own_stack, dispatcher.compile)  # where Numba itself looks it up
         if IS_ASKED_FOR:
             try:
                 dispatcher._cache = KernelCache(function, options)  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,11 +8,9 @@ import numpy as np
 from rmsprop.arrays import own
 from rmsprop.variable import Variable
 from rmsprop_numba import block_kernels
+from rmsprop_numba.block_kernels import LENGTH
 
 Array = np.ndarray[Any, Any]
-
-LENGTH = 1_024
-"""Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
 
 SHORTEST = 64
 """Elements of a row from which on a row has blocks of its own."""

@@ -14,9 +14,10 @@ from rmsprop.parameters import Parameter
 from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
-from rmsprop_numba.compact import LENGTH, SHORTEST, Blocks, CompactSlot
+from rmsprop_numba.block_kernels import LENGTH
+from rmsprop_numba.compact import SHORTEST, Blocks, CompactSlot
 from rmsprop_numba.lists import scalars
-from rmsprop_numba.threads import Job, run
+from rmsprop_numba.threads import Job, job
 
 Array = np.ndarray[Any, Any]
 Slots = Sequence[CompactSlot | None]
@@ -81,7 +82,7 @@ def _sweep(
     arrays = values.reshape(-1), gradient.reshape(-1), *chain(*encodings)
     kernels = block_kernels.sweep_blocks, block_kernels.sweep_blocks_parallel
     least = LEAST[cast("str", hyper.state_dtype)]
-    return run, (*kernels, values.size, count, blocks, *division, *dither, least, *arrays, *numbers)
+    return job(*kernels, values.size, count, blocks, *division, *dither, least, *arrays, *numbers)
 
 
 def _blocks_of_rows(

@@ -10,9 +10,10 @@ from rmsprop import clipping, nonfinite
 from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_numba import headers, list_kernels
+from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
 from rmsprop_numba.plans import Plan
-from rmsprop_numba.threads import Job, run
+from rmsprop_numba.threads import PARALLEL_FROM, Job, in_turn, run, uses_threads
 
 Array = np.ndarray[Any, Any]
 
@@ -37,6 +38,8 @@ class ListPlan:
         addresses = [[0 if a is None else headers.address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
+        self._compiled: set[Any] = set()
+        self._largest = max(batch.size for batch in self.division.batches)
         arrays = [plan.tables[0] for plan in plans]
         self._variables = [p.variable for p in parameters if not p.is_raw]
         tables = [table for plan in plans for table in plan.tables if table is not None]
@@ -83,11 +86,19 @@ class ListPlan:
         if known is not hyper:
             numbers = scalars(hyper)
             self._numbers = hyper, numbers
-        kernels = list_kernels.sweep_list, list_kernels.sweep_list_parallel
-        return [
-            (run, (*kernels, size, tasks, pieces, self._addresses, gradients, *likes, *numbers, factors))
-            for likes, size, tasks, pieces in self.division.batches
-        ]
+        has_threads = uses_threads(self._largest)
+        variant = has_threads, factors is None, hyper.clipvalue is None
+        is_compiled = variant in self._compiled
+        jobs: list[Job] = []
+        for likes, size, tasks, pieces in self.division.batches:
+            arguments = (tasks, pieces, self._addresses, gradients, *likes, *numbers, factors)
+            is_parallel = has_threads and size >= PARALLEL_FROM
+            kernel = list_kernels.sweep_list_parallel if is_parallel else list_kernels.sweep_list
+            if not is_compiled:
+                compile_for(kernel, arguments)
+            jobs.append((in_turn, (kernel, *arguments)) if is_parallel else (kernel, arguments))
+        self._compiled.add(variant)
+        return jobs
 
 
 def list_plan_of(parameters: Sequence[Parameter], plans: Sequence[Plan]) -> ListPlan:

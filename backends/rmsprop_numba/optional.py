@@ -25,7 +25,7 @@ def view(array: Any, start: Any, size: Any) -> Any:
 
 
 def row_for(slot: Any, work: Any, i: Any, size: Any) -> Any:
-    """Return the beginning of a row of `work`, as memory for the numbers of a slot."""
+    """Return the beginning of one of the three parts of `work`, as memory for the numbers of a slot."""
 
 
 @overload(item, inline="always")
@@ -51,4 +51,4 @@ def _view(array, start, size):
 def _row_for(slot, work, i, size):
     if slot == types.none:
         return lambda slot, work, i, size: None
-    return lambda slot, work, i, size: stretch(work.ctypes.data, i * work.shape[1], size, work)
+    return lambda slot, work, i, size: stretch(work.ctypes.data, i * (work.size // 3), size, work)

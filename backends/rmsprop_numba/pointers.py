@@ -4,6 +4,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import extending, types
+from numba.core import cgutils
 from numba.np.arrayobj import make_array, populate_array
 
 word = ir.IntType(64)
@@ -47,6 +48,25 @@ def stretch(typingctx, address, start, size, like):
         return array._getvalue()
 
     return kind(types.int64, types.int64, types.int64, like), codegen
+
+
+@intrinsic(prefer_literal=True)
+def on_stack(typingctx, size, like):
+    """Return memory for so many elements, a constant, of the dtype of `like`; it lasts as long as the function."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    kind, count = types.Array(like.dtype, 1, "C"), size.literal_value
+
+    def codegen(context, builder, signature, arguments):
+        element = context.get_data_type(like.dtype)
+        first = cgutils.alloca_once(builder, ir.ArrayType(element, count))
+        array, word = make_array(kind)(context, builder), ir.IntType(64)
+        itemsize = context.get_abi_sizeof(element)
+        data = builder.bitcast(first, array.data.type)
+        populate_array(array, data, [word(count)], [word(itemsize)], word(itemsize), None)
+        return array._getvalue()
+
+    return kind(size, like), codegen
 
 
 @intrinsic

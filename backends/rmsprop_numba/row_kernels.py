@@ -5,7 +5,7 @@ import numpy as np
 
 from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
 from rmsprop_numba.pointers import prefetch, stretch
-from rmsprop_numba.scalars import clip, load, scaled
+from rmsprop_numba.scalars import clip, load, scaled, times
 
 DIGIT = 11
 """Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
@@ -27,11 +27,17 @@ def bit_length(number):
 
 
 @kernel
-def by_row(indices):
-    """Return rows and their positions in `indices`, in rising order, and the bits of a position.
+def by_row(indices, buffers):
+    """Write rows and their positions in `indices`, in rising order; return which buffer has them, and bits.
 
-    Both are in one number, the row above the bits of the position: positions of one row keep their order. Time is
-    linear in the number of indices, which must be >= 0, contiguous and of int64.
+    Both are in one number, the row above so many bits of the position: positions of one row keep their order. Time
+    is linear in the number of indices, which must be >= 0, contiguous and of int64.
+
+    Parameters
+    ----------
+    indices : array of int64, shape (n,)
+    buffers : array of int64, shape (2, n)
+        Memory to write to. To return an array takes more of the stack, and fails as if Numba were at fault.
     """
     low, high = bit_length(len(indices)), bit_length(indices.max())
     if low + high > 63:
@@ -40,8 +46,8 @@ def by_row(indices):
     digit = (high + passes - 1) // passes
     mask = (1 << digit) - 1
     starts = np.empty(1 << digit, np.int64)
-    listed, other = np.empty_like(indices), np.empty_like(indices)
     for k in range(passes):
+        listed, other = buffers[k & 1], buffers[1 - (k & 1)]
         starts[:] = 0
         for index in indices:
             starts[index >> k * digit & mask] += 1
@@ -58,8 +64,7 @@ def by_row(indices):
                 i = number >> low + k * digit & mask
                 other[starts[i]] = number
                 starts[i] += 1
-        listed, other = other, listed
-    return listed, low
+    return passes & 1, low
 
 
 @kernel
@@ -72,7 +77,7 @@ def sweep_rows(
     Parameters
     ----------
     listed, low
-        What `by_row` returns.
+        Rows with their positions, and the bits of these, as `by_row` leaves them.
     values : array
         The gradients, contiguous.
     tables : array of int64, shape (4, 2)
@@ -152,3 +157,11 @@ def add(total, values, limit, factor):
         if factor is not None:
             gradient = scaled(gradient, factor)
         total[j] += gradient
+
+
+@kernel
+def decay(averages, rho):
+    """Multiply averages, in two axes of any strides, by a number."""
+    for i in range(averages.shape[0]):
+        for j in range(averages.shape[1]):
+            averages[i, j] = times(averages[i, j], type(averages[i, j].real)(rho))

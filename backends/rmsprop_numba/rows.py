@@ -9,8 +9,9 @@ import numpy as np
 from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
+from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.headers import address
-from rmsprop_numba.threads import Job, run
+from rmsprop_numba.threads import Job, job
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +57,7 @@ def jobs(
         scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
         for average in arrays[1:]:
             if average is not None:
-                yield _decay, (average, hyper.rho)
+                yield from _decays(average, hyper.rho)
     if gradient.indices.size == 0:
         return
     values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
@@ -68,24 +69,27 @@ def jobs(
     encoded = [layout.encoded(a, hyper.complex_as_real) for a in arrays]
     copies = [a if a is None else np.ascontiguousarray(a[rows]) for a in encoded]
     for copy in copies[1:] if decays else ():
-        if copy is not None:
-            _decay(copy, hyper.rho)
+        for kernel, arguments in () if copy is None else _decays(copy, hyper.rho):
+            kernel(*arguments)
     yield _sweep(cast("Tables", tables_of(copies)), values, indices, scalars)
     for array, copy in zip(encoded, copies, strict=True):
         if array is not None:
             yield operator.setitem, (array, rows, copy)
 
 
-@np.errstate(all="ignore")  # as in kernels: NumPy would raise what the user asks for when the numbers are written
-def _decay(average: Array, rho: float) -> None:
-    """Let an average decay."""
-    average *= average.dtype.type(rho)
+def _decays(average: Array, rho: float) -> Iterator[Job]:
+    """Yield the calls that let an average decay."""
+    for (view,) in layout.matrices([average]) if average.size else ():
+        arguments = (view if view.ndim == 2 else view[None], rho)
+        compile_for(row_kernels.decay, arguments)
+        yield row_kernels.decay, arguments
 
 
 def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ...]) -> Job:
     """Return the call of the kernel."""
-    listed, width = row_kernels.by_row(np.ascontiguousarray(indices, np.int64)), values.size // len(values)
+    buffers, width = np.empty((2, len(indices)), np.int64), values.size // len(values)
+    which, bits = row_kernels.by_row(np.ascontiguousarray(indices, np.int64), buffers)
     totals = np.empty((TASKS, width), tables.computing)
     kernels = row_kernels.sweep_rows, row_kernels.sweep_rows_parallel
     arguments = values.reshape(-1), tables.places, width, totals, *tables.likes, *scalars
-    return run, (*kernels, values.size, *listed, *arguments)
+    return job(*kernels, values.size, buffers[which], bits, *arguments)

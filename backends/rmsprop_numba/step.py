@@ -14,7 +14,7 @@ from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of, scalars
 from rmsprop_numba.pieces import divided
 from rmsprop_numba.plans import Plan, plan_of
-from rmsprop_numba.threads import Job, run
+from rmsprop_numba.threads import Job, job
 
 Array = np.ndarray[Any, Any]
 
@@ -72,12 +72,12 @@ def _strided_jobs(plan: Plan, gradient: Array, scalars: tuple[Any, ...], complex
     variable, *slots = (layout.encoded(a, complex_as_real) for a in plan.tables)
     arrays = (variable, gradient, *slots)
     if (flat := layout.flat(arrays)) is not None:
-        return [(run, (kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars))]
+        return [job(kernels.sweep, kernels.sweep_parallel, gradient.size, *flat, *scalars)]
     by_axes = {
         1: (kernels.sweep, kernels.sweep_parallel),
         2: (kernels.sweep_matrix, kernels.sweep_matrix_parallel),
     }
-    return [(run, (*by_axes[views[0].ndim], gradient.size, *views, *scalars)) for views in layout.matrices(arrays)]
+    return [job(*by_axes[views[0].ndim], gradient.size, *views, *scalars) for views in layout.matrices(arrays)]
 
 
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:

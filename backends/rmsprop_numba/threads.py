@@ -11,6 +11,7 @@ import numba
 from numba.core.compiler_lock import global_compiler_lock
 
 from rmsprop import locks
+from rmsprop_numba.compilation import compile_for
 
 logger = logging.getLogger("rmsprop")
 
@@ -28,13 +29,32 @@ _one_at_a_time = threading.RLock()  # more than one at once would have more thre
 _is_forked = False
 
 
-def run(serial: Callable[..., Any], parallel: Callable[..., Any], size: int, *arguments: Any) -> None:
-    """Run a kernel over `size` elements, in several threads if that is faster and safe."""
-    if size < PARALLEL_FROM or not _is_safe():
-        serial(*arguments)
+def job(serial: Any, parallel: Any, size: int, *arguments: Any) -> Job:
+    """Return the call of a kernel over `size` elements, compiled; in threads if that is faster and safe."""
+    if uses_threads(size):
+        compile_for(parallel, arguments)
+        return in_turn, (parallel, *arguments)
+    compile_for(serial, arguments)
+    return serial, arguments
+
+
+def run(serial: Any, parallel: Any, size: int, *arguments: Any) -> None:
+    """Run a kernel over `size` elements, which changes nothing of the user's."""
+    if uses_threads(size):
+        in_turn(parallel, *arguments)
     else:
-        with _one_at_a_time:
-            parallel(*arguments)
+        serial(*arguments)
+
+
+def in_turn(kernel: Any, *arguments: Any) -> None:
+    """Run a kernel of several threads, one at a time."""
+    with _one_at_a_time:
+        kernel(*arguments)
+
+
+def uses_threads(size: int) -> bool:
+    """Tell whether several threads are to be used for so many elements."""
+    return size >= PARALLEL_FROM and _is_safe()
 
 
 def _is_safe() -> bool:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rmsprop.arrays import is_array, is_updated_in_place
+from rmsprop.arrays import is_array
+from rmsprop.backends import is_updated_in_place
 from rmsprop.parameters import described
 from rmsprop.variable import Variable
 
@@ -56,7 +57,8 @@ def _leaves(item: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 def _checked(name: str, variable: Any) -> str:
     if not isinstance(variable, Variable) and not (is_array(variable) and is_updated_in_place(variable)):
         raise TypeError(
-            f"Variable {name!r} {described(variable)}: expected an array of NumPy or CuPy, or a rmsprop.Variable."
+            f"Variable {name!r} {described(variable)}: expected an array that is updated in place, as those of "
+            f"NumPy and CuPy, or a rmsprop.Variable."
         )
     try:
         name.encode()

@@ -9,8 +9,8 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.distribute.halves import rounded
 from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sharding import Share, exchange_rows, rows_of, share_of
-from rmsprop.distribute.undo import Journal
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.journal import Journal
 from rmsprop.parameters import Parameter
 from rmsprop.step import Group, by_backend, update
 

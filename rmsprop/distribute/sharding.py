@@ -9,8 +9,8 @@ import numpy as np
 from rmsprop.arrays import Array
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
-from rmsprop.distribute.undo import Journal
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.journal import Journal
 from rmsprop.parameters import Parameter
 from rmsprop.variable import Variable
 

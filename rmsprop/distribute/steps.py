@@ -12,8 +12,9 @@ from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
-from rmsprop.distribute.undo import Journal, undoing, uninterrupted
+from rmsprop.distribute.undo import undoing, uninterrupted
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.journal import Journal
 from rmsprop.nonfinite import first_of_groups
 from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes

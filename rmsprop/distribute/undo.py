@@ -1,50 +1,11 @@
-"""Copies of what a step changes before it is certain, to put them back if another rank fails meanwhile."""
+"""What a step has changed before it is certain is put back if another rank fails meanwhile."""
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rmsprop.arrays import is_updated_in_place, on_device
-from rmsprop.parameters import Parameter
-from rmsprop.variable import Variable
-
-
-class Journal:
-    """What variables and slots were; its memory is used again.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-    rows : array of integers, optional
-        The rows that are going to change, if not all.
-    """
-
-    def __init__(self, parameters: Sequence[Parameter], rows: Any = ...) -> None:
-        self._variables: list[Variable] = [v for p in parameters for v in (p.variable, *p.slots.values())]
-        self._rows = rows
-        self._copies: list[Any] | None = None
-
-    def keep(self) -> None:
-        """Copy the present values."""
-        if self._copies is None:
-            self._copies = [_copy(v.array, self._rows) for v in self._variables]
-            return
-        for k, variable in enumerate(self._variables):
-            if is_updated_in_place(variable.array):
-                with on_device(variable.array):
-                    self._copies[k][...] = variable.array[self._rows]
-            else:
-                self._copies[k] = variable.array
-
-    def undo(self) -> None:
-        """Put the values back that were kept last."""
-        for variable, copy in zip(self._variables, self._copies or (), strict=False):
-            if self._rows is ...:
-                variable.assign(copy)
-            else:
-                variable.array[self._rows] = copy
+from rmsprop.journal import Journal
 
 
 @contextmanager
@@ -75,10 +36,3 @@ def uninterrupted() -> Iterator[list[int]]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _copy(array: Any, rows: Any) -> Any:
-    if not is_updated_in_place(array):
-        return array
-    with on_device(array):
-        return array[rows].copy()
