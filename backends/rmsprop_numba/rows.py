@@ -9,8 +9,8 @@ import numpy as np
 from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
-from rmsprop_numba.headers import address
 from rmsprop_numba.threads import Job, run
+from rmsprop_numba.variables import address
 
 Array = np.ndarray[Any, Any]
 

@@ -42,6 +42,9 @@ class Batches:
             sums = [_view(vector.part(k), s, p) for s, p in zip(bucket.segments, pieces, strict=True)]
             self.batches.append(Batch(pieces, sums, Journal(pieces)))
 
+    def __len__(self) -> int:
+        return len(self._parameters)
+
     def are_of(self, parameters: Sequence[Parameter]) -> bool:
         """Tell whether they are the batches of these parameters, with the slots that they have now."""
         return len(parameters) == len(self._parameters) and all(
@@ -70,12 +73,15 @@ def update_by_bucket(
     vector = reduction.vector([p.shape for p in parameters], summed_in(parameters[0].dtype))
     if len(vector.buckets) < 2:
         return None
-    if vector.batches is None or not vector.batches.are_of(parameters):
-        vector.batches = Batches(vector, parameters)
+    plans = parameters[0].plans
+    kept: Batches | None = plans.get(vector)
+    if kept is None or not kept.are_of(parameters):
+        kept = Batches(vector, parameters)
+        plans.keep(vector, kept)
     arriving = vector.sums([flattened(g) for g in gradients])
-    for batch, _ in zip(vector.batches.batches, arriving, strict=True):
+    for batch, _ in zip(kept.batches, arriving, strict=True):
         finish = prepared(by_backend(batch.parameters, batch.gradients), hyper)
-        if batch is vector.batches.batches[-1]:
+        if batch is kept.batches[-1]:
             return finish
         batch.journal.keep()
         journals.append(batch.journal)

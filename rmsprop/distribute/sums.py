@@ -90,8 +90,6 @@ class Vector:
         self, link: Link, shapes: Sequence[tuple[int, ...]], dtype: Any, length: int, xp: Any = np
     ) -> None:
         self._link, sizes = link, [math.prod(shape) for shape in shapes]
-        self.batches: Any = None
-        """What `rmsprop.distribute.overlap` keeps."""
         self.buckets = buckets.in_order(sizes, length, link.size)
         self.starts = list(buckets.offsets(self.buckets))
         self.total: Array = xp.empty(self.starts[-1], dtype)
