@@ -16,7 +16,7 @@ from rmsprop.locks import living
 if TYPE_CHECKING:
     from rmsprop.parameters import Parameter
 
-PATIENCE = 1.0
+PATIENCE = 0.05
 """Seconds to wait for a step of another optimizer; what this one knows then counts as held."""
 
 
