@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -14,6 +14,14 @@ Array = Any
 """An array of any library that follows the Array API standard."""
 
 
+class Absent(NamedTuple):
+    """What stands for an array that nobody held any more, so that it was let go."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    device: Any
+
+
 def namespace(array: Array) -> ModuleType:
     """Return the Array API namespace of an array; ``TypeError`` if it is none."""
     return _compat().array_namespace(array)  # type: ignore[no-any-return]
@@ -21,7 +29,7 @@ def namespace(array: Array) -> ModuleType:
 
 def device(array: Array) -> Any:
     """Return the device that an array is on, in the terms of its library."""
-    return _compat().device(array)
+    return "cpu" if isinstance(array, np.ndarray) else _compat().device(array)
 
 
 def on_device(array: Array) -> AbstractContextManager[Any]:

@@ -94,7 +94,7 @@ class Backend(Protocol):
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether the update will be captured in a graph, to be
       replayed later. Then it returns a function that is called with the hyperparameters of each replay.
-    - ``place(array)`` returns what arrays must have in common to be given to the backend in one call, such as
+    - ``device_of(array)`` returns what arrays must have in common to be given to the backend in one call, such as
       their library and device; without it, they need nothing.
     - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
       zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `prepare` will know such slots by

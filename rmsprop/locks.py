@@ -76,7 +76,8 @@ class Torn:
         """Do nothing."""
 
 
-def _living() -> list[Any]:
+def living() -> list[Any]:
+    """Return all objects that have been given a lock."""
     # Unlike values(), valuerefs() is safe while other threads make optimizers.
     return [owner for reference in _owners.valuerefs() if (owner := reference()) is not None]
 
@@ -84,7 +85,7 @@ def _living() -> list[Any]:
 def _before_fork() -> None:
     _forking.acquire()
     deadline = time.monotonic() + PATIENCE
-    for owner in _living():
+    for owner in living():
         lock = owner._lock
         if not isinstance(lock, Torn) and lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             _held.append(lock)
@@ -101,7 +102,7 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     _after_fork()
-    for owner in _living():
+    for owner in living():
         if isinstance(owner._lock, Torn):
             continue
         if owner._lock.acquire(blocking=False):

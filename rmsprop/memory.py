@@ -33,6 +33,22 @@ def _overlaps_itself(array: Host) -> bool:
     return False
 
 
+def strides_of(array: Any) -> tuple[int, ...]:
+    """Return the strides of an array, 0 where they lead nowhere: along axes of length 1, or if it is empty."""
+    shape = array.shape
+    if 1 not in shape and 0 not in shape:
+        return array.strides  # type: ignore[no-any-return]
+    return tuple([s if n > 1 and 0 not in shape else 0 for s, n in zip(array.strides, shape, strict=True)])
+
+
+def root(array: Host) -> Host:
+    """Return the last array on the way to what a view was, in the end, taken from."""
+    found, base = array, array.base
+    while base is not None:
+        found, base = base if isinstance(base, np.ndarray) else found, getattr(base, "base", None)
+    return found
+
+
 def owner(array: Any) -> Any:
     """Return the object that a view was, in the end, taken from."""
     while (base := getattr(array, "base", None)) is not None:

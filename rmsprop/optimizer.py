@@ -27,6 +27,7 @@ from rmsprop.journal import reserve_stack
 from rmsprop.locks import locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, refuse_repetition
+from rmsprop.rebinding import Rebinding
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
 from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed, is_captured, update
@@ -35,7 +36,7 @@ from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
 
-class RMSprop(Settings, Weights, Checkpointed):
+class RMSprop(Settings, Weights, Checkpointed, Rebinding):
     """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
 
     The interface and the results are those of ``tf.keras.optimizers.legacy.RMSprop``. Without momentum::
@@ -446,7 +447,7 @@ class RMSprop(Settings, Weights, Checkpointed):
             grads.append(gradient)
         if len(pairs) > 1 and len({id(p.key) for p in parameters}) < len(pairs):
             refuse_repetition(parameters)
-        self._parameters.check_disjoint([p for p in parameters if not p.slots])
+        self._parameters.check_joining(parameters)
         return parameters, grads
 
     def _prepare(self, parameters: Sequence[Parameter]) -> None:

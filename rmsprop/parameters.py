@@ -1,12 +1,14 @@
-"""Variables with their slots, and how a variable given to the optimizer is recognised."""
+"""Variables with their slots."""
 
+import copy
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count
-from typing import Any
+from typing import Any, cast
 
 from rmsprop import dtypes
-from rmsprop.arrays import has_strides, is_array
-from rmsprop.backends import Backend, Replay, backend_of
+from rmsprop.arrays import Absent, device, has_strides, is_array
+from rmsprop.backends import backend_of
+from rmsprop.identity import Away, Original, original_of
 from rmsprop.variable import Variable
 
 
@@ -40,6 +42,14 @@ PLANNED = 4_096
 class Parameter:
     """A variable and its slots, as a backend receives them.
 
+    Parameters
+    ----------
+    variable : Variable
+    is_raw : bool
+    slots : dict of str to Variable, optional
+    is_its_own : bool, default False
+        Whether the array is known to be the only use of its memory, since it was unpickled.
+
     Attributes
     ----------
     variable : Variable
@@ -54,38 +64,141 @@ class Parameter:
     dtype : dtype
         Likewise its dtype, in the terms of its library.
     plan : object
-        What the backend keeps about this parameter from one step to the next.
+        What the backend keeps about this parameter from one step to the next. It is dropped when it is to be found
+        out who else holds the variable.
+    notes : object
+        What the backend keeps in any case, which must not keep the variable alive.
     plans : Plans
         What it keeps about lists of parameters; that of their optimizer.
     is_synced : bool
         Whether all replicas have been given the same values; see `rmsprop.distribute`.
+    anchor : object or None
+        What everybody holds who can give the variable: the `Variable`, or the array that owns the memory. None if
+        that can't be told.
+    originals : tuple of rmsprop.identity.Original
+        The variables that this one is a copy of, or a copy of a copy.
     """
 
     __slots__ = (
-        "_strides", "backend", "dtype", "is_raw", "is_synced", "plan", "plans", "shape", "slots", "variable"
+        "_address", "_away", "_strides", "anchor", "backend", "dtype", "is_its_own", "is_raw", "is_synced",
+        "notes", "originals", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
-    def __init__(self, variable: Variable, is_raw: bool, slots: dict[str, Variable] | None = None) -> None:
-        self.variable = variable
-        self.is_raw = is_raw
+    def __init__(
+        self,
+        variable: Variable,
+        is_raw: bool,
+        slots: dict[str, Variable] | None = None,
+        is_its_own: bool = False,
+    ) -> None:
         self.slots = {} if slots is None else slots
-        self.backend = backend_of(variable.array)
-        self.shape = variable.shape
-        self.dtype = variable.dtype
+        self.shape, self.dtype = variable.shape, variable.dtype
+        # A variable that is gone has slots, of its backend.
+        like = variable.array if not isinstance(variable.array, Absent) else next(iter(self.slots.values())).array
+        self.backend = backend_of(like)
         self.plan: Any = None
+        self.notes: Any = None
         self.plans = Plans()
         self.is_synced = False
-        self._strides = variable.array.strides if has_strides(variable.array) else None
+        self.originals: tuple[Original, ...] = ()
+        self.is_its_own = is_its_own
+        self._away: Away | None = None
+        self.hold(variable, is_raw)
 
     def __reduce__(self) -> Any:
-        if self.is_raw:  # the array stays the very one that is pickled with the optimizer
-            return _of_array, (self.variable.array, self.variable.name, self.slots)
-        return Parameter, (self.variable, self.is_raw, self.slots)
+        variable = self.variable
+        if self.is_gone:  # devices of some libraries can't be pickled
+            variable = Variable.around(variable.array._replace(device=None), variable.name)
+        elif self.is_raw:  # the array stays the very one that is pickled with the optimizer
+            return of_array, (variable.array, variable.name, self.slots, True)
+        return Parameter, (variable, self.is_raw, self.slots, True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Parameter":
+        variable, owner = self._copied(memo)
+        is_same = not self.is_gone and (variable.array if self.is_raw else variable) is self.key
+        twin = Parameter(variable, self.is_raw, copy.deepcopy(self.slots, memo), self.is_its_own and is_same)
+        twin.anchor = twin.anchor if owner is None else owner
+        twin.originals = self.originals if is_same or self.is_gone else (original_of(self), *self.originals)
+        return twin
+
+    def _copied(self, memo: dict[int, Any]) -> tuple[Variable, Any]:
+        """Return a copy of the variable; that of a view is one of a copy of its owner, which is returned, too."""
+        anchor, array = self.anchor, self.variable.array
+        if self.is_gone:
+            return self.variable, None
+        if not self.is_raw:
+            return copy.deepcopy(self.variable, memo), None
+        owner = None
+        if anchor is not None and anchor is not array and id(array) not in memo:
+            owner = copy.deepcopy(anchor, memo)
+            if type(owner) is type(anchor) and owner.strides == anchor.strides:
+                backend = cast("Any", self.backend)
+                memo[id(array)] = backend.view(owner, backend.place(array, anchor))
+                memo.setdefault(id(memo), []).append(array)  # lest another one gets its identity
+            else:
+                owner = None
+        return Variable.around(copy.deepcopy(array, memo), self.variable.name), owner
 
     @property
     def key(self) -> Any:
         """The object that the caller passes for this parameter."""
         return self.variable.array if self.is_raw else self.variable
+
+    @property
+    def device(self) -> Any:
+        """The device that the variable is on, or was on when it was gone; None if that is not known any more."""
+        array = self.variable.array
+        return array.device if isinstance(array, Absent) else device(array)
+
+    @property
+    def anchor_id(self) -> int:
+        """The identity of the anchor, 0 if there is none."""
+        return 0 if self.anchor is None else id(self.anchor)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody held the variable any more, so that only its slots are left."""
+        return isinstance(self.variable.array, Absent)
+
+    def hold(self, variable: Variable, is_raw: bool, anchor: Any = None) -> None:
+        """Be the parameter of a variable, which has the same shape and dtype as any before."""
+        self.variable, self.is_raw, self.plan, array = variable, is_raw, None, variable.array
+        is_there = not isinstance(array, Absent) and has_strides(array)
+        address = getattr(self.backend, "address", None)
+        self._strides = array.strides if is_there else None
+        self._address = address(array) if is_there and address is not None else None
+        if is_raw and anchor is None and not self.is_gone:
+            owner = getattr(self.backend, "owner", None)
+            anchor = None if owner is None else owner(array, self.is_its_own)
+        self.anchor: Any = anchor if is_raw or self.is_gone else variable
+
+    def let_go(self) -> None:
+        """Hold the variable only weakly, until `take_back`."""
+        array, anchor, backend = self.variable.array, self.anchor, cast("Any", self.backend)
+        place = backend.place(array, anchor) if self.is_raw and array is not anchor else None
+        self._away = Away(weakref.ref(anchor), weakref.ref(self.key), place, self.variable.name, device(array))
+        self.variable, self.anchor, self.plan = _away, None, None
+
+    def take_back(self) -> None:
+        """Hold the variable again; if it is gone, something of the same shape takes its place."""
+        if self._away is None:
+            return
+        away, anchor, key = self._away, self._away.anchor(), self._away.key()
+        if anchor is None:
+            self.hold(Variable.around(Absent(self.shape, self.dtype, away.device), away.name), self.is_raw)
+        elif self.is_raw:
+            array = cast("Any", self.backend).view(anchor, away.place) if key is None else key
+            self.hold(Variable.around(array, away.name), True, anchor)
+        else:
+            self.hold(anchor, False)
+        self._away = None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the memory of the array is no longer where it was, by ``resize``."""
+        if self._address is None:
+            return False
+        return bool(self._address != cast("Any", self.backend).address(self.variable.array))
 
     def check(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if the variable can't be updated, or is not what it was."""
@@ -95,102 +208,21 @@ class Parameter:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
         if self._strides is not None and self._strides != array.strides:
             raise ValueError(f"its strides were {self._strides} when it was first given; now {array.strides}.")
+        if self.has_moved:
+            raise ValueError("its memory was moved since it was first given, by resize.")
 
     def __str__(self) -> str:
-        return described(self.variable.array if self.is_raw else self.variable)
+        return described(self.key)
 
 
-def _of_array(array: Any, name: str, slots: dict[str, Variable] | None = None) -> Parameter:
-    return Parameter(Variable.around(array, name), True, slots)
+def of_array(
+    array: Any, name: str, slots: dict[str, Variable] | None = None, is_its_own: bool = False
+) -> Parameter:
+    """Return a parameter for an array that the caller uses without a `Variable`."""
+    return Parameter(Variable.around(array, name), True, slots, is_its_own)
 
 
-class Parameters:
-    """The parameters of an optimizer.
-
-    A `Variable` is recognised by identity, an array also by the memory that it stands for: two views ``w[0]``
-    taken in two steps are the same parameter. To know them safely, they are kept alive.
-    """
-
-    def __init__(self, parameters: Iterable[Parameter] = ()) -> None:
-        self._by_id: dict[int, Parameter] = {}
-        self._by_memory: dict[Any, Parameter] = {}
-        self.plans = Plans()
-        self.captured: list[Any] = []
-        """The steps that have been captured, see `rmsprop.step.Captured`; copies have none."""
-        for parameter in parameters:
-            self.add(parameter)
-
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._by_id.values())
-
-    def __reduce__(self) -> Any:
-        return Parameters, (list(self),)  # identities and addresses mean nothing to a copy
-
-    def add(self, parameter: Parameter) -> None:
-        """Make a parameter known."""
-        parameter.plans = self.plans
-        self._by_id[id(parameter.key)] = parameter
-        if parameter.is_raw:
-            self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
-
-    def name(self, parameters: Iterable[Parameter]) -> None:
-        """Give each array that is not yet known a name of its own: ``array``, ``array_1`` ... in their order."""
-        new = [p for p in parameters if p.is_raw and id(p.key) not in self._by_id]
-        if not new:
-            return
-        taken = {p.variable.name for p in (*self, *(p for p in parameters if not p.is_raw))}
-        free = (name for name in chain(["array"], map("array_{}".format, count(1))) if name not in taken)
-        for parameter, name in zip(new, free, strict=False):
-            parameter.variable.name = name
-
-    def find(self, variable: Any) -> Parameter | None:
-        """Return the parameter of a variable or array, if it is known."""
-        return self._by_id.get(id(variable)) or self._recognised(variable)
-
-    def replay_of(self, given: list[Any]) -> Replay | None:
-        """Return what takes steps of the list that begins with the same variable, if there is anything."""
-        first = given[0] if given else None
-        return self.plans.get(id(first[1])) if type(first) is tuple and len(first) == 2 else None
-
-    def _recognised(self, variable: Any) -> Parameter | None:
-        """Return the parameter of an array that stands for the same memory as a known one."""
-        if not self._by_memory or not is_array(variable):
-            return None
-        return self._by_memory.get(backend_of(variable).memory(variable))
-
-    def obtain(self, variable: Any, position: int = 0) -> Parameter:
-        """Return the parameter of a variable, known or new; a new one has no slots and is not yet known.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the variable can't be updated, with its position among those given.
-        """
-        try:
-            parameter = self.find(variable)
-            if parameter is None:
-                parameter = _new_parameter(variable)
-                parameter.plans = self.plans
-            parameter.check()
-            return parameter
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"Variable {position} {described(variable)}: {error}") from None
-
-    def check_disjoint(self, new: Sequence[Parameter]) -> None:
-        """Raise ``ValueError`` if new parameters share memory with each other or with known ones."""
-        groups: dict[int, tuple[Backend, list[Parameter]]] = {}
-        for parameter in [*self, *new] if new else ():
-            groups.setdefault(id(parameter.backend), (parameter.backend, []))[1].append(parameter)
-        for backend, group in groups.values():
-            overlap = backend.overlapping([parameter.variable.array for parameter in group])
-            if overlap is None:
-                continue
-            first, second = (group[i] for i in overlap)
-            if first is second:
-                raise ValueError(f"Variable {first} has elements that share memory with each other.")
-            raise ValueError(
-                f"Variables {first} and {second} share memory, so that one's update would change the other."
-            )
+_away = Variable.around(Absent((), None, None), "away")
 
 
 def refuse_repetition(parameters: Sequence[Parameter]) -> None:
@@ -202,11 +234,12 @@ def refuse_repetition(parameters: Sequence[Parameter]) -> None:
             raise ValueError(f"Variable {position} {parameter} is the same as variable {first}.")
 
 
-def _new_parameter(variable: Any) -> Parameter:
+def new_parameter(variable: Any) -> Parameter:
+    """Return the parameter of a variable that is not known; `TypeError` if it can't be one."""
     is_raw = not isinstance(variable, Variable)
     if is_raw and not is_array(variable):
         raise TypeError("expected an array or a rmsprop.Variable.")
-    parameter = _of_array(variable, "array") if is_raw else Parameter(variable, False)
+    parameter = of_array(variable, "array") if is_raw else Parameter(variable, False)
     array = parameter.variable.array
     if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
         raise TypeError(f"dtype {array.dtype} can't be optimised; expected one of {', '.join(dtypes.COMPUTE)}.")
@@ -217,10 +250,15 @@ def _new_parameter(variable: Any) -> Parameter:
 
 def described(variable: Any) -> str:
     """Return how messages call a variable: by its name, dtype and shape, or what was given instead of one."""
-    if not isinstance(variable, Variable) and not is_array(variable):
+    if not isinstance(variable, Variable | Absent) and not is_array(variable):
         return f"({type(variable).__name__} {str(variable)[:40]!r})"
     name = f"{variable.name!r}, " if isinstance(variable, Variable) else ""
     return f"({name}{dtypes.name_of(variable.dtype)}, shape {tuple(variable.shape)})"
+
+
+def listed(variables: Any) -> list[Any]:
+    """Return the leaves of nested iterables, also of an iterator."""
+    return flatten(list(variables) if isinstance(variables, Iterator) else variables)
 
 
 def flatten(nested: Any) -> list[Any]:

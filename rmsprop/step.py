@@ -35,12 +35,12 @@ def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -
     """Split parameters and gradients by backend, and by what it asks arrays to have in common."""
     backend = parameters[0].backend
     is_one = len(parameters) == 1 or all([p.backend is backend for p in parameters])
-    if is_one and (len(parameters) == 1 or not hasattr(backend, "place")):
+    if is_one and (len(parameters) == 1 or not hasattr(backend, "device_of")):
         return [Group(backend, range(len(parameters)), parameters, gradients)]
     members: dict[Any, list[int]] = {}
     for position, parameter in enumerate(parameters):
-        place = getattr(parameter.backend, "place", None)
-        key = id(parameter.backend), None if place is None else place(parameter.variable.array)
+        device_of = getattr(parameter.backend, "device_of", None)
+        key = id(parameter.backend), None if device_of is None else device_of(parameter.variable.array)
         members.setdefault(key, []).append(position)
     return [
         Group(parameters[ids[0]].backend, ids, [parameters[i] for i in ids], [gradients[i] for i in ids])

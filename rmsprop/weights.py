@@ -1,9 +1,8 @@
 """The state of an optimizer: its iteration count and the slots of each variable."""
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from rmsprop.arrays import (
 )
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
+from rmsprop.known import Parameters
 from rmsprop.locks import Unchanged, give_lock, locked
 from rmsprop.loss_scale import LossScale
-from rmsprop.parameters import Parameter, Parameters, described, flatten, refuse_repetition
+from rmsprop.parameters import Parameter, described, flatten, refuse_repetition
 from rmsprop.variable import Variable, array_of
 
 SLOTS = ("rms", "momentum", "mg")
@@ -56,15 +56,14 @@ class Weights:
         self._parameters = Parameters()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy the state: alone, for the same variables; as a part of something, for the copies of these."""
-        # A tuple that is being copied has put nothing into the memo yet: only the caller tells.
-        is_alone = not memo and sys._getframe(2).f_globals.get("__name__") != "copy"
-        if is_alone:
-            memo.update((id(p.key), p.key) for p in self._parameters)
+        """Copy state and variables; these in the memo, so that whoever else copies them has the same copies."""
         twin = memo[id(self)] = type(self).__new__(type(self))
         with self._lock:
             twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("an optimizer and a shallow copy of it would share their state; use copy.deepcopy.")
 
     def __getstate__(self) -> dict[str, Any]:
         of_this_process = "_lock", "_is_stepping"
@@ -170,7 +169,7 @@ class Weights:
             var_list = list(var_list)
         parameters = [self._parameters.obtain(v, i) for i, v in enumerate(flatten(var_list))]
         refuse_repetition(parameters)
-        self._parameters.check_disjoint([p for p in parameters if not p.slots])
+        self._parameters.check_joining(parameters)
         if self._waiting is not None:
             self._claim(parameters, var_list)
         self._create_slots(parameters)
@@ -301,6 +300,7 @@ class Weights:
         """Return the names of the slots, in order of creation."""
         return list(self._slot_names)
 
+    @locked
     def get_slot(self, var: Any, slot_name: str) -> Variable:
         """Return a slot of a variable.
 
@@ -313,6 +313,8 @@ class Weights:
         ------
         KeyError
             If the variable, or the slot, does not exist.
+        ValueError
+            If the variable was copied together with the optimizer, and its copy is in use.
         """
         if not isinstance(slot_name, str):
             raise TypeError(f"slot_name must be a string; given {slot_name!r}.")
@@ -353,8 +355,7 @@ class Weights:
             return parameter.slots[slot_name]
         if self._waiting is not None:
             raise RuntimeError("the loaded state waits for its variables: call build(var_list) before add_slot.")
-        if not parameter.slots:
-            self._parameters.check_disjoint([parameter])
+        self._parameters.check_joining([parameter])
         self._parameters.name([parameter])
         shape = parameter.shape if shape is None else _checked_shape(shape)
         # Slots that steps use have to have the shape, dtype and layout that these expect.

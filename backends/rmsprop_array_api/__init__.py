@@ -5,11 +5,11 @@ No array is changed in place: each `rmsprop.Variable` gets a new one, which work
 
 from rmsprop_array_api.step import (
     check_variable,
+    device_of,
     in_place,
     in_range,
     memory,
     overlapping,
-    place,
     prepare,
     squared_norms,
     zeros,
@@ -17,11 +17,11 @@ from rmsprop_array_api.step import (
 
 __all__ = [
     "check_variable",
+    "device_of",
     "in_place",
     "in_range",
     "memory",
     "overlapping",
-    "place",
     "prepare",
     "squared_norms",
     "zeros",

@@ -20,7 +20,7 @@ Host = np.ndarray[Any, Any]
 in_place = False
 
 
-def place(array: Array) -> Hashable:
+def device_of(array: Array) -> Hashable:
     """Return library and device of an array: one list may be spread over several."""
     return namespace(array).__name__, device(array)
 

@@ -3,7 +3,7 @@
 from rmsprop_cupy.norms import factors, first_nonfinite, squared_norms
 from rmsprop_cupy.rows import report_misses
 from rmsprop_cupy.step import check_step, prepare
-from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, zeros
+from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, owner, place, view, zeros
 
 __all__ = [
     "check_step",
@@ -14,9 +14,12 @@ __all__ = [
     "in_range",
     "memory",
     "overlapping",
+    "owner",
+    "place",
     "prepare",
     "report_misses",
     "squared_norms",
+    "view",
     "zeros",
 ]
 

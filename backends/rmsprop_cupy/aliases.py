@@ -14,14 +14,17 @@ Array = Any
 class Occupied:
     """The memory of variables and all of their slots.
 
+    It keeps this from being used for anything else, but not the arrays alive, so that they tell who holds them.
+
     Attributes
     ----------
-    arrays : list of cupy.ndarray
+    memory : list of cupy.cuda.MemoryPointer
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self.arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
-        pairs = np.array(sorted(bounds(a) for a in self.arrays), np.uint64).reshape(-1, 2)
+        arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
+        self.memory = [array.data for array in arrays]
+        pairs = np.array(sorted(bounds(a) for a in arrays), np.uint64).reshape(-1, 2)
         self._starts, self._stops = pairs[:, 0], np.maximum.accumulate(pairs[:, 1])
 
     def overlap(self, arrays: Sequence[Array]) -> Sequence[bool]:

@@ -97,7 +97,7 @@ class Kept:
     def occupied(self, parameters: Sequence[Parameter]) -> Occupied:
         """Return the memory of all variables and slots."""
         count = len(parameters) + sum([len(p.slots) for p in parameters])
-        if self._occupied is None or len(self._occupied.arrays) != count:
+        if self._occupied is None or len(self._occupied.memory) != count:
             self._occupied = Occupied(parameters)
         return self._occupied
 

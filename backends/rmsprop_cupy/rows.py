@@ -19,7 +19,7 @@ Array = Any
 
 def report_misses(parameter: Parameter) -> None:
     """Raise ``ValueError`` if earlier steps are known to have left out rows of a variable."""
-    misses: Misses | None = parameter.plan
+    misses: Misses | None = parameter.notes
     if misses is not None:
         misses.report(parameter.shape[0])
 
@@ -42,7 +42,7 @@ def launches(
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
     if values.size == 0:
         return begun
-    parameter.plan = misses = parameter.plan or Misses()
+    parameter.notes = misses = parameter.notes or Misses()
     order = cupy.argsort(gradient.indices, kind="stable")
     ordered = _signed(gradient.indices[order])
     sizes = len(values), values.size // len(values), parameter.shape[0]

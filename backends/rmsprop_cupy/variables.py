@@ -1,7 +1,7 @@
 """Where CuPy arrays lie in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -14,7 +14,45 @@ Array = Any
 def memory(array: Array) -> Hashable:
     """Return what two views of the same elements have in common; CuPy gives all empty arrays one address."""
     place = array.data.ptr or id(addresses.owner(array))
-    return place, array.shape, array.strides, array.dtype.str, array.device.id
+    return place, array.shape, addresses.strides_of(array), array.dtype.str, array.device.id
+
+
+OWN = cupy.cuda.Memory, cupy.cuda.PooledMemory, cupy.cuda.MemoryAsync, cupy.cuda.ManagedMemory
+"""Memory that CuPy has allocated."""
+
+ROUNDING = 512
+"""Bytes to which a pool rounds up what it hands out."""
+
+
+def owner(array: Array, is_its_own: bool) -> Array | None:
+    """Return the array that all have to hold who can reach the memory; None if others may share it.
+
+    An array that was put around memory does not tell so. It has all of it only by chance.
+    """
+    root = array if array.base is None else array.base
+    memory = root.data.mem
+    is_whole = root.data.ptr == memory.ptr and 0 <= memory.size - root.nbytes < ROUNDING
+    return root if is_its_own or (isinstance(memory, OWN) and is_whole) else None
+
+
+class Place(NamedTuple):
+    """Where a view lies in the array that it was taken from."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+
+
+def place(array: Array, owner: Array) -> Place:
+    """Return where a view lies in an array."""
+    return Place(array.data.ptr - owner.data.ptr, array.shape, array.strides, array.dtype)
+
+
+def view(owner: Array, place: Place) -> Array:
+    """Return the view of an array that lies at a place in it; it does not keep the array itself alive."""
+    with owner.device:
+        return cupy.ndarray(place.shape, place.dtype, owner.data + place.offset, place.strides)
 
 
 def check_variable(array: Array) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 from rmsprop.memory import overlapping
 from rmsprop.variable import Variable
 from rmsprop_numba.step import first_nonfinite, prepare, squared_norms
-from rmsprop_numba.variables import check_variable, in_range, memory, zeros
+from rmsprop_numba.variables import address, check_variable, in_range, memory, owner, place, view, zeros
 
 __all__ = [
+    "address",
     "check_variable",
     "compact_slot",
     "first_nonfinite",
@@ -15,8 +16,11 @@ __all__ = [
     "in_range",
     "memory",
     "overlapping",
+    "owner",
+    "place",
     "prepare",
     "squared_norms",
+    "view",
     "zeros",
 ]
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from rmsprop_numba import caching
 from rmsprop_numba.pointers import int_at, word_at
+from rmsprop_numba.variables import address
 
 Array = np.ndarray[Any, Any]
 
@@ -108,11 +109,6 @@ def occupied_by(arrays: Sequence[Array]) -> Array:
     """Return starts and ends of arrays without gaps, in the order of their addresses."""
     starts = [(address(array), array.nbytes) for array in arrays if array.size]
     return np.array(sorted((start, start + size) for start, size in starts), np.int64).reshape(-1, 2)
-
-
-def address(array: Array) -> int:
-    """Return the address of an array's first element."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 @cache

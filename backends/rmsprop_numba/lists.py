@@ -14,6 +14,7 @@ from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
 from rmsprop_numba.plans import Plan
 from rmsprop_numba.threads import PARALLEL_FROM, Job, in_turn, run, uses_threads
+from rmsprop_numba.variables import address
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +36,7 @@ class ListPlan:
         self._slots = frozenset(["rms", *_slots(plans[0])])
         rows = [tuple(plan.flat or ()) for plan in plans]
         self.division = divided(rows)
-        addresses = [[0 if a is None else headers.address(a) for a in row] for row in rows]
+        addresses = [[0 if a is None else address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
         self._compiled: set[Any] = set()

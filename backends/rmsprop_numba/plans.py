@@ -8,7 +8,6 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_numba import layout
 from rmsprop_numba.aliases import owners_of
-from rmsprop_numba.headers import address
 from rmsprop_numba.rows import Tables, tables_of
 
 Array = np.ndarray[Any, Any]
@@ -26,8 +25,6 @@ class Plan(NamedTuple):
     """Views of the tables with one axis, if they lie in memory in C order, without gaps, and aligned."""
     rows: Tables | None
     """The tables by rows, if each row lies in memory in C order, without gaps, and aligned."""
-    address: int
-    """Where the variable lies: ``resize`` may move it, and leave views of what it was."""
     owners: frozenset[int]
     """Of the memory of the variable and all slots, see `rmsprop_numba.aliases.owners_of`."""
 
@@ -35,8 +32,6 @@ class Plan(NamedTuple):
 def plan_of(parameter: Parameter, hyper: Hyperparameters) -> Plan:
     """Return the plan of a parameter, made anew if slots have been added or another formula is used."""
     plan: Plan | None = parameter.plan
-    if plan is not None and plan.address != address(parameter.variable.array):
-        raise ValueError(f"Variable {parameter}: its memory was moved since it was first given, by resize.")
     variant = hyper.momentum is None, hyper.centered
     if plan is None or plan.slots != len(parameter.slots) or plan.variant != variant:
         plan = parameter.plan = _plan(parameter, hyper, variant)
@@ -56,6 +51,5 @@ def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, boo
         tables,
         layout.flat(encoded) if is_c else None,
         tables_of(encoded),
-        address(parameter.variable.array),
         owners_of(v.array for v in (parameter.variable, *slots.values())),
     )

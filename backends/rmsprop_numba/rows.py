@@ -10,8 +10,8 @@ from rmsprop.backends import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.compilation import compile_for
-from rmsprop_numba.headers import address
 from rmsprop_numba.threads import Job, job
+from rmsprop_numba.variables import address
 
 Array = np.ndarray[Any, Any]
 

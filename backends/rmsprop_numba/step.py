@@ -9,12 +9,13 @@ import numpy as np
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
-from rmsprop_numba import headers, kernels, layout, lists, rows
+from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of, scalars
 from rmsprop_numba.pieces import divided
 from rmsprop_numba.plans import Plan, plan_of
 from rmsprop_numba.threads import Job, job
+from rmsprop_numba.variables import address
 
 Array = np.ndarray[Any, Any]
 
@@ -103,4 +104,4 @@ def _flat(gradients: Sequence[Gradient], complex_as_real: bool = False) -> list[
 
 
 def _addresses(arrays: Sequence[Array]) -> Array:
-    return np.array([headers.address(array) for array in arrays], np.int64)
+    return np.array([address(array) for array in arrays], np.int64)

@@ -1,16 +1,65 @@
 """Where NumPy arrays lie in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from rmsprop.memory import root, strides_of
 
 Array = np.ndarray[Any, Any]
 
 
 def memory(array: Array) -> Hashable:
     """Return what two views of the same elements have in common."""
-    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
+    return address(array), array.shape, strides_of(array), array.dtype.str
+
+
+def address(array: Array) -> int:
+    """Return the address of an array's first element."""
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def owner(array: Array, is_its_own: bool) -> Array | None:
+    """Return the array that all have to hold who can reach the memory; None if others may share it, as in buffers.
+
+    With `is_its_own`, the memory is known to have no other use, whoever allocated it.
+    """
+    last = root(array)
+    return last if is_its_own or last.flags.owndata else None
+
+
+class Place(NamedTuple):
+    """Where a view lies in the array that it was taken from."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+
+
+def place(array: Array, owner: Array) -> Place:
+    """Return where a view lies in an array."""
+    return Place(address(array) - address(owner), array.shape, array.strides, array.dtype)
+
+
+def view(owner: Array, place: Place) -> Array:
+    """Return the view of an array that lies at a place in it."""
+    return np.asarray(_Interface(owner, place)).view(place.dtype)
+
+
+class _Interface:
+    """The address of a view, in the form that NumPy understands, and what keeps it alive."""
+
+    def __init__(self, owner: Array, place: Place) -> None:
+        self.base = owner
+        self.__array_interface__ = {
+            "data": (address(owner) + place.offset, False),
+            "shape": place.shape,
+            "strides": place.strides,
+            "typestr": f"|V{place.dtype.itemsize}",
+            "version": 3,
+        }
 
 
 def check_variable(array: Array) -> None:

@@ -134,11 +134,11 @@ def _check(record: Record, variable: Any, source: str) -> None:
 
 def _check_known(optimizer: Any, parameters: Sequence[Parameter], source: str) -> None:
     """Check the parameters that are to be restored against those that the optimizer knows."""
-    restored, known = {id(p): p for p in parameters}, {id(p): p for p in optimizer._parameters}
-    refuse_repetition(list(parameters))
-    optimizer._parameters.check_disjoint([p for i, p in restored.items() if i not in known])
-    for i, parameter in known.items():
-        if i not in restored:
+    restored = {id(p) for p in parameters}
+    refuse_repetition(parameters)
+    optimizer._parameters.check_joining(parameters)
+    for parameter in optimizer._parameters:
+        if id(parameter) not in restored:
             raise CheckpointError(
                 f"{source}: the variable {parameter}, of which the optimizer has state, is not there."
             )

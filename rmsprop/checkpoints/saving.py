@@ -91,6 +91,11 @@ def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tenso
             "the loaded state has no variables yet, and is saved as it is: call build(var_list) first."
         )
     parameters = {id(p): p for p in optimizer._parameters}
+    for parameter in parameters.values():
+        if parameter.is_gone:
+            raise ValueError(
+                f"Variable {parameter} has state, but nobody holds it any more: call rebind or forget before."
+            )
     known = [p.key for p in parameters.values()]
     names = named(known if variables is None else variables)
     owners = _owners(optimizer, names)

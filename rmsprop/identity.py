@@ -1,0 +1,97 @@
+"""Who holds a variable, and which variable a copy was made of.
+
+Whether anybody but optimizers holds a variable can't be asked. They let it go, and look whether it lives.
+"""
+
+import weakref
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from rmsprop.arrays import is_array
+from rmsprop.backends import backend_of
+from rmsprop.locks import living
+
+if TYPE_CHECKING:
+    from rmsprop.parameters import Parameter
+
+PATIENCE = 0.05
+"""Seconds to wait for a step of another optimizer; what this one knows then counts as held."""
+
+
+class Holder(Protocol):
+    """What holds the variables of an optimizer; see `rmsprop.parameters.Parameters`."""
+
+    def holds(self, anchors: AbstractSet[int]) -> bool:
+        """Tell whether one of its variables is held by what has one of these identities."""
+        ...
+
+    def let_go(self, anchors: AbstractSet[int]) -> None:
+        """Hold such variables only weakly."""
+
+    def take_back(self) -> None:
+        """Hold all variables again, but those that are gone."""
+
+
+def release(own: Holder, parameters: Sequence["Parameter"]) -> None:
+    """Let those of the parameters be gone whose variables nobody but optimizers holds.
+
+    Parameters
+    ----------
+    own : Holder
+        Whose they are, and whose lock is held.
+    parameters : sequence of Parameter
+    """
+    anchors = {p.anchor_id for p in parameters if p.anchor_id}
+    with ExitStack() as locks:
+        holders = [own]
+        for optimizer in living():
+            other: Any = vars(optimizer).get("_parameters")
+            if other is None or other is own or not other.holds(anchors):
+                continue
+            lock = optimizer._lock
+            if hasattr(lock, "acquire") and lock.acquire(timeout=PATIENCE):  # one cut off by a fork has none
+                locks.callback(lock.release)
+                holders.append(other)
+        try:
+            for holder in holders:
+                holder.let_go(anchors)
+        finally:
+            for holder in holders:
+                holder.take_back()
+
+
+class Away(NamedTuple):
+    """A variable that is held only weakly, with what is needed to hold it again."""
+
+    anchor: weakref.ref[Any]
+    """What has to live for the variable to be held by anybody."""
+    key: weakref.ref[Any]
+    place: Any
+    """Where a view lies in the array that it was taken from."""
+    name: str
+    device: Any
+
+
+class Original(NamedTuple):
+    """A variable that a copy was made of; it is not kept alive."""
+
+    key: Any
+    """What finds it: the identity of a `Variable`, the memory of an array."""
+    reference: weakref.ref[Any]
+
+    def is_of(self, variable: Any) -> bool:
+        """Tell whether a variable with this key is the original, or a view of the same memory."""
+        original = self.reference()
+        if original is None or original is variable:
+            return original is not None
+        owner = getattr(backend_of(variable), "owner", None) if is_array(variable) else None
+        return owner is not None and owner(variable, True) is original
+
+
+def original_of(parameter: "Parameter") -> Original:
+    """Return what remembers the variable of a parameter."""
+    key = parameter.key
+    found_by = parameter.backend.memory(key) if parameter.is_raw else id(key)
+    return Original(found_by, weakref.ref(key if parameter.anchor is None else parameter.anchor))
