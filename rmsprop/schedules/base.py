@@ -104,8 +104,8 @@ class BuiltInSchedule(LearningRateSchedule):
         TypeError, ValueError
             If `step` is no real number, or not finite.
         """
-        if type(step) is int:  # which the optimizer passes
-            return self._rate(check_step(step))
+        if type(step) is int and abs(step) < 2**63:  # which the optimizer passes
+            return self._rate(float(step))
         step = array_of(step)
         return self._rates(step) if getattr(step, "shape", ()) else self._rate(check_step(step))
 
