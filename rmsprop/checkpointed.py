@@ -44,7 +44,7 @@ class Checkpointed:
         Raises
         ------
         OSError
-            If the file can't be written; `path` is as it was then.
+            If the file can't be written, or `path` is a FIFO, a device or a socket; it is as it was then.
         TypeError
             If `variables` holds something else, or settings are not what JSON can hold.
         ValueError

@@ -83,7 +83,10 @@ class Variable(ValueOperators):
 
     @classmethod
     def around(cls, array: Array, name: str | None = None, trainable: bool = True) -> "Variable":
-        """Return a variable that holds the very array it is given, without a copy."""
+        """Return a variable that holds the very array it is given, without a copy.
+
+        Unpickled from memory that others may have, as the buffers of protocol 5, it holds a copy.
+        """
         variable = cls.__new__(cls)
         variable.array, variable.trainable, variable.constraint = array, trainable, None
         variable.name = name or "Variable"

@@ -178,7 +178,8 @@ class Weights:
     def iterations(self) -> Variable:
         """The number of steps so far, an int64 scalar `Variable`.
 
-        It can be replaced, by a `Variable` or a number, as long as there are no slots. Later, ``assign`` to it.
+        It can be replaced, by a `Variable` or a number from 0 to 2**62, as long as there are no slots. Later,
+        ``assign`` to it.
         """
         return self._iterations
 
