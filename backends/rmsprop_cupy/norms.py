@@ -208,7 +208,9 @@ def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept
     with part.device:
         with kept.setup():
             addresses = kept.addresses(arrays)
-        kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, _terms(hyper, scale), kernels.OPTIONS)
+        kernel = kernels.norm_kernel(
+            part.dtype, hyper.clipvalue is not None, _terms(hyper, scale), kernels.OPTIONS
+        )
         limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
         kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit, _least(hyper)))
         kept.used()

@@ -105,7 +105,9 @@ def limited(variant: Variant, gradient: str) -> str:
 def factor(variant: Variant, which: str) -> str:
     """Return the statement that reads the two numbers of the factor at a place, if there are any."""
     real = real_type(variant.dtype)
-    return f"const {real} factor = factors[2 * {which}], tail = factors[2 * {which} + 1];" if variant.factor else ""
+    return (
+        f"const {real} factor = factors[2 * {which}], tail = factors[2 * {which} + 1];" if variant.factor else ""
+    )
 
 
 def formula(variant: Variant) -> str:
