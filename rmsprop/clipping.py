@@ -37,7 +37,7 @@ class Measure(NamedTuple):
     squared: Callable[[float], Array]
     """Returns the sums of ``|scale * g|**2``, of shape (n,), given a scale; it reads all gradients."""
     may_be_double: bool = True
-    """Whether there may be gradients in double precision; sums of others hold the whole range if they are double."""
+    """Whether gradients may be in double precision; sums of others hold the whole range if they are double."""
 
 
 class Clipping(NamedTuple):

@@ -68,7 +68,7 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
     """
     try:
         # A number beyond the variable's dtype becomes infinite, as it would in the arithmetic of the step.
-        with on_device(parameter.variable.array), np.errstate(over="ignore", invalid="ignore"):
+        with on_device(parameter.variable.array), np.errstate(all="ignore"):
             if isinstance(gradient, IndexedSlices):
                 return _checked_slices(gradient, parameter, validate)
             dense = _checked_array(gradient, parameter.variable.array, "the gradient")

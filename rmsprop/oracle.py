@@ -1,5 +1,8 @@
 """One step in extended precision, and how far from it a result may be."""
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,3 +137,41 @@ def _joined(real: Any, imag: Any) -> tuple[Snapshot, Host, Host]:
     """Join the results for real and imaginary part; the larger condition is that of the pair."""
     state = Snapshot(*(None if a is None else a + 1j * b for a, b in zip(real[0], imag[0], strict=True)))
     return state, real[1] + 1j * imag[1], np.maximum(real[2], imag[2])
+
+
+def expected_clipping(gradients: Sequence[Host], hyper: Hyperparameters) -> list[list[Fraction]]:
+    """Return gradients as they are after clipping and division by the loss scale, exactly.
+
+    Each is a list of its elements in C order: of complex ones the real and the imaginary part. Roots have
+    a relative error of 2**-200.
+    """
+    clipped = [_clipped_values(gradient, hyper) for gradient in gradients]
+    if hyper.clipnorm is not None:
+        clipped = [_shortened(numbers, Fraction(hyper.clipnorm)) for numbers in clipped]
+    if hyper.global_clipnorm is not None:
+        together = iter(_shortened([x for numbers in clipped for x in numbers], Fraction(hyper.global_clipnorm)))
+        clipped = [[next(together) for _ in numbers] for numbers in clipped]
+    return [[x / Fraction(hyper.loss_scale) for x in numbers] for numbers in clipped]
+
+
+def exact_norm(numbers: Sequence[Fraction]) -> Fraction:
+    """Return the root of the sum of squares, with a relative error of 2**-200."""
+    square = sum((x * x for x in numbers), Fraction(0))
+    bits = 400 + max(0, square.denominator.bit_length() - square.numerator.bit_length())
+    return Fraction(math.isqrt((square.numerator << 2 * bits) // square.denominator), 1 << bits)
+
+
+def _clipped_values(gradient: Host, hyper: Hyperparameters) -> list[Fraction]:
+    flat = np.ravel(gradient)
+    pairs = [(x.real, x.imag) if np.iscomplexobj(flat) else (x,) for x in flat]
+    elements = [[Fraction(float(part)) for part in pair] for pair in pairs]
+    if hyper.complex_as_real:
+        elements = [[part] for pair in elements for part in pair]
+    if hyper.clipvalue is not None:
+        elements = [_shortened(element, Fraction(hyper.clipvalue)) for element in elements]
+    return [part for element in elements for part in element]
+
+
+def _shortened(numbers: list[Fraction], limit: Fraction) -> list[Fraction]:
+    norm = exact_norm(numbers)
+    return numbers if norm <= limit else [x * limit / norm for x in numbers]

@@ -118,7 +118,7 @@ def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
 
 
 def _measure(group: Group, hyper: Hyperparameters) -> clipping.Measure:
-    """Return how to measure the gradients of a group; where that would have to wait, look at their dtypes first."""
+    """Return how to measure the gradients of a group."""
     squared = partial(group.backend.squared_norms, group.gradients, hyper)
     arrays = [p.variable.array for p in group.parameters]
     may_be_double = is_on_host(arrays[0]) or any([name_of(a.dtype) in ("float64", "complex128") for a in arrays])

@@ -120,10 +120,10 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     host = [np.full(3, value), np.ones(5000, np.float32), np.ones((), np.float16), np.ones(0)]
     squares = np.array([float((g.astype(float) ** 2).sum()) for g in host])
     hyper = hyper_of(RMSprop(**settings))
-    (expected,) = clipping.factors([squares], hyper.clipnorm, hyper.global_clipnorm)
+    (expected,) = clipping.clippings([clipping.Measure(lambda scale: squares * scale * scale)], hyper)
     gradients = [cupy.asarray(g) for g in host]
     factors = measured(Kept(len(gradients)), gradients, hyper).factors
-    np.testing.assert_allclose(factors["float64"].get(), expected, rtol=1e-12)
+    np.testing.assert_allclose(factors["float64"].get(), expected.factors.reshape(-1), rtol=1e-12)
     np.testing.assert_array_equal(factors["float32"].get(), factors["float64"].get().astype(np.float32))
     np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
 

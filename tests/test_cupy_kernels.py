@@ -174,9 +174,10 @@ def accesses(body):
 def least(kernel, variant):
     """Return the accesses that an element needs, by bytes: one to the gradient, two to variable and each slot.
 
-    Besides, a list looks up its factor, and in tables of 64-bit integers the number of elements, the first of
-    them, position and address of the gradient, and the addresses of variable and slots. Rows compare their index
-    to the one before and to each of its own kind, which have positions, too; three atomics note those outside.
+    Besides, a list looks up the two numbers of its factor, and in tables of 64-bit integers the number of elements,
+    the first of them, position and address of the gradient, and the addresses of variable and slots. Rows compare
+    their index to the one before and to each of its own kind, which have positions, too; three atomics note those
+    outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
@@ -184,7 +185,7 @@ def least(kernel, variant):
     slots = [stored, real, *[number] * (variant.momentum + variant.centered)]
     counted = Counter([stored, *slots, *slots])
     if kernel.name == "rmsprop_list":
-        counted += Counter([*[8] * (4 + len(slots)), *[real] * variant.factor])
+        counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor)])
     elif kernel.name == "rmsprop_rows":
         counted += Counter([8] * (4 + 3))
     return counted

@@ -154,17 +154,38 @@ def test_propagate_is_the_default_and_does_as_keras():
     assert (opt.iterations, opt.skipped) == (1, 0)
 
 
-def test_a_norm_beyond_double_precision_counts_as_infinite_where_it_clips():
-    huge = np.full(2, 1e200)
-    for settings in ({"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"clipvalue": 1e190, "clipnorm": 1.0}):
-        v, w = np.ones(2), np.ones(2)
-        opt = RMSprop(nonfinite="raise", **settings)
-        for _ in range(2):
-            with pytest.raises(FloatingPointError, match="variable 1 .*norm beyond"):
-                opt.apply_gradients([(np.ones(2), v), (huge, w)])
+NORMS = [{"clipnorm": 1.0}, {"global_clipnorm": 1.0}, {"clipvalue": 1e308, "clipnorm": 1.0}]
+
+
+@pytest.mark.parametrize("asarray", [np.asarray, array_api_strict.asarray], ids=["numpy", "array_api_strict"])
+@pytest.mark.parametrize("settings", NORMS, ids=str)
+def test_a_norm_counts_as_infinite_only_if_it_is_itself_beyond_its_dtype(settings, asarray):
+    v, w = Variable(asarray(np.ones(2))), Variable(asarray(np.ones(4)))
+    opt, largest = RMSprop(nonfinite="raise", **settings), asarray(np.full(4, 1e308))
+    ones = asarray(np.ones(2))
+    for taken in (1, 2):
+        opt.apply_gradients([(ones, v), (asarray(np.full(4, 8e307)), w)])
+        with pytest.raises(FloatingPointError, match="variable 1 .*norm beyond"):
+            opt.apply_gradients([(ones, v), (largest, w)])
+        assert opt.iterations == taken
     opt = RMSprop(nonfinite="raise")
-    opt.apply_gradients([(huge, w)])
+    opt.apply_gradients([(largest, w)])
     assert opt.iterations == 1
+
+
+def test_a_norm_of_all_that_is_beyond_its_dtype_counts_as_infinite_though_none_of_them_is():
+    variables = [np.ones(1), np.ones(1), Variable(array_api_strict.ones(1))]
+    gradients = [np.full(1, 1.2e308), np.full(1, 1.2e308), array_api_strict.asarray([1.2e308])]
+    pairs = list(zip(gradients, variables, strict=True))
+    for some in (pairs[:2], pairs[1:], pairs):  # of several libraries, too
+        opt = RMSprop(nonfinite="raise", clipnorm=1.0)
+        opt.apply_gradients(some)
+        opt.clipnorm, opt.global_clipnorm = None, 1.0
+        if len(some) == 2:  # 1.7e308
+            opt.apply_gradients(some)
+            continue
+        with pytest.raises(FloatingPointError, match="variable 0 .*norm beyond"):
+            opt.apply_gradients(some)
 
 
 @pytest.mark.parametrize("settings", [{}, {"clipnorm": 1.0}, {"clipvalue": 1.0}], ids=str)

@@ -3,6 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rmsprop.arrays import is_on_host
 from rmsprop.backends import Hyperparameters
 
@@ -46,6 +48,8 @@ def square(xp: Any, x: Array) -> Array:
 
 def clipped(xp: Any, x: Array, limit: float | None) -> Array:
     """Return `x` with its absolute values, or moduli, brought to the limit; NaN stays NaN."""
+    if limit is not None and x.dtype in (xp.float32, xp.complex64):
+        limit = float(np.float32(limit))  # which may become 0 or infinite
     if limit is None or math.isinf(limit):
         return x
     if xp.isdtype(x.dtype, "complex floating"):

@@ -55,7 +55,7 @@ def in_range(indices: Array, rows: int) -> bool:
 
 @np.errstate(all="ignore")
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
-    """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in double precision where there is one."""
+    """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in the widest precision there is."""
     return namespace(_values(gradients[0])).stack([_squared_norm(_values(g), hyper, scale) for g in gradients])
 
 

@@ -78,6 +78,6 @@ def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:
     """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
     words = np.zeros(11, np.uint64)
     words[:7].view(np.float64)[:] = numbers(hyper)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         words[7:].view(np.float32)[:7] = numbers(hyper)
     return words

@@ -135,11 +135,11 @@ __device__ inline double added(double* shared, const double mine, const int lane
 def factor_kernel() -> Any:
     """Return the kernel that makes norms and clipping factors of the sums, in one block of threads.
 
-    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions, the
-    two numbers of each next to each other. With `left_out`, the first of all is NaN if a norm is not finite, and
-    the step is counted there as one that is left out. A team of threads adds up the sums of one gradient, so that
-    neither many gradients nor a large one take long. Only where squares are beyond LARGE or below `least`, all sums
-    are looked at again, for those that were made of scaled numbers.
+    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions,
+    the two numbers of each next to each other. With `left_out`, the first of all is NaN if a norm is not finite,
+    and the step is counted there as one that is left out. A team of threads adds up the sums of one gradient, so
+    that neither many gradients nor a large one take long. Only if squares are beyond LARGE or below `least`, sums
+    are looked at again, for those of scaled numbers.
     """
     code = (
         f"#define THREADS {FACTOR_THREADS}\n#define TEAM 32\n#define SMALLEST 0x1p-126\n#define TINY 0x1p-1022"

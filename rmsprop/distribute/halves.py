@@ -39,5 +39,5 @@ def rounded(total: Gradient, parameter: Parameter) -> Gradient:
 
 
 def _cast(array: Any, dtype: Any) -> Any:
-    with on_device(array), np.errstate(over="ignore"):
+    with on_device(array), np.errstate(all="ignore"):
         return namespace(array).astype(array, dtype)

@@ -131,7 +131,7 @@ def like(array: np.ndarray[Any, Any], example: Array) -> Array:
         return as_beside(array, example, copy=True)
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@np.errstate(all="ignore")
 def summed_by_row(slices: IndexedSlices) -> IndexedSlices:
     """Return sparse gradients, of the host, in which each row is listed once."""
     rows, places = np.unique(slices.indices, return_inverse=True)

@@ -248,7 +248,7 @@ def _result(total: Any, given: Any, divisor: int) -> Any:
     if isinstance(total, IndexedSlices):
         return IndexedSlices(_result(total.values, given.values, divisor), total.indices, given.dense_shape)
     xp = namespace(total)
-    with on_device(total), np.errstate(over="ignore"):  # a sum of halves may exceed them
+    with on_device(total), np.errstate(all="ignore"):  # a sum of halves may exceed them
         mean = total if divisor == 1 else total / divisor
         is_whole = divisor > 1 and xp.isdtype(given.dtype, "integral")
         return xp.asarray(mean, dtype=mean.dtype if is_whole else given.dtype, copy=True)

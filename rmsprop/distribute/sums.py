@@ -57,7 +57,7 @@ def add(link: Link, sent: Scattered, out: Array) -> None:
     add_in_order(parts, out)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of gradients that are not finite, a warning says nothing new
+@np.errstate(all="ignore")  # of gradients that are not finite, a warning says nothing new
 def add_in_order(parts: Sequence[Array], out: Array) -> None:
     """Write the sum of arrays, which are added to the first one after the other."""
     np.add(parts[0], parts[1], out=out)
