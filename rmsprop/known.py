@@ -220,4 +220,4 @@ class Parameters:
 
 def _kind(parameter: Parameter) -> Any:
     """Return what a parameter has in common with one that it could be mistaken for."""
-    return parameter.shape, parameter.dtype, id(parameter.backend)
+    return parameter.library, parameter.shape, parameter.dtype

@@ -61,6 +61,8 @@ class Parameter:
     shape : tuple of int
         Shape of the variable when it was first seen; that of its slots.
     backend : Backend
+    library : str
+        The module that the class of its arrays is from.
     dtype : dtype
         Likewise its dtype, in the terms of its library.
     plan : object
@@ -81,7 +83,7 @@ class Parameter:
 
     __slots__ = (
         "_address", "_away", "_strides", "anchor", "backend", "dtype", "is_its_own", "is_raw", "is_synced",
-        "notes", "originals", "plan", "plans", "shape", "slots", "variable"
+        "library", "notes", "originals", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +98,7 @@ class Parameter:
         # A variable that is gone has slots, of its backend.
         like = variable.array if not isinstance(variable.array, Absent) else next(iter(self.slots.values())).array
         self.backend = backend_of(like)
+        self.library = type(like).__module__
         self.plan: Any = None
         self.notes: Any = None
         self.plans = Plans()

@@ -16,6 +16,7 @@ def step(optimizer, g=1.0, v=1.0):
     """Return a fresh scalar after one step."""
     variable = np.array(v)
     optimizer.apply_gradients([(np.array(g), variable)])
+    optimizer.forget([variable])
     return float(variable)
 
 
