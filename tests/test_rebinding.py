@@ -430,7 +430,9 @@ def test_views_that_differ_in_the_stride_of_an_axis_of_length_1_are_the_same_var
     assert len(opt.get_weights()) == 3
 
 
-@pytest.mark.parametrize("settings", [{}, {"clipnorm": 1.0}, {"state_dtype": "bfloat16"}, {"state_dtype": "uint8"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"clipnorm": 1.0}, {"state_dtype": "bfloat16"}, {"state_dtype": "uint8"}]
+)
 def test_memory_that_resize_moved_is_no_longer_the_first_arrays(settings):
     opt, x = RMSprop(0.1, **settings), np.ones(1000)
     address = x.__array_interface__["data"][0]
