@@ -218,8 +218,8 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         ValueError
             If there is no gradient for any variable, a shape differs, a variable occurs twice, variables share
             memory, or a hyperparameter is not finite or out of range. If a variable seems to have been replaced:
-            one comes that is not known, and a known one of the same shape, dtype and library is held by nobody else;
-            see `rebind` and `forget`.
+            one comes that is not known, and a known one of the same shape, dtype and library is held by nobody
+            else; see `rebind` and `forget`.
         RuntimeError
             If a variable with a constraint has a sparse gradient, a CUDA stream captures and the step can't be
             captured, in the scope of a strategy outside of its `run`, or in something that a step of the same
@@ -228,8 +228,8 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
 
         An array that was replaced is not noticed as long as something else holds it, such as a history of all
-        iterates or a captured step, nor if its memory was allocated by neither NumPy nor CuPy. A view that is taken
-        anew in each step, ``w[0]``, is known by its memory; a copy, ``w[[0, 2]]``, is a new array.
+        iterates or a captured step, nor if its memory was allocated by neither NumPy nor CuPy. A view that is
+        taken anew in each step, ``w[0]``, is known by its memory; a copy, ``w[[0, 2]]``, is a new array.
 
         Threads can share an optimizer: one takes its step, or reads or sets weights or hyperparameters, after the
         other.
