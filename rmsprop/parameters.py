@@ -197,9 +197,8 @@ class Parameter:
     @property
     def has_moved(self) -> bool:
         """Whether the memory of the array is no longer where it was, by ``resize``."""
-        if self._address is None:
-            return False
-        return bool(self._address != cast("Any", self.backend).address(self.variable.array))
+        address = self._address
+        return bool(address is not None and address != cast("Any", self.backend).address(self.variable.array))
 
     def check(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if the variable can't be updated, or is not what it was."""
@@ -209,7 +208,7 @@ class Parameter:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
         if self._strides is not None and self._strides != array.strides:
             raise ValueError(f"its strides were {self._strides} when it was first given; now {array.strides}.")
-        if self.has_moved:
+        if self._address is not None and self.has_moved:
             raise ValueError("its memory was moved since it was first given, by resize.")
 
     def __str__(self) -> str:
