@@ -50,10 +50,10 @@ class Parameters:
 
     def _rebuild(self, parameters: Iterable[Parameter]) -> None:
         """Know these parameters, and recognise them by what they hold now."""
-        kept = list(parameters)
-        for table in (self._known, self._by_id, self._by_memory, self._by_original, self.plans):
-            table.clear()
-        for parameter in kept:
+        self._known = {id(p): p for p in parameters}  # in one piece: other threads may look, see `holds`
+        self._by_id, self._by_memory, self._by_original = {}, {}, {}
+        self.plans.clear()
+        for parameter in self:
             self.add(parameter)
 
     def name(self, parameters: Iterable[Parameter]) -> None:
@@ -129,7 +129,7 @@ class Parameters:
 
     def holds(self, anchors: AbstractSet[int]) -> bool:
         """Tell whether the variable of one of the parameters is held by what has one of these identities."""
-        return any([parameter.anchor_id in anchors for parameter in list(self)])
+        return any([parameter.anchor_id in anchors for parameter in tuple(self._known.values())])
 
     def let_go(self, anchors: AbstractSet[int]) -> None:
         """Hold only weakly, until `take_back`, all variables that are held by what has one of these identities."""
@@ -231,4 +231,4 @@ class Parameters:
 
 def _kind(parameter: Parameter) -> Any:
     """Return what a parameter has in common with one that it could be mistaken for."""
-    return parameter.shape, parameter.dtype, id(parameter.backend)
+    return parameter.library, parameter.shape, parameter.dtype

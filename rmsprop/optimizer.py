@@ -221,6 +221,7 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
             A variable is a NumPy or CuPy array, updated in place, or a `Variable`. A gradient is an array of
             the same library and shape, an `IndexedSlices`, or None for a variable to leave as it is. Gradients
             are not modified. That of a complex variable is ``dL/dRe + i dL/dIm``, whose negative leads downhill.
+            In a loop, change an array in place, ``x[...] = value`` or ``out=x``: ``x = value`` makes a new one.
         name : str, optional
             Not used.
         experimental_aggregate_gradients : bool, default True
@@ -240,13 +241,19 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
             If `grads_and_vars` is malformed, or a dtype or an array library does not fit.
         ValueError
             If there is no gradient for any variable, a shape differs, a variable occurs twice, variables share
-            memory, or a hyperparameter is not finite or out of range.
+            memory, or a hyperparameter is not finite or out of range. If a variable seems to have been replaced:
+            one comes that is not known, and a known one of the same shape, dtype and library is held by nobody
+            else; see `rebind` and `forget`.
         RuntimeError
             If a variable with a constraint has a sparse gradient, a CUDA stream captures and the step can't be
             captured, in the scope of a strategy outside of its `run`, or in something that a step of the same
             optimizer calls.
 
         While a CUDA stream captures, the step is recorded and `iterations` stays; see `advance`.
+
+        An array that was replaced is not noticed as long as something else holds it, such as a history of all
+        iterates or a captured step, nor if its memory was allocated by neither NumPy nor CuPy. A view that is
+        taken anew in each step, ``w[0]``, is known by its memory; a copy, ``w[[0, 2]]``, is a new array.
 
         Threads can share an optimizer: one takes its step, or reads or sets weights or hyperparameters, after the
         other.

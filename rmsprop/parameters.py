@@ -61,6 +61,8 @@ class Parameter:
     shape : tuple of int
         Shape of the variable when it was first seen; that of its slots.
     backend : Backend
+    library : str
+        The module that the class of its arrays is from.
     dtype : dtype
         Likewise its dtype, in the terms of its library.
     plan : object
@@ -81,7 +83,7 @@ class Parameter:
 
     __slots__ = (
         "_address", "_away", "_strides", "anchor", "backend", "dtype", "is_its_own", "is_raw", "is_synced",
-        "notes", "originals", "plan", "plans", "shape", "slots", "variable"
+        "library", "notes", "originals", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +98,7 @@ class Parameter:
         # A variable that is gone has slots, of its backend.
         like = variable.array if not isinstance(variable.array, Absent) else next(iter(self.slots.values())).array
         self.backend = backend_of(like)
+        self.library = type(like).__module__
         self.plan: Any = None
         self.notes: Any = None
         self.plans = Plans()
@@ -196,9 +199,8 @@ class Parameter:
     @property
     def has_moved(self) -> bool:
         """Whether the memory of the array is no longer where it was, by ``resize``."""
-        if self._address is None:
-            return False
-        return bool(self._address != cast("Any", self.backend).address(self.variable.array))
+        address = self._address
+        return bool(address is not None and address != cast("Any", self.backend).address(self.variable.array))
 
     def check(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if the variable can't be updated, or is not what it was."""
@@ -208,7 +210,7 @@ class Parameter:
             raise ValueError(f"shape and dtype were {self.shape}, {self.dtype} when it was first given.")
         if self._strides is not None and self._strides != array.strides:
             raise ValueError(f"its strides were {self._strides} when it was first given; now {array.strides}.")
-        if self.has_moved:
+        if self._address is not None and self.has_moved:
             raise ValueError("its memory was moved since it was first given, by resize.")
 
     def __str__(self) -> str:

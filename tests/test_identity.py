@@ -6,12 +6,14 @@ import pickle
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop.checkpoints import saving
 
 DTYPES = ["float16", "float32", "float64", "complex64", "complex128"]
 SETTINGS = [{}, {"momentum": 0.9, "centered": True}, {"clipnorm": 1.0}, {"nonfinite": "skip"}]
@@ -312,6 +314,28 @@ def test_views_that_are_taken_anew_stay_known_when_others_join(xp, order, dtype)
         step(expected, *twins[:n])
     for part, twin in zip(parts, twins, strict=True):
         assert (part == twin).all()
+
+
+def test_a_save_in_the_background_does_not_hide_it(tmp_path, monkeypatch):
+    go, replacing = threading.Event(), saving.replacing
+
+    @contextmanager
+    def waiting(path):
+        go.wait()
+        with replacing(path) as file:
+            yield file
+
+    monkeypatch.setattr(saving, "replacing", waiting)
+    opt, x = RMSprop(), np.ones(3)
+    step(opt, x)
+    writing = opt.save(tmp_path / "x.safetensors", {"x": x}, wait=False)
+    x = x * 2
+    try:
+        with pytest.raises(ValueError, match=REPLACED):
+            step(opt, x)
+    finally:
+        go.set()
+        writing.wait()
 
 
 def test_memory_that_numpy_did_not_allocate_is_not_judged():

@@ -135,7 +135,9 @@ def test_a_variable_that_is_gone_is_not_mistaken_for_a_new_one():
     opt = RMSprop()
     for _ in range(20):
         stepped(opt, np.ones(1000))
-    assert len(opt.weights) == 21
+        assert opt.weights[1].numpy().sum() == pytest.approx(100)  # after one step
+        opt.forget()
+        assert len(opt.weights) == 1
 
 
 def test_build_creates_slots_so_that_weights_can_be_restored_before_any_step():

@@ -17,9 +17,6 @@ def memory(array: Array) -> Hashable:
     return place, array.shape, addresses.strides_of(array), array.dtype.str, array.device.id
 
 
-OWN = cupy.cuda.Memory, cupy.cuda.PooledMemory, cupy.cuda.MemoryAsync, cupy.cuda.ManagedMemory
-"""Memory that CuPy has allocated."""
-
 ROUNDING = 512
 """Bytes to which a pool rounds up what it hands out."""
 
@@ -32,7 +29,7 @@ def owner(array: Array, is_its_own: bool) -> Array | None:
     root = array if array.base is None else array.base
     memory = root.data.mem
     is_whole = root.data.ptr == memory.ptr and 0 <= memory.size - root.nbytes < ROUNDING
-    return root if is_its_own or (isinstance(memory, OWN) and is_whole) else None
+    return root if is_its_own or (is_whole and not isinstance(memory, cupy.cuda.UnownedMemory)) else None
 
 
 class Place(NamedTuple):

@@ -41,7 +41,9 @@ def save(
     if wait:
         _write(path, notes, tensors, _arrays(tensors), then)
         return None
-    return background.start(optimizer, partial(_write, path, notes, tensors, _snapshot(tensors), then))
+    copies = _snapshot(tensors)
+    told = [tensor._replace(read=_read) for tensor in tensors]  # which do not hold the variables meanwhile
+    return background.start(optimizer, partial(_write, path, notes, told, copies, then))
 
 
 def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Callable[[], None] | None) -> None:
@@ -78,6 +80,10 @@ def _write(
 
 def _arrays(tensors: list[Tensor]) -> Iterator[Host]:
     return (tensor.read(False) for tensor in tensors)
+
+
+def _read(copy: bool) -> Host:
+    raise RuntimeError("it has been read already.")
 
 
 def _snapshot(tensors: list[Tensor]) -> list[Host]:
