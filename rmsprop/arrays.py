@@ -45,6 +45,30 @@ def refuse_subclass(array: object, what: str) -> None:
         )
 
 
+def refuse_traced(array: Any, what: str) -> None:
+    """Raise ``TypeError`` for a value that stands for others while a function is traced or transformed."""
+    tracer = _tracer_of(array)
+    if tracer is not None:
+        raise TypeError(
+            f"{what} traced by {tracer}. What is done inside of a traced function is done once, while it is traced: "
+            f"do it outside, with what the function returns."
+        )
+
+
+def _tracer_of(array: Any) -> str | None:
+    trace = getattr(array, "_trace", None)
+    if isinstance(trace, int):  # autograd's, where a constant has a negative one
+        return "a GradientTape or autograd (autograd.tracer.getval makes it plain)" if trace >= 0 else None
+    if trace is not None and _compat().is_jax_array(array):  # only its tracers have the attribute
+        return "jax.jit, jax.grad or another transformation of JAX"
+    if _compat().is_torch_array(array):
+        import torch
+
+        is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(array)
+        return "torch.vmap, torch.func.grad or another transformation of torch.func" if is_wrapped else None
+    return None
+
+
 def checked_numbers(value: Any, what: str) -> Any:
     """Return an array, or what NumPy can make one of, if it is plain and consists of numbers.
 
