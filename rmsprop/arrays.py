@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -50,8 +51,8 @@ def refuse_traced(array: Any, what: str) -> None:
     tracer = _tracer_of(array)
     if tracer is not None:
         raise TypeError(
-            f"{what} traced by {tracer}. What is done inside of a traced function is done once, while it is traced: "
-            f"do it outside, with what the function returns."
+            f"{what} traced by {tracer}. What is done inside of a traced function is done once, while it is "
+            f"traced: do it outside, with what the function returns."
         )
 
 
@@ -62,9 +63,8 @@ def _tracer_of(array: Any) -> str | None:
     if trace is not None and _compat().is_jax_array(array):  # only its tracers have the attribute
         return "jax.jit, jax.grad or another transformation of JAX"
     if _compat().is_torch_array(array):
-        import torch
-
-        is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(array)
+        functorch: Any = import_module("torch._C._functorch")
+        is_wrapped = functorch.is_functorch_wrapped_tensor(array)
         return "torch.vmap, torch.func.grad or another transformation of torch.func" if is_wrapped else None
     return None
 

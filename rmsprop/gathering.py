@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import autograd.numpy as anp
+import autograd.numpy
 import numpy as np
 from autograd.numpy.numpy_boxes import ArrayBox
 
@@ -33,7 +33,7 @@ def _of_take(is_source: bool, args: Any, kwargs: Any) -> Backward:
 
 
 def _take(
-    is_source: bool, a: Host, indices: Any, axis: int | None = None, out: Any = None, mode: str = "raise"
+    is_source: bool, a: Host, indices: Any, axis: int | None = None, out: Any = None, mode: Any = "raise"
 ) -> Backward:
     """Return what makes the gradient of ``take``, which autograd lacks."""
     shape, flat = a.shape, axis is None
@@ -72,6 +72,7 @@ def _rows(key: Any, length: int) -> Host | None:
     return rows
 
 
+anp: Any = autograd.numpy  # whose names are made when it is imported
 _READINGS: dict[Any, Callable[[bool, Any, Any], Backward | None]] = {
     ArrayBox.__getitem__: _of_getitem,
     anp.take: _of_take,

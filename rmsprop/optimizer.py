@@ -478,8 +478,8 @@ class RMSprop(Settings, Weights, Checkpointed):
             If the loss is complex, does not take its variables, or can't be differentiated because of the arrays'
             library and returns no gradients.
         ValueError
-            If a loss returns gradients in another structure, `loss` is a value and `tape` is missing, both `tape` and `jac` are given, or no gradient exists; as
-            `apply_gradients`.
+            If a loss returns gradients in another structure, `loss` is a value and `tape` is missing, both `tape`
+            and `jac` are given, or no gradient exists; as `apply_gradients`.
 
         Examples
         --------

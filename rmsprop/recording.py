@@ -29,7 +29,15 @@ def tell_tapes(*sources: "Variable | Array") -> None:
 
 
 class Recorder(ABC):
-    """A tape that follows variables through the reading of their values; the base of the tapes here."""
+    """A tape that follows variables through the reading of their values; the base of the tapes here.
+
+    Attributes
+    ----------
+    is_stopped : bool
+        Whether values are read as constants, in `stop_recording`.
+    """
+
+    is_stopped = False
 
     def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
         self._watch_accessed = watch_accessed_variables
@@ -39,7 +47,7 @@ class Recorder(ABC):
     def __enter__(self) -> Self:
         if recording.get() is not None:
             raise RuntimeError("a tape is recording already; tapes can't be nested.")
-        self._watched, self._assigned = {}, set()
+        self._watched, self._assigned, self.is_stopped = {}, set(), False
         self._token = recording.set(self)
         tapes[id(self)] = self
         return self
@@ -95,15 +103,17 @@ class Recorder(ABC):
         """
         if recording.get() is not self:
             raise RuntimeError("stop_recording() belongs inside of the tape's `with` block.")
-        token = recording.set(None)
+        before, self.is_stopped = self.is_stopped, True
         try:
             with self._paused():
                 yield
         finally:
-            recording.reset(token)
+            self.is_stopped = before
 
     def read(self, variable: "Variable") -> Any:
         """Return the traced value of a variable that is watched, that of any other as a constant."""
+        if self.is_stopped:
+            return self._constant(variable.array)
         is_watched = id(variable) in self._watched
         accessed = self._watch_accessed and variable.trainable and self._can_trace(variable.array)
         return self.watch(variable) if is_watched or accessed else self._constant(variable.array)

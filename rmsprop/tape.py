@@ -122,7 +122,7 @@ class GradientTape(Recorder):
 
     def traced(self, function: Any) -> Any:
         """Return the form of a NumPy function that autograd can follow."""
-        return _tracing().followed(function) or function
+        return _following().followed(function) or function
 
     def gradient(
         self,
@@ -171,7 +171,7 @@ class GradientTape(Recorder):
     def _collect(self, target: Any, weights: Any, arrivals: "dict[Any, Arrivals]") -> None:
         """Add what arrives at every root, coming from one target."""
         target = self._latest(target)
-        is_traced = _tracing().isbox(target)
+        is_traced = _following().isbox(target)
         value = target._value if is_traced else target
         if isinstance(value, np.ndarray) and value.dtype == object:
             raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
@@ -196,7 +196,7 @@ class GradientTape(Recorder):
     def _gradient_of(self, source: Any, arrivals: "dict[Any, Arrivals]") -> Gradient | None:
         """Return what has arrived at the values that a source has had: rows, if there is nothing else."""
         arrived = [arrivals[box._node] for box in self._values(source) if box._node in arrivals]
-        parts = [each.dense[0] for each in arrived if each.dense is not None]
+        parts = [each.dense for each in arrived if each.dense is not None]
         rows = [part for each in arrived for part in each.rows]
         if not parts and not rows:
             return None
@@ -210,13 +210,20 @@ class GradientTape(Recorder):
 
 
 class Arrivals:
-    """What the reverse pass brings to a root: a dense gradient, as autograd sums it, and rows."""
+    """What the reverse pass brings to a root: the sum of all dense gradients, and rows."""
 
     __slots__ = ("dense", "rows")
 
     def __init__(self) -> None:
-        self.dense: tuple[Any, bool] | None = None
+        self.dense: Any = None
         self.rows: list[Any] = []
+
+
+@cache
+def _following() -> ModuleType:
+    from rmsprop import following
+
+    return following
 
 
 @cache
@@ -251,13 +258,13 @@ def _backward(weights: Array, end: Any, arrivals: dict[Any, Arrivals]) -> None:
     from autograd.core import add_outgrads
     from autograd.util import toposort
 
-    outgrads = {end: (weights, False)}
+    outgrads: dict[Any, Any] = {end: (weights, False)}
     for node in toposort(end):
         outgrad = outgrads.pop(node, None)
         if not node.parents:
             arrived = arrivals.setdefault(node, Arrivals())
             if outgrad is not None:
-                arrived.dense = add_outgrads(arrived.dense, outgrad[0])
+                arrived.dense = outgrad[0] if arrived.dense is None else arrived.dense + outgrad[0]
             continue
         for parent, ingrad in zip(node.parents, node.vjp(outgrad[0]), strict=True):
             if type(ingrad) is IndexedSlices:  # only roots get these

@@ -8,21 +8,17 @@ ours only while a block is open, and only for what a tape records.
 import threading
 from collections.abc import Callable
 from functools import cache, partial
-from types import ModuleType
 from typing import Any, NoReturn
 
-import autograd.numpy as anp
 import numpy as np
 from autograd.core import VJPNode, primitive_vjps
 from autograd.numpy.numpy_boxes import ArrayBox
-from autograd.tracer import Box, box_type_mappings, box_types, isbox, notrace_primitives, trace_stack
+from autograd.tracer import box_type_mappings, box_types, notrace_primitives, trace_stack
 
 from rmsprop._operators import value_of
+from rmsprop.following import CLOSED, anp, applied, has_open, is_open, settled, unknown
 from rmsprop.gathering import reading_of
 from rmsprop.variable import Variable
-
-CLOSED = -2
-"""Number of no trace: below all of autograd's, which takes a value that has it for a constant."""
 
 
 class Block:
@@ -52,6 +48,8 @@ class Record(VJPNode):  # type: ignore[misc]  # autograd has no types
     """What a tape remembers of an operation: how to differentiate it, and in which block it took place."""
 
     __slots__ = ("block",)
+    parents: Any
+    vjp: Any
 
     def __init__(
         self, value: Any, fun: Any, args: Any, kwargs: Any, argnums: tuple[int, ...], parents: tuple[Any, ...]
@@ -62,7 +60,7 @@ class Record(VJPNode):  # type: ignore[misc]  # autograd has no types
         if vjp is None:
             maker = primitive_vjps.get(fun)
             if maker is None:
-                raise NotImplementedError(_unknown(fun))
+                raise NotImplementedError(unknown(fun))
             vjp = maker(argnums, value, args, kwargs)
         self.vjp = vjp
 
@@ -71,6 +69,8 @@ class Traced(ArrayBox):  # type: ignore[misc]
     """An array or a number that a `GradientTape` follows."""
 
     __slots__ = ()
+    _value: Any
+    _node: Any
 
     def __init__(self, value: Any, trace: int, node: Record) -> None:
         self._value, self._node = value, node
@@ -161,6 +161,8 @@ class Traced(ArrayBox):  # type: ignore[misc]
 
     def __getitem__(self, key: Any) -> Any:
         key = value_of(key)
+        if type(key) is list and np.asarray(key).dtype == bool:  # which autograd would take for integers
+            key = np.asarray(key)
         return self._value[key] if self._node.block.trace == CLOSED else ArrayBox.__getitem__(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
@@ -170,27 +172,27 @@ class Traced(ArrayBox):  # type: ignore[misc]
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any([_comes_first(type(x)) for x in inputs]):
+        if any([_comes_first(x) for x in inputs]):
             return NotImplemented
-        inputs, kwargs = _settled(inputs), _settled(kwargs)
-        if not any([_is_open(x) for x in (*inputs, *kwargs.values())]):
+        inputs, kwargs = settled(inputs), settled(kwargs)
+        if not any([is_open(x) for x in (*inputs, *kwargs.values())]):
             return getattr(ufunc, method)(*inputs, **kwargs)
         if "out" in kwargs or method == "at":
             raise TypeError(f"numpy.{ufunc.__name__} can't write a traced value into an array: leave out `out`.")
         if method != "__call__":
             raise TypeError(f"GradientTape can't follow numpy.{ufunc.__name__}.{method}.")
-        return _applied(ufunc, inputs, kwargs)
+        return applied(ufunc, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        args, kwargs = _settled(args), _settled(kwargs)
-        if not _has_open((args, kwargs)):
+        args, kwargs = settled(args), settled(kwargs)
+        if not has_open((args, kwargs)):
             return function(*args, **kwargs)
-        return _applied(function, args, kwargs)
+        return applied(function, args, kwargs)
 
 
 def _of_operators(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Return an operator of `Traced` values that lets arrays around arrays, such as xarray's, come first."""
-    return lambda self, other: NotImplemented if _comes_first(type(other)) else operator(self, other)
+    return lambda self, other: NotImplemented if _comes_first(other) else operator(self, other)
 
 
 for _name in ("add", "sub", "mul", "truediv", "mod", "pow", "matmul"):
@@ -199,9 +201,14 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Traced, f"__{_name}__", _of_operators(getattr(ArrayBox, f"__{_name}__")))
 
 
+def _comes_first(x: object) -> bool:
+    """Tell whether something decides for itself what becomes of a ufunc."""
+    kind: Any = type(x)
+    return kind not in (float, int, Traced, np.ndarray) and _decides(kind)
+
+
 @cache
-def _comes_first(kind: type) -> bool:
-    """Tell whether arrays of a class decide for themselves what becomes of a ufunc."""
+def _decides(kind: Any) -> bool:
     own = getattr(kind, "__array_ufunc__", np.ndarray.__array_ufunc__)
     return own is not np.ndarray.__array_ufunc__ and kind not in box_types
 
@@ -212,77 +219,6 @@ def _copied(value: Any, dtype: Any = None, copy: bool | None = None) -> np.ndarr
 
 def _itself(value: Any) -> Any:
     return value
-
-
-def _is_open(x: Any) -> bool:
-    return isbox(x) and x._trace != CLOSED
-
-
-def _has_open(arguments: Any) -> bool:
-    if isinstance(arguments, dict):
-        arguments = arguments.values()
-    elif not isinstance(arguments, list | tuple):
-        return _is_open(arguments)
-    return any([_has_open(each) for each in arguments])
-
-
-def _settled(arguments: Any) -> Any:
-    """Replace values of closed blocks in nested arguments by their numbers, and variables by their values."""
-    if type(arguments) is dict:
-        return {key: _settled(each) for key, each in arguments.items()}
-    if type(arguments) in (list, tuple):
-        return type(arguments)([_settled(each) for each in arguments])
-    if type(arguments) is Traced:
-        return arguments if arguments._trace != CLOSED else arguments._value
-    return value_of(arguments)
-
-
-def followed(function: Any) -> Any:
-    """Return the form of a function of NumPy's that autograd can follow; None where there is none."""
-    if function is np.select:
-        return _select
-    home = _HOMES.get(getattr(function, "__module__", None) or "numpy", anp)
-    form = getattr(home, function.__name__, None)
-    return None if form is function else form
-
-
-_HOMES: dict[str, ModuleType] = {"numpy": anp, "numpy.linalg": anp.linalg, "numpy.fft": anp.fft}
-
-
-def _applied(function: Any, args: Any, kwargs: Any) -> Any:
-    """Return what a function of NumPy's gives for traced arguments; ``TypeError`` if it can't be followed."""
-    form = followed(function)
-    if form is not None and (_is_composed(form) or (_has_gradient(form) and any([_is_open(x) for x in args]))):
-        return form(*args, **kwargs)
-    try:  # over arrays of objects, whose elements are followed
-        return function._implementation(*args, **kwargs)
-    except Exception as error:
-        raise TypeError(_unknown(function)) from error
-
-
-def _is_composed(form: Any) -> bool:
-    """Tell whether a function consists of primitives."""
-    return not hasattr(form, "fun")
-
-
-def _has_gradient(form: Any) -> bool:
-    return form in primitive_vjps or form in notrace_primitives[Record] or reading_of(form) is not None
-
-
-def _unknown(function: Any) -> str:
-    name = getattr(function, "__name__", function)
-    return (
-        f"GradientTape can't follow `{name}` here, for lack of a gradient in autograd: write it with other "
-        f"functions of autograd.numpy, use a TorchTape, or return (value, gradients) from the loss."
-    )
-
-
-def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
-    """Do as `numpy.select`, which autograd's form of it would call with objects."""
-    result = default
-    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
-        result = anp.where(condition, choice, result)
-    return result
 
 
 def _box(value: Any, trace: int, node: Any) -> Any:
@@ -318,5 +254,5 @@ class _Boxes:
 box_types.update(
     (Traced, Variable)
 )  # or else an operator between a box and a variable would lose the latter's part
-Box.type_mappings[Traced] = ArrayBox  # where the loss itself differentiates by autograd
+box_type_mappings[Traced] = ArrayBox  # where the loss itself differentiates by autograd
 notrace_primitives[Record] = notrace_primitives[VJPNode]

@@ -184,7 +184,8 @@ class Variable(ValueOperators):
         return xp.astype(new, self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if recording.get() is not None:
+        tape = recording.get()
+        if tape is not None and not tape.is_stopped:
             raise TypeError(
                 f"{self.name} is being converted to a NumPy array inside a tape, which would lose its gradient: "
                 f"use its .value with functions of autograd.numpy or PyTorch, or .numpy() for a constant."
