@@ -132,7 +132,7 @@ class ValueOperators:
         return complex(self.value)
 
     def __round__(self, digits: int | None = None) -> Any:
-        return round(self.value, digits)
+        return round(self.value.item(), digits)
 
     @property
     def T(self) -> Any:

@@ -64,8 +64,8 @@ def _tracer_of(array: Any) -> str | None:
         return "jax.jit, jax.grad or another transformation of JAX"
     if _compat().is_torch_array(array):
         functorch: Any = import_module("torch._C._functorch")
-        is_wrapped = functorch.is_functorch_wrapped_tensor(array)
-        return "torch.vmap, torch.func.grad or another transformation of torch.func" if is_wrapped else None
+        is_inside = functorch.peek_interpreter_stack() is not None or functorch.is_functorch_wrapped_tensor(array)
+        return "torch.vmap, torch.func.grad or another transformation of torch.func" if is_inside else None
     return None
 
 

@@ -109,23 +109,29 @@ def _call_of(loss: Callable[..., Any], tree: Any) -> Callable[[Any], Any]:
     """
     if tree is None:
         return lambda values: loss()
-    has_variables_only = all([isinstance(source, Variable) for source in flatten(tree)])
     if isinstance(tree, dict):
         if _accepts(loss, 0, tree):
             return lambda values: loss(**values)
         needs_none = not inspect.signature(loss).parameters
     else:
-        is_one, needs_none = not isinstance(tree, list | tuple), _accepts(loss, 0)
-        if not (needs_none and has_variables_only) and _accepts(loss, 1 if is_one else len(tree)):
-            return lambda values: loss(values) if is_one else loss(*values)
+        needs_none = _accepts(loss, 0)
+        if not (needs_none and _has_variables_only(tree)):
+            if not isinstance(tree, list | tuple) and _accepts(loss, 1):
+                return loss
+            if isinstance(tree, list | tuple) and _accepts(loss, len(tree)):
+                return lambda values: loss(*values)
     if not needs_none:
         raise TypeError(_misfit(loss, tree))
-    return lambda values: _without_arguments(loss, has_variables_only)
+    return lambda values: _without_arguments(loss, tree)
 
 
-def _without_arguments(loss: Callable[..., Any], has_variables_only: bool) -> Any:
+def _has_variables_only(tree: Any) -> bool:
+    return all([isinstance(source, Variable) for source in flatten(tree)])
+
+
+def _without_arguments(loss: Callable[..., Any], tree: Any) -> Any:
     value = loss()
-    if not has_variables_only and not isinstance(value, tuple):
+    if not isinstance(value, tuple) and not _has_variables_only(tree):
         raise TypeError("A loss of plain arrays must take them as arguments, or return (value, gradients).")
     return value
 
@@ -197,13 +203,13 @@ def _matched(gradients: Any, tree: Any) -> list[Any] | None:
 
 
 def _outline(tree: Any) -> str:
-    """Return how messages show a structure: with the types of what is in it."""
+    """Return how messages show a structure: with the types of what is in it, but no library's of arrays."""
     if isinstance(tree, dict):
         text = "{" + ", ".join(f"{key!r}: {_outline(each)}" for key, each in tree.items()) + "}"
     elif isinstance(tree, list | tuple):
         text = ("[{}]" if isinstance(tree, list) else "({})").format(", ".join(map(_outline, tree)))
     else:
-        text = type(tree).__name__
+        text = "array" if is_array(tree) or isinstance(tree, Variable) else type(tree).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

@@ -159,26 +159,18 @@ class GradientTape(Recorder):
         """
         has_zeros = wants_zeros(unconnected_gradients)
         arrivals: dict[Any, Arrivals] = {}
-        for each in flatten(target):
-            self._collect(each, output_gradients, arrivals)
+        targets = [self._latest(each) for each in flatten(target)]
+        for each in targets:
+            _check_target(each)
+        for each in targets:
+            if _following().isbox(each):
+                _backward(_weights(output_gradients, each._value), each._node, arrivals)
 
         def gradient_of(source: Any) -> Gradient | None:
             gradient = self._gradient_of(source, arrivals)
             return zeros_of(source) if gradient is None and has_zeros else gradient
 
         return mapped(gradient_of, sources)
-
-    def _collect(self, target: Any, weights: Any, arrivals: "dict[Any, Arrivals]") -> None:
-        """Add what arrives at every root, coming from one target."""
-        target = self._latest(target)
-        is_traced = _following().isbox(target)
-        value = target._value if is_traced else target
-        if isinstance(value, np.ndarray) and value.dtype == object:
-            raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
-        if np.iscomplexobj(value):
-            refuse_complex(np.result_type(value))
-        if is_traced:
-            _backward(_weights(weights, value), target._node, arrivals)
 
     def _new_value(self, source: Any) -> Any:
         array = array_of(source)
@@ -232,6 +224,15 @@ def _tracing() -> ModuleType:
     from rmsprop import tracing
 
     return tracing
+
+
+def _check_target(target: Any) -> None:
+    """Raise ``TypeError`` for a target that can't be differentiated."""
+    value = target._value if _following().isbox(target) else target
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        raise TypeError("the target is an array of objects: build it with functions of autograd.numpy.")
+    if np.iscomplexobj(value):
+        refuse_complex(np.result_type(value))
 
 
 def _weights(given: Any, value: Any) -> Any:

@@ -97,7 +97,8 @@ METHODS = [
     ("all", ()), ("any", ()), ("argmax", ()), ("argmin", (1,)), ("argsort", ()), ("astype", ("f4",)),
     ("clip", (1, 2)), ("conj", ()), ("conjugate", ()), ("copy", ()), ("cumprod", ()), ("cumsum", (0,)),
     ("diagonal", ()), ("dot", (np.ones(2),)), ("flatten", ()), ("max", ()), ("mean", (0,)), ("min", ()),
-    ("prod", ()), ("ravel", ()), ("repeat", (2,)), ("reshape", (1, 4)), ("round", ()), ("squeeze", ()), ("std", ()),
+    ("prod", ()), ("ravel", ()), ("repeat", (2,)), ("reshape", (1, 4)), ("round", ()), ("squeeze", ()),
+    ("std", ()),
     ("sum", (1,)), ("swapaxes", (0, 1)), ("take", ([0, 1],)), ("tolist", ()), ("trace", ()), ("transpose", ()),
     ("var", ()), ("item", (0,)),
 ]  # fmt: skip
