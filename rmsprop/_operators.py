@@ -1,6 +1,7 @@
 """Operators that act on an object's ``value``."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 
@@ -9,8 +10,22 @@ def value_of(x: Any) -> Any:
     return x.value if isinstance(x, ValueOperators) else x
 
 
+def _of_array(name: str) -> Callable[..., Any]:
+    """Return the method that calls the value's own method of the same name."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.value, name)(*map(value_of, args), **kwargs)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"Return what the method `{name}` of the value returns."
+    return method
+
+
 class ValueOperators:
-    """Arithmetic, comparison and indexing of ``self.value``, in the array library of the value."""
+    """Arithmetic, comparison, indexing and methods of ``self.value``, in the array library of the value.
+
+    Of the methods of arrays, these are the ones that leave an array as it is.
+    """
 
     __slots__ = ()
     value: Any
@@ -93,7 +108,7 @@ class ValueOperators:
         return self.value >= value_of(other)
 
     def __getitem__(self, key: Any) -> Any:
-        return self.value[key]
+        return self.value[value_of(key)]
 
     def __len__(self) -> int:
         return len(self.value)
@@ -115,3 +130,55 @@ class ValueOperators:
 
     def __complex__(self) -> complex:
         return complex(self.value)
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.value.item(), digits)
+
+    @property
+    def T(self) -> Any:
+        """The transposed value."""
+        return self.value.T
+
+    @property
+    def real(self) -> Any:
+        """The real part of the value."""
+        return self.value.real
+
+    @property
+    def imag(self) -> Any:
+        """The imaginary part of the value."""
+        return self.value.imag
+
+    all = _of_array("all")
+    any = _of_array("any")
+    argmax = _of_array("argmax")
+    argmin = _of_array("argmin")
+    argsort = _of_array("argsort")
+    astype = _of_array("astype")
+    clip = _of_array("clip")
+    conj = _of_array("conj")
+    conjugate = _of_array("conjugate")
+    copy = _of_array("copy")
+    cumprod = _of_array("cumprod")
+    cumsum = _of_array("cumsum")
+    diagonal = _of_array("diagonal")
+    dot = _of_array("dot")
+    flatten = _of_array("flatten")
+    item = _of_array("item")
+    max = _of_array("max")
+    mean = _of_array("mean")
+    min = _of_array("min")
+    prod = _of_array("prod")
+    ravel = _of_array("ravel")
+    repeat = _of_array("repeat")
+    reshape = _of_array("reshape")
+    round = _of_array("round")
+    squeeze = _of_array("squeeze")
+    std = _of_array("std")
+    sum = _of_array("sum")
+    swapaxes = _of_array("swapaxes")
+    take = _of_array("take")
+    tolist = _of_array("tolist")
+    trace = _of_array("trace")
+    transpose = _of_array("transpose")
+    var = _of_array("var")

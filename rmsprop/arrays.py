@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import ref
@@ -78,6 +79,29 @@ def refuse_subclass(array: object, what: str) -> None:
             f"{what} is a {type(array).__module__}.{type(array).__name__}, whose mask, unit or other meaning "
             f"would be lost; pass a plain array, such as its .view(numpy.ndarray)."
         )
+
+
+def refuse_traced(array: Any, what: str) -> None:
+    """Raise ``TypeError`` for a value that stands for others while a function is traced or transformed."""
+    tracer = _tracer_of(array)
+    if tracer is not None:
+        raise TypeError(
+            f"{what} traced by {tracer}. What is done inside of a traced function is done once, while it is "
+            f"traced: do it outside, with what the function returns."
+        )
+
+
+def _tracer_of(array: Any) -> str | None:
+    trace = getattr(array, "_trace", None)
+    if isinstance(trace, int):  # autograd's, where a constant has a negative one
+        return "a GradientTape or autograd (autograd.tracer.getval makes it plain)" if trace >= 0 else None
+    if trace is not None and _compat().is_jax_array(array):  # only its tracers have the attribute
+        return "jax.jit, jax.grad or another transformation of JAX"
+    if _compat().is_torch_array(array):
+        functorch: Any = import_module("torch._C._functorch")
+        is_inside = functorch.peek_interpreter_stack() is not None or functorch.is_functorch_wrapped_tensor(array)
+        return "torch.vmap, torch.func.grad or another transformation of torch.func" if is_inside else None
+    return None
 
 
 def checked_numbers(value: Any, what: str) -> Any:

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, as_beside, is_array, namespace, on_device, refuse_subclass, to_numpy
+from rmsprop.arrays import (
+    Array,
+    as_beside,
+    is_array,
+    namespace,
+    on_device,
+    refuse_subclass,
+    refuse_traced,
+    to_numpy,
+)
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described
@@ -92,6 +101,7 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
     if not is_array(array):
         raise TypeError(f"{what} must be an array; given {_short(array)}.")
     refuse_subclass(array, what)
+    refuse_traced(array, f"{what} is")
     if namespace(array) is not namespace(like):
         raise TypeError(f"{what} is an array of {_library(array)}, but the variable is one of {_library(like)}.")
     given, wanted = dtypes.name_of(array.dtype), dtypes.name_of(like.dtype)

@@ -35,6 +35,10 @@ from rmsprop.tape import Tape
 from rmsprop.variable import Variable
 from rmsprop.weights import Weights
 
+Step = Variable | Any
+"""Result of a step: its number. The None of a step without variables is an `Any` to type checkers, so that
+``int(step)`` needs no check that all other steps would never fail."""
+
 
 class RMSprop(Settings, Weights, Checkpointed, Rebinding):
     """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
@@ -97,9 +101,9 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
 
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
         What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over
-        replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that, or
-        beyond single precision in a library that has no other.
-        By default, as in Keras, these spread to the variables. "skip" leaves out the step, for all variables; it
+        replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that,
+        or beyond single precision in a library that has no other. By default, as in Keras, these spread to the
+        variables. "skip" leaves out the step, for all variables; it
         does not count in `iterations`, but in `skipped`. "raise" raises ``FloatingPointError``. On a GPU, "skip"
         waits for nothing: whoever reads the counts does, and steps with a schedule or `decay`, which depend on
         them, for the decision on the step before. "raise" waits in each step.
@@ -212,7 +216,7 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         grads_and_vars: Iterable[tuple[Any, Any]],
         name: str | None = None,
         experimental_aggregate_gradients: bool = True,
-    ) -> Variable | None:
+    ) -> Step:
         """Take one step.
 
         Parameters
@@ -276,11 +280,10 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
             finally:
                 state["_is_stepping"] = False
 
-    def _step(self, given: Any, aggregate: bool) -> Variable | None:
+    def _step(self, given: Any, aggregate: bool) -> Step:
         """Take one step, while no other thread uses the optimizer."""
         if self._strategy is not None:
-            taken: Variable | None = self._strategy._take(self, given, aggregate)
-            return taken
+            return self._strategy._take(self, given, aggregate)
         if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
             return self._iterations
         pairs = gradients.pairs(given)
@@ -477,23 +480,27 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         tape: Tape | None = None,
         *,
         jac: bool = False,
-    ) -> Variable | None:
+    ) -> Step:
         """Differentiate a loss and take one step.
 
         Parameters
         ----------
         loss : callable or traced value
             A callable takes the values of the variables, or no argument if all are `Variable`s, and returns the
-            loss, or ``(loss, gradients)`` with one gradient for each variable. A value needs its `tape`. With a
-            `loss_scale`, a tape is given the scaled loss; gradients that a loss returns must be scaled by itself.
+            loss, or ``(loss, gradients)`` with the gradients in the structure of `var_list`. A value needs its
+            `tape`. The loss must be real: of a complex one take ``.real`` or ``abs``. With a `loss_scale`, a tape
+            is given the scaled loss; gradients that a loss returns must be scaled by itself.
         var_list : Variable or array, nested lists or dicts of these, or a callable that returns them
+            The outermost dict gives the loss keyword arguments, the outermost list or tuple positional ones. What
+            is inside keeps its structure.
         grad_loss : array_like, optional
-            Weights of the elements of the loss; by default they are summed.
+            Weights of the elements of the loss, or a number for all; by default they are summed.
         name : str, optional
             Not used.
         tape : rmsprop.tape.Tape, optional
             The tape that has recorded `loss`, or that is to record it if it is a callable; by default a
-            `GradientTape`. A `TorchTape` differentiates arrays of any library by PyTorch.
+            `GradientTape`, which gives `IndexedSlices` for variables that are only read by arrays of integers. A
+            `TorchTape` differentiates arrays of any library by PyTorch.
         jac : bool, default False
             Whether the loss returns ``(loss, gradients)``, as in SciPy: then it gets plain values, and nothing is
             traced. It is not needed for arrays of other libraries than NumPy, which need a `tape` else.
@@ -506,10 +513,11 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         Raises
         ------
         TypeError
-            If the loss can't be differentiated because of the arrays' library, and returns no gradients.
+            If the loss is complex, does not take its variables, or can't be differentiated because of the arrays'
+            library and returns no gradients.
         ValueError
-            If `loss` is a value and `tape` is missing, both `tape` and `jac` are given, or no gradient exists; as
-            `apply_gradients`.
+            If a loss returns gradients in another structure, `loss` is a value and `tape` is missing, both `tape`
+            and `jac` are given, or no gradient exists; as `apply_gradients`.
 
         Examples
         --------
@@ -518,6 +526,14 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         >>> opt = rmsprop.RMSprop(learning_rate=0.5)
         >>> opt.minimize(lambda w: anp.sum(w ** 2), [w]).numpy()
         array(1)
+
+        Variables by name:
+
+        >>> x = np.linspace(-1, 1, 5)
+        >>> model = {"width": np.array(2.0), "center": np.array(0.5)}
+        >>> loss = lambda width, center: anp.sum((x - center) ** 2 / width**2)
+        >>> int(opt.minimize(loss, model))
+        2
         """
         return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
 
@@ -544,7 +560,7 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         """
         return [gradient for gradient, _ in self._complete(compute_gradients(loss, params))]
 
-    def get_updates(self, loss: Any, params: Any) -> list[Variable | None]:
+    def get_updates(self, loss: Any, params: Any) -> list[Step]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
         return [self.apply_gradients(self._complete(self._scaled_gradients(loss, params)))]
 

@@ -1,13 +1,14 @@
 """What tapes have in common: they follow variables, and learn when a value changes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array
+from rmsprop.arrays import Array, namespace, on_device
 from rmsprop.calls import call_of
 
 if TYPE_CHECKING:
@@ -29,9 +30,17 @@ def tell_tapes(*sources: "Variable | Array") -> None:
 
 
 class Recorder(ABC):
-    """A tape that follows variables through the reading of their values; the base of the tapes here."""
+    """A tape that follows variables through the reading of their values; the base of the tapes here.
 
-    def __init__(self, watch_accessed_variables: bool = True) -> None:
+    Attributes
+    ----------
+    is_stopped : bool
+        Whether values are read as constants, in `stop_recording`.
+    """
+
+    is_stopped = False
+
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
         self._watch_accessed = watch_accessed_variables
         self._watched: dict[int, tuple[Any, list[Any]]] = {}  # id -> (the watched object, its traced values)
         self._assigned: set[int] = set()
@@ -42,7 +51,7 @@ class Recorder(ABC):
     def __enter__(self) -> Self:
         if recording.get() is not None:
             raise RuntimeError("a tape is recording already; tapes can't be nested.")
-        self._watched, self._assigned = {}, set()
+        self._watched, self._assigned, self.is_stopped = {}, set(), False
         self._token = recording.set(self)
         tapes[id(self)] = self
         return self
@@ -51,16 +60,17 @@ class Recorder(ABC):
         recording.reset(self._token)
 
     def watch(self, source: Any) -> Any:
-        """Follow a variable or an array from here on.
+        """Follow variables or arrays from here on.
 
         Parameters
         ----------
-        source : Variable or array
+        source : Variable or array, or nested lists, tuples and dicts of these
 
         Returns
         -------
         object
-            The traced value. For a plain array, only what is computed from this value is followed.
+            The traced value, in the structure of `source`. For a plain array, only what is computed from this
+            value is followed.
 
         Raises
         ------
@@ -71,6 +81,8 @@ class Recorder(ABC):
         """
         if recording.get() is not self:
             raise RuntimeError("watch() belongs inside of the tape's `with` block.")
+        if isinstance(source, list | tuple | dict):
+            return mapped(self.watch, source)
         known = self._watched.get(id(source))
         if known is None or id(source) in self._assigned:
             known = source, [*(known[1] if known else []), self._new_value(source)]
@@ -78,8 +90,34 @@ class Recorder(ABC):
             self._assigned.discard(id(source))
         return known[1][-1]
 
+    def watched_variables(self) -> tuple["Variable", ...]:
+        """Return the variables that have been watched or used, in this order."""
+        from rmsprop.variable import Variable
+
+        return tuple(source for source, _ in self._watched.values() if isinstance(source, Variable))
+
+    @contextmanager
+    def stop_recording(self) -> Iterator[None]:
+        """Return a context in which nothing is recorded: variables and traced values are constants there.
+
+        Raises
+        ------
+        RuntimeError
+            Outside of the ``with`` block.
+        """
+        if recording.get() is not self:
+            raise RuntimeError("stop_recording() belongs inside of the tape's `with` block.")
+        before, self.is_stopped = self.is_stopped, True
+        try:
+            with self._paused():
+                yield
+        finally:
+            self.is_stopped = before
+
     def read(self, variable: "Variable") -> Any:
         """Return the traced value of a variable that is watched, that of any other as a constant."""
+        if self.is_stopped:
+            return self._constant(variable.array)
         is_watched = id(variable) in self._watched
         accessed = self._watch_accessed and variable.trainable and self._can_trace(variable.array)
         return self.watch(variable) if is_watched or accessed else self._constant(variable.array)
@@ -109,6 +147,10 @@ class Recorder(ABC):
         """Return an array in a form that goes together with traced values."""
         return array
 
+    def _paused(self) -> AbstractContextManager[Any]:
+        """Return a context in which what is computed from traced values is not recorded."""
+        return nullcontext()
+
     @abstractmethod
     def _new_value(self, source: Any) -> Any:
         """Return a new traced value of a variable or an array."""
@@ -119,5 +161,37 @@ def mapped(function: Callable[[Any], Any], sources: Any) -> Any:
     if isinstance(sources, dict):
         return {key: mapped(function, source) for key, source in sources.items()}
     if isinstance(sources, list | tuple):
-        return [mapped(function, source) for source in sources]
+        parts = [mapped(function, source) for source in sources]
+        if isinstance(sources, list):
+            return parts
+        return type(sources)(*parts) if hasattr(sources, "_fields") else tuple(parts)
     return function(sources)
+
+
+def refuse_complex(dtype: Any) -> None:
+    """Raise the ``TypeError`` for a complex target, which has no direction of descent."""
+    raise TypeError(
+        f"the loss must be real; given a complex one, of {dtype}. Take its .real, or abs() of it. The sum of "
+        f"z * conj(z) is complex, too: take sum(abs(z) ** 2), or its .real."
+    )
+
+
+def wants_zeros(unconnected_gradients: Any) -> bool:
+    """Tell whether zeros are asked for where a target does not depend on a source.
+
+    Raises
+    ------
+    ValueError
+        If the setting is neither "none" nor "zero", nor a member of an enumeration with these values.
+    """
+    wanted = getattr(unconnected_gradients, "value", unconnected_gradients)
+    if wanted not in ("none", "zero"):
+        raise ValueError(f'unconnected_gradients must be "none" or "zero"; given {unconnected_gradients!r}.')
+    return bool(wanted == "zero")
+
+
+def zeros_of(source: "Variable | Array") -> Array:
+    """Return the gradient by a source that a target does not depend on."""
+    array = getattr(source, "array", source)
+    with on_device(array):
+        return namespace(array).zeros_like(array)

@@ -1,5 +1,6 @@
 """Differentiation of losses over arrays of any library, by PyTorch, in the arrays' own memory."""
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from rmsprop.arrays import Array, has_strides, is_array, namespace
 from rmsprop.backends import Gradient, is_updated_in_place
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described, flatten
-from rmsprop.recording import Recorder, mapped
+from rmsprop.recording import Recorder, mapped, refuse_complex, wants_zeros, zeros_of
 from rmsprop.variable import array_of
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ class TorchTape(Recorder):
 
     Parameters
     ----------
+    persistent : bool, default False
+        Not needed: gradients can be asked for any number of times.
     watch_accessed_variables : bool, default True
         Whether trainable variables are followed from their first use on. If not, `watch` them.
 
     Notes
     -----
+    Rows that are read as ``table[ids]`` have a dense gradient, other than with a `GradientTape`. For
+    `IndexedSlices`, read them by ``torch.nn.functional.embedding(ids, table, sparse=True)``.
+
     Since memory is shared, a tensor shows the updates of its array. A `gradient` that needs the values from
     before a step or an assignment is refused, with PyTorch's ``RuntimeError``. Of changes by other code PyTorch
     learns nothing: make them after `gradient`. Watch anew in each step, as `RMSprop.minimize` does; the same
@@ -64,12 +70,29 @@ class TorchTape(Recorder):
     >>> _ = RMSprop().minimize(loss, [x], tape=tape)
     """
 
-    def __init__(self, watch_accessed_variables: bool = True) -> None:
-        import torch  # noqa: F401  # it had better be missing here than in the middle of a step
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
+        try:
+            import torch  # noqa: F401  # it had better be missing here than in the middle of a step
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "TorchTape needs PyTorch, which is not installed: `pip install torch`. A GradientTape "
+                "differentiates losses over NumPy arrays without it.",
+                name=error.name,
+            ) from error
+        super().__init__(persistent, watch_accessed_variables)
 
-        super().__init__(watch_accessed_variables)
+    def _paused(self) -> AbstractContextManager[Any]:
+        import torch
 
-    def gradient(self, target: Any, sources: Any, output_gradients: Array | None = None) -> Any:
+        return torch.no_grad()  # type: ignore[no-any-return]
+
+    def gradient(
+        self,
+        target: Any,
+        sources: Any,
+        output_gradients: Array | None = None,
+        unconnected_gradients: str = "none",
+    ) -> Any:
         """Return the gradient of `target` with respect to each of `sources`.
 
         What was recorded is kept as long as `target` is, so that gradients can be asked for more than once.
@@ -79,35 +102,47 @@ class TorchTape(Recorder):
         target : torch.Tensor
             What was computed inside the ``with`` block, or a list of such. Elements and targets are summed.
         sources : Variable or array, or nested lists, tuples and dicts of these
-        output_gradients : array_like, shape of `target`, optional
+        output_gradients : array_like, shape of `target`, or a number, optional
             Weights of the elements of `target` instead of ones.
+        unconnected_gradients : {"none", "zero"}, default "none"
+            What is returned where `target` does not depend on the source: None, or an array of zeros.
 
         Returns
         -------
-        array, IndexedSlices or None, or list of these
-            In the shape of `sources`; an array of the library of its source, `IndexedSlices` where PyTorch gives
-            a sparse gradient, None where `target` does not depend on the source. Gradients by complex
-            sources are ``dL/dRe + i dL/dIm``, as `RMSprop.apply_gradients` takes them.
+        array, IndexedSlices or None, in the structure of `sources`
+            An array of the library of its source, `IndexedSlices` where PyTorch gives a sparse gradient. Gradients
+            by complex sources are ``dL/dRe + i dL/dIm``, as `RMSprop.apply_gradients` takes them.
 
         Raises
         ------
         ValueError
             If `output_gradients` has another shape than `target`.
+        TypeError
+            If `target` or `output_gradients` is complex.
         RuntimeError
             If a value that the gradient needs was changed by a step or an assignment.
         """
         import torch
 
+        has_zeros = wants_zeros(unconnected_gradients)
         targets = [self._latest(each) for each in flatten(target)]
+        for each in targets:
+            if each.is_complex() if isinstance(each, torch.Tensor) else np.iscomplexobj(each):
+                refuse_complex(getattr(each, "dtype", type(each)))
         targets = [each for each in targets if isinstance(each, torch.Tensor) and each.requires_grad]
-        leaves = [leaf for source in flatten(sources) for leaf in self._values(source)]
-        if not targets or not leaves:
-            return mapped(lambda source: None, sources)
         weights = [_weights(output_gradients, each) for each in targets]
-        found = torch.autograd.grad(targets, leaves, weights, retain_graph=True, allow_unused=True)
+        leaves = [leaf for source in flatten(sources) for leaf in self._values(source)]
+        found: Any = [None] * len(leaves)
+        if targets and leaves:
+            found = torch.autograd.grad(targets, leaves, weights, retain_graph=True, allow_unused=True)
         arrivals = {id(leaf): gradient for leaf, gradient in zip(leaves, found, strict=True)}
         taken = {_memory(tensor) for tensor in (*weights, *leaves)}
-        return mapped(lambda source: self._gradient_of(source, arrivals, taken), sources)
+
+        def gradient_of(source: Any) -> Gradient | None:
+            gradient = self._gradient_of(source, arrivals, taken)
+            return zeros_of(source) if gradient is None and has_zeros else gradient
+
+        return mapped(gradient_of, sources)
 
     def forget(self, source: Any) -> None:
         """Take note that a variable gets another value, so that PyTorch refuses to use it as the former one."""
@@ -178,9 +213,11 @@ def _weights(given: Any, target: "torch.Tensor") -> "torch.Tensor":
         return torch.ones_like(target)
     given = array_of(given)
     weights = _viewed(given) if is_array(given) else torch.as_tensor(given)
-    if weights.shape != target.shape:
+    if weights.is_complex():
+        raise TypeError(f"output_gradients must be real, as the target is; given {weights.dtype}.")
+    if weights.shape not in ((), target.shape):
         raise ValueError(f"output_gradients has shape {tuple(weights.shape)}, not {tuple(target.shape)}.")
-    return weights.to(target)
+    return weights.to(target).expand(target.shape)
 
 
 def _returned(gradient: "torch.Tensor", like: Array, taken: set[int]) -> Gradient:

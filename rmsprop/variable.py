@@ -1,6 +1,7 @@
 """A named array that optimizers update, of any array library."""
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from rmsprop.arrays import (
     namespace,
     on_device,
     own,
+    refuse_traced,
     to_numpy,
 )
 from rmsprop.backends import is_updated_in_place
@@ -111,6 +113,10 @@ class Variable(ValueOperators):
         tape = recording.get()
         return self.array if tape is None else tape.read(self)
 
+    def read_value(self) -> Array:
+        """Return `value`, as ``tf.Variable`` does."""
+        return self.value
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
@@ -125,6 +131,11 @@ class Variable(ValueOperators):
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.array.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Return a NumPy copy of the value, which no tape follows."""
@@ -172,10 +183,7 @@ class Variable(ValueOperators):
     def _converted(self, value: Any) -> Array:
         """Return `value` as an array of the variable's library, shape and dtype."""
         value, xp = value_of(value), namespace(self.array)
-        if hasattr(value, "_trace"):
-            raise TypeError(
-                f"{self.name} can't be assigned a traced value; autograd.tracer.getval makes it plain."
-            )
+        refuse_traced(value, f"{self.name} can't be assigned a value")
         if isinstance(value, np.ndarray | np.generic) and not isinstance(self.array, np.ndarray):
             value = np.asarray(value, order="C")
         checked_numbers(value, self.name)
@@ -187,7 +195,8 @@ class Variable(ValueOperators):
         return xp.astype(moved_beside(new, self.array), self.dtype)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if recording.get() is not None:
+        tape = recording.get()
+        if tape is not None and not tape.is_stopped:
             raise TypeError(
                 f"{self.name} is being converted to a NumPy array inside a tape, which would lose its gradient: "
                 f"use its .value with functions of autograd.numpy or PyTorch, or .numpy() for a constant."
@@ -220,7 +229,20 @@ class Variable(ValueOperators):
 
     @property
     def _value(self) -> Any:
-        return self.value._value
+        value = self.value
+        return getattr(value, "_value", value)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise TypeError(
+            f"elements of {self.name} can't be assigned: use assign() with the whole value. Outside of a tape, "
+            f"the elements of its .array may be, if its library can do that."
+        )
+
+    def __format__(self, specification: str) -> str:
+        if not specification:
+            return str(self)
+        array = self.numpy()
+        return format(array if array.shape else array.item(), specification)
 
     def __repr__(self) -> str:
         return f"Variable({self.name!r}, {self.array!r})"

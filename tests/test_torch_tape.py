@@ -162,7 +162,7 @@ def test_what_a_target_does_not_depend_on_has_no_gradient():
     with TorchTape() as tape:
         loss = tape.watch(x).sum()
         tape.watch(y)
-    assert tape.gradient(loss, [y, (np.ones(1),)]) == [None, [None]]
+    assert tape.gradient(loss, [y, (np.ones(1),)]) == [None, (None,)]
     assert tape.gradient(3.0, x) is None
     assert tape.gradient(loss, []) == []
     with pytest.raises(ValueError, match="No gradients provided"):
@@ -316,8 +316,8 @@ def test_dask_arrays_are_refused_with_their_name():
 def test_a_gradient_of_torch_by_conjugation_or_negation_is_resolved():
     z = np.array([1 + 2j, 3j])
     np.testing.assert_array_equal(gradient(lambda t: (t * t).imag.sum(), z), 2j * z.conj())
-    weights = torch.tensor([1j, 2.0]).conj()
-    np.testing.assert_array_equal(gradient(lambda t: t, z, output_gradients=weights), [-1j, 2])
+    weights = torch.tensor([1j, 2.0]).conj().imag  # a negated view
+    np.testing.assert_array_equal(gradient(lambda t: t.real, z, output_gradients=weights), [-1, 0])
 
 
 def test_second_derivatives_are_taken_in_the_loss():

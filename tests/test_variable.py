@@ -91,3 +91,60 @@ def test_conversion_to_numpy_inside_a_tape_is_refused_as_it_would_lose_the_gradi
     v = Variable([1.0], name="w")
     with GradientTape(), pytest.raises(TypeError, match=r"w .*\.value"):
         np.asarray(v)
+
+
+METHODS = [
+    ("all", ()), ("any", ()), ("argmax", ()), ("argmin", (1,)), ("argsort", ()), ("astype", ("f4",)),
+    ("clip", (1, 2)), ("conj", ()), ("conjugate", ()), ("copy", ()), ("cumprod", ()), ("cumsum", (0,)),
+    ("diagonal", ()), ("dot", (np.ones(2),)), ("flatten", ()), ("max", ()), ("mean", (0,)), ("min", ()),
+    ("prod", ()), ("ravel", ()), ("repeat", (2,)), ("reshape", (1, 4)), ("round", ()), ("squeeze", ()),
+    ("std", ()),
+    ("sum", (1,)), ("swapaxes", (0, 1)), ("take", ([0, 1],)), ("tolist", ()), ("trace", ()), ("transpose", ()),
+    ("var", ()), ("item", (0,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args"), METHODS, ids=lambda x: x if isinstance(x, str) else "")
+def test_methods_are_those_of_the_array(name, args):
+    array = np.array([[1.5, 2.0], [0.0, 4.0]])
+    v = Variable(array)
+    np.testing.assert_array_equal(getattr(v, name)(*args), getattr(array, name)(*args))
+    np.testing.assert_array_equal(v.numpy(), array)
+
+
+def test_a_variable_is_read_as_an_array_is():
+    z = np.array([[1 + 2j, 3.0, 5.0]])
+    v = Variable(z)
+    assert v.read_value() is v.value
+    assert v.size == 3
+    np.testing.assert_array_equal(v.T, z.T)
+    np.testing.assert_array_equal(v.real, z.real)
+    np.testing.assert_array_equal(v.imag, z.imag)
+    np.testing.assert_array_equal(v[Variable([0])], z[[0]])
+    assert round(Variable(2.345, dtype=np.float64), 1) == 2.3
+    with GradientTape() as tape:
+        loss = (v.real**2).sum() + v.read_value().imag.sum()
+    np.testing.assert_array_equal(tape.gradient(loss, v), 2 * z.real + 1j)
+
+
+@pytest.mark.parametrize("make", [np.array, array_api_strict.asarray])
+def test_a_number_is_formatted_as_a_number(make):
+    assert (
+        f"{Variable(make(2.5)):.3f} {Variable(make(7)):05d} {Variable(make(1 + 2j)):.1f}" == "2.500 00007 1.0+2.0j"
+    )
+    v = Variable(make([1.0, 2.0]), name="w")
+    assert f"{v}" == str(v) == repr(v)
+    with pytest.raises(TypeError, match="format"):
+        f"{v:.2f}"
+
+
+def test_a_half_is_formatted_as_a_number():
+    assert f"{Variable(np.array(2.5, ml_dtypes.bfloat16)):.2f}" == "2.50"
+
+
+def test_shapes_of_constants_are_known_inside_of_a_tape():
+    import autograd.numpy as anp
+
+    with GradientTape():
+        assert anp.shape(Variable([1, 2])) == anp.shape(Variable([1.0, 2.0])) == (2,)
+    assert anp.shape(Variable([1.0, 2.0])) == (2,)

@@ -7,7 +7,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import as_beside, detached, device, moved_beside, namespace, place_beside, to_numpy
+from rmsprop.arrays import (
+    as_beside,
+    detached,
+    device,
+    moved_beside,
+    namespace,
+    place_beside,
+    refuse_traced,
+    to_numpy,
+)
 from rmsprop.backends import Gradient, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
@@ -32,7 +41,8 @@ def memory(array: Array) -> NoReturn:
 
 
 def check_variable(array: Array) -> None:
-    """Raise ``TypeError`` if the library would record the update for its own differentiation."""
+    """Raise ``TypeError`` if the library would record the update for its own differentiation, or traces it."""
+    refuse_traced(array, "it is")
     if getattr(array, "requires_grad", False):
         raise TypeError("the array requires grad; expected a detached one.")
 
@@ -44,7 +54,9 @@ def overlapping(arrays: Sequence[Array]) -> None:
 def zeros(like: Array, dtype: str) -> Array:
     """Return zeros of the shape and on the device of an array."""
     xp = namespace(like)
-    return moved_beside(xp.zeros(tuple(like.shape), dtype=getattr(xp, dtype), device=place_beside(like)), like)
+    new = xp.zeros(tuple(like.shape), dtype=getattr(xp, dtype), device=place_beside(like))
+    refuse_traced(new, "slots would be")
+    return moved_beside(new, like)
 
 
 def in_range(indices: Array, rows: int) -> bool:
@@ -86,11 +98,15 @@ def prepare(
     hyper: Hyperparameters,
 ) -> Callable[[], None]:
     """Compute all variables and slots; return what replaces them."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        refuse_traced(_values(gradient), f"the gradient of variable {parameter} is")
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
         new = [
             _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i, ...], hyper)
             for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
         ]
+    for parameter, state in zip(parameters, new, strict=True):
+        refuse_traced(state.variable, f"the step of variable {parameter} would be")  # also by a constant gradient
     return partial(_replace, parameters, new)
 
 
