@@ -77,10 +77,13 @@ def test_without_momentum_float32_is_the_expression_of_numpy_to_the_bit():
     assert v.tobytes() == expected.tobytes()
 
 
-def test_centered_variance_of_a_constant_gradient_never_becomes_negative():
-    # In the reference, this gradient gives NaN at step 141.
-    v, g = np.zeros(1, np.float32), np.full(1, 1000.3, np.float32)
-    optimizer = RMSprop(0.001, centered=True)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_centered_variance_of_a_constant_gradient_never_becomes_negative(dtype):
+    # In the reference, 1000.3 gives NaN at step 141; where rounding does so depends on the order of operations.
+    rng = np.random.default_rng(0)
+    g = np.r_[1000.3, 100 * (rng.standard_normal(999) + 1j * rng.standard_normal(999))]
+    g = (g if np.dtype(dtype).kind == "c" else g.real).astype(dtype)
+    v, optimizer = np.zeros(1000, dtype), RMSprop(0.001, centered=True)
     for _ in range(400):
         optimizer.apply_gradients([(g, v)])
     assert np.isfinite(v).all()
