@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop
 from rmsprop.testing import assert_step, hyper_of, snapshot
+from rmsprop_numba import threads
 
 REALS = {"float16": (2.0**-14, 1e2), "float32": (1e-12, 1e12), "float64": (1e-100, 1e100)}
 """For each dtype, the range in which neither squares nor sums leave the normal numbers."""
@@ -190,6 +191,13 @@ def test_any_layout_of_any_dtype_gives_the_same_bits(layout, dtype, as_real):
     for shape in [(6,), (6, 1, 5), (300, 300)]:
         expected = run(contiguous, contiguous, dtype, shape, settings)
         assert run(layout, fortran, dtype, shape, settings) == expected
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_threads_give_the_bits_of_one_thread_in_any_layout(layout, monkeypatch):
+    expected = run(contiguous, contiguous, "float32", (130, 301), {})
+    monkeypatch.setattr(threads, "PARALLEL_FROM", 0)
+    assert run(layout, layout, "float32", (130, 301), {}) == expected
 
 
 def test_an_array_of_any_layout_can_have_no_elements_or_no_axes():

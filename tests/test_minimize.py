@@ -284,6 +284,18 @@ def test_a_step_inside_of_a_tape_counts_from_there_on():
     np.testing.assert_allclose(tape.gradient(after, v), 2 * v.numpy())
 
 
+def test_a_replayed_step_inside_of_a_tape_counts_from_there_on():
+    v, opt = Variable([2.0]), RMSprop(0.1)
+    pairs = [(np.ones(1, np.float32), v)]
+    for _ in range(2):
+        opt.apply_gradients(pairs)
+    with GradientTape() as tape:
+        _ = v**2
+        opt.apply_gradients(pairs)
+        after = v**2
+    np.testing.assert_allclose(tape.gradient(after, v), 2 * v.numpy())
+
+
 def test_gradients_share_no_memory():
     x, y = Variable([1.0, 2.0]), Variable([1.0, 2.0])
     with GradientTape() as tape:

@@ -55,8 +55,12 @@ MUTANTS = [
         "(self.gradient_aggregator, *functions)", "(*functions, self.gradient_aggregator)",
     ),
     Mutant(
-        "tapes not told of steps", "rmsprop/optimizer.py", "test_minimize.py -k step_inside_of_a_tape",
+        "tapes not told of steps", "rmsprop/optimizer.py", "test_minimize.py -k a_step_inside_of_a_tape",
         "            tell_tapes(*variables)", "            pass",
+    ),
+    Mutant(
+        "tapes not told of replayed steps", "rmsprop/optimizer.py", "test_minimize.py -k replayed_step_inside",
+        "            tell_tapes(*[variable for _, variable in given])", "            pass",
     ),
     Mutant(
         "shapes of gradients not compared", "rmsprop/optimizer.py", "test_bad_input.py -k bad_gradient",
@@ -287,7 +291,7 @@ MUTANTS = [
     # Locks
     Mutant(
         "weights read in the middle of a step", "rmsprop/locks.py",
-        "test_threads.py -k bits_on_each_threading_layer",
+        "test_threads.py -k waits_for_the_step_under_way",
         "with self._lock:\n            return method", "if True:\n            return method",
     ),
     Mutant(
