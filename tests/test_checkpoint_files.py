@@ -163,6 +163,36 @@ def test_forgeries_with_a_right_digest_are_refused_for_what_they_are(forgery, sa
         RMSprop.load(saved)
 
 
+def test_a_negative_number_of_steps_with_a_right_digest_is_refused(saved):
+    data = saved.read_bytes()
+    place = 8 + int.from_bytes(data[:8], "little")
+    assert data[place : place + 8] == (3).to_bytes(8, "little")
+    saved.write_bytes(data[:place] + (-3).to_bytes(8, "little", signed=True) + data[place + 8 :])
+    rewritten(saved, lambda text: text)
+    assert "iterations must be a whole number that is not negative" in refusal(saved)
+
+
+def test_slots_of_another_dtype_than_their_variable_with_a_right_digest_are_refused(path):
+    opt, w = RMSprop(), np.ones(5)
+    opt.build([w])
+    opt.save(path)
+    rewritten(path, lambda text: text.replace('"variables/0":"float64[5]"', '"variables/0":"float32[5]"'))
+    with pytest.raises(CheckpointError, match="expected float32"):
+        RMSprop.load(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"dtype":"U8","shape":[70]', '"dtype":"I8","shape":[70]')])
+def test_codes_of_another_kind_with_a_right_digest_are_refused(old, new, path):
+    opt, w = RMSprop(state_dtype="uint8"), np.ones(70, np.float32)
+    opt.build([w])
+    opt.save(path)
+    before = path.read_bytes()
+    rewritten(path, lambda text: text.replace(old, new))
+    assert path.read_bytes() != before
+    with pytest.raises(CheckpointError, match="expected .*uint8"):
+        RMSprop.load(path)
+
+
 NUMBERS = '"numbers": {"has_momentum": true, "skipped": 0}'
 SCHEDULE = '{"class_name": "os.system", "config": {}}'
 TOLD = {

@@ -138,6 +138,8 @@ def test_raise_names_the_first_variable_and_changes_nothing():
         ([(good, a), (bad, b), (np.full(3, np.inf, np.float16), c)], r"Gradient of variable 1 \('b', float64"),
         ([(good, a), (good, b), (np.full(3, np.inf, np.float16), c)], r"variable 2 \(float16, shape \(3,\)\)"),
         ([(bad, b)], r"variable 0 \('b'"),
+        ([(bad, a), (bad, b)], r"variable 0 \('a'"),
+        ([(np.full(3, np.inf, np.float16), c), (bad, b)], r"variable 0 \(float16"),
     ]:
         for _ in range(2):
             with pytest.raises(FloatingPointError, match=message):

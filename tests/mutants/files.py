@@ -41,15 +41,15 @@ MUTANTS = [
     ),
     Mutant(
         "negative number of steps in a file", "rmsprop/checkpoints/records.py",
-        "test_checkpoint_files.py -k forgeries",
+        "test_checkpoint_files.py -k negative_number_of_steps",
         "or array.shape or array < 0", "or array.shape",
     ),
     Mutant(
-        "slots of another dtype", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k forgeries",
+        "slots of another dtype", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k slots_of_another_dtype",
         "or not _is_called(array, dtype)", "",
     ),
     Mutant(
-        "size of codes not compared", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k forgeries",
+        "kind of codes not compared", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k codes_of_another_kind",
         "if given != expected:", "if False:",
     ),
     # Writing
