@@ -45,11 +45,13 @@ MUTANTS = [
         "or array.shape or array < 0", "or array.shape",
     ),
     Mutant(
-        "slots of another dtype", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k slots_of_another_dtype",
+        "slots of another dtype", "rmsprop/checkpoints/records.py",
+        "test_checkpoint_files.py -k slots_of_another_dtype",
         "or not _is_called(array, dtype)", "",
     ),
     Mutant(
-        "kind of codes not compared", "rmsprop/checkpoints/records.py", "test_checkpoint_files.py -k codes_of_another_kind",
+        "kind of codes not compared", "rmsprop/checkpoints/records.py",
+        "test_checkpoint_files.py -k codes_of_another_kind",
         "if given != expected:", "if False:",
     ),
     # Writing

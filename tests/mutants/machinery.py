@@ -1,22 +1,28 @@
 """Faults that are seeded into copies of the project, each of which some test must catch."""
 
+import multiprocessing
 import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("rmsprop", "backends", "examples", "tests", "pyproject.toml", "README.md", "CHANGELOG.md")
 PATIENCE = 240
 """Seconds after which the tests of a fault count as hanging."""
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["array_api_strict", "autograd", "hypothesis.extra.numpy", "ml_dtypes", "numba"])
 
 
 class Mutant(NamedTuple):
@@ -108,40 +114,37 @@ def _sound(mutants: Iterable[Mutant]) -> list[Mutant]:
 
 def _run(tests: str, copy: Path, marker: str, environment: dict[str, str], patience: float) -> tuple[bool, str]:
     """Run tests; tell whether they fail, hang or crash, and how."""
-    path = os.pathsep.join([str(copy), str(copy / "backends"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marker]
-    command += ["--hypothesis-profile=mutants", *shlex.split(f"tests/{tests}")]
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=copy,
-            env={**os.environ, **environment, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(patience)
-        except subprocess.TimeoutExpired:
-            return True, f"hangs: not done after {patience} s"
-        finally:
-            _end(process)
-        output.seek(0)
-        text = output.read()
+    with tempfile.NamedTemporaryFile("w+") as output:
+        arguments = tests, str(copy), marker, environment, output.name
+        process = FORKS.Process(target=_pytest, args=arguments)
+        process.start()
+        process.join(patience)
+        with suppress(ProcessLookupError):
+            os.killpg(cast("int", process.pid), signal.SIGKILL)  # and what it has started
+        process.join()
+        code, text = cast("int", process.exitcode), output.read()
+    lines = text.splitlines() or [""]
+    if code == -signal.SIGKILL:
+        return True, f"hangs: not done after {patience} s"
     if code < 0:
         return True, f"crashes: {signal.Signals(-code).name}"
     if code > 1:
-        raise RuntimeError(f"{shlex.join(command)} ended with {code}:\n{text}")
-    failed = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    short = failed[0].removeprefix("FAILED tests/").partition(" - ")[0] if failed else text[-200:]
-    return code == 1, short if code else text.splitlines()[-1]
+        raise RuntimeError(f"{tests} ended with {code}:\n{text}")
+    failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    short = failed[0].partition("tests/")[2].partition(" - ")[0] if failed else lines[-1]
+    return code == 1, short
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of a process and its children."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+def _pytest(tests: str, copy: str, marker: str, environment: dict[str, str], output: str) -> None:
+    """Run tests in this process, which was forked off one that has imported most of what it takes."""
+    os.setsid()
+    with open(output, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(copy)
+    paths = [copy, str(Path(copy) / "backends")]
+    sys.path[:0] = paths
+    os.environ.update(environment, PYTHONPATH=os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marker, "--hypothesis-profile=mutants"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # it is about what was imported before
+    sys.exit(pytest.main([*options, *shlex.split(f"tests/{tests}")]))

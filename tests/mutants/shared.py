@@ -9,11 +9,6 @@ MUTANTS = [
         "if array is not None:", "if False:",
     ),
     Mutant(
-        "what can fail updated last", "rmsprop/step.py", "test_bad_input.py -k backend_that_fails",
-        "return is_updated_in_place(array), isinstance(array, np.ndarray)",
-        "return not is_updated_in_place(array), not isinstance(array, np.ndarray)",
-    ),
-    Mutant(
         "steps within steps taken", "rmsprop/optimizer.py", "test_threads.py -k step_within_a_step",
         "self._is_stepping = True", "pass",
     ),
@@ -29,7 +24,7 @@ MUTANTS = [
         "                self._is_stepping = False\n                return result\n            if True:\n",
     ),
     Mutant(
-        "schedules one step ahead", "rmsprop/optimizer.py", "test_optimizer.py -k decay_composes",
+        "schedules one step ahead", "rmsprop/optimizer.py", "test_optimizer.py -k decay_goes_on",
         "return int(self._iterations.count)", "return int(self._iterations.count) + 1",
     ),
     Mutant(
