@@ -185,6 +185,9 @@ def test_other_libraries_and_mixed_lists_are_judged(settings):
     opt.nonfinite = "raise"
     with pytest.raises(FloatingPointError, match="variable 1 "):
         opt.apply_gradients([(np.ones(3), n), (bad, w)])
+    for pairs in ([(np.full(3, np.inf), n), (bad, w)], [(bad, w), (np.full(3, np.inf), n)]):
+        with pytest.raises(FloatingPointError, match="variable 0 "):
+            opt.apply_gradients(pairs)
 
 
 def test_slots_are_created_before_a_device_decides_on_the_step(monkeypatch):

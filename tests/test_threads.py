@@ -193,8 +193,11 @@ def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
         thread = threading.Thread(target=assign)
         thread.start()
         started.wait()
+        thread.join(0.1)
+        is_waiting = thread.is_alive()
         opt._read(0)
     thread.join()
+    assert is_waiting
     assert opt._read(0).rho == 0.25
 
 

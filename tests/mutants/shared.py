@@ -131,7 +131,7 @@ MUTANTS = [
     ),
     Mutant(
         "momentum of 0 forgets that there was one", "rmsprop/hyperparameters.py",
-        "test_checkpoints.py -k set_to_zero_still_counts",
+        "test_optimizer.py -k momentum_assigned_later",
         "settings._has_momentum or not is_zero", "not is_zero",
     ),
     Mutant(
