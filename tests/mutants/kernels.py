@@ -89,12 +89,12 @@ MUTANTS = [
     ),
     Mutant(
         "pieces of gradients read from their beginning", "backends/rmsprop_numba/list_kernels.py",
-        "test_accuracy.py -k a_list_gives",
+        "test_accuracy.py -k bits_of_one_thread",
         "stretch(gradients[k], start, size, v)", "stretch(gradients[k], 0, size, v)",
     ),
     Mutant(
         "last task of a list left out", "backends/rmsprop_numba/list_kernels.py",
-        "test_lists.py -k bits_of_its_arrays",
+        "test_accuracy.py -k bits_of_one_thread",
         '"""Update all pieces."""\n    for task in numba.prange(len(tasks) - 1)',
         '"""Update all pieces."""\n    for task in numba.prange(max(len(tasks) - 2, 1))',
     ),
@@ -116,7 +116,7 @@ MUTANTS = [
     ),
     Mutant(
         "dtypes of several sizes taken together", "backends/rmsprop_numba/pieces.py",
-        "test_lists.py -k bits_of_its_arrays",
+        "test_lists.py -k setting_changed",
         "a.dtype.char for a in row", "a.dtype.kind for a in row",
     ),
     # Plans

@@ -223,7 +223,8 @@ MUTANTS = [
         "if stride < reach + array.itemsize:", "if stride < array.itemsize:",
     ),
     Mutant(
-        "overlap with all but the last array overlooked", "rmsprop/memory.py", "test_bad_input.py -k share_memory",
+        "overlap with all but the last array overlooked", "rmsprop/memory.py",
+        "test_bad_input.py -k begins_before_others",
         "open_ones = [(end, j) for end, j in open_ones if end > start]", "open_ones = open_ones[-1:]",
     ),
     Mutant(
