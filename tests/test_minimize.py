@@ -95,6 +95,12 @@ def test_tapes_can_be_nested_in_time_not_in_each_other():
     with GradientTape() as two:
         b = v**3
     assert (one.gradient(a, v), two.gradient(b, v)) == (6, 27)
+    with GradientTape() as outer:
+        c = v**2
+        with pytest.raises(RuntimeError, match="nested"), GradientTape():
+            pass
+        c = c * v
+    assert outer.gradient(c, v) == 27
 
 
 def test_complex_gradients_are_directions_of_descent():

@@ -298,10 +298,6 @@ MUTANTS = [
         "torn state used in a forked child", "rmsprop/locks.py", "test_threads.py -k fork_waits",
         "owner._lock = Torn()", "owner._lock = threading.RLock()",
     ),
-    Mutant(
-        "locks not released after a fork", "rmsprop/locks.py", "test_threads.py -k fork_waits",
-        "_held.pop().release()", "_held.pop()",
-    ),
     # Tapes
     Mutant(
         "gradients not conjugated", "rmsprop/tape.py", "test_minimize.py -k complex_gradients",
