@@ -93,6 +93,21 @@ def test_an_error_of_the_disk_leaves_the_old_file_and_names_it(function, path, m
     assert number_in(path) == 1
 
 
+@pytest.mark.skipif(atomic.fcntl is None, reason="Windows does not do so for directories")
+def test_the_file_is_on_the_disk_before_it_takes_its_name_and_the_name_before_the_save_ends(path, monkeypatch):
+    opt, w = example()
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (seen.append("name"), replace(*paths)))
+    opt.save(path, [w])
+    assert seen == ["file", "name", "folder"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_disk_that_is_full_leaves_the_old_file(path):
     code = f"""

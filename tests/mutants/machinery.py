@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("rmsprop", "backends", "examples", "tests", "pyproject.toml", "README.md", "CHANGELOG.md")
-PATIENCE = 240
+PATIENCE = 120
 """Seconds after which the tests of a fault count as hanging."""
 
 FORKS = multiprocessing.get_context("forkserver")
