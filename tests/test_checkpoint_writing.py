@@ -249,12 +249,18 @@ def test_a_save_in_8_bits_goes_on_in_the_background_too(path, held):
     assert (RMSprop.load(path).get_weights()[1] == 0.5).all()
 
 
-def test_the_next_save_waits_for_the_one_in_the_background(path, held):
+def test_the_next_save_waits_for_the_one_in_the_background(path, held, monkeypatch):
+    begun, sweep = [], atomic.sweep
+    monkeypatch.setattr(atomic, "sweep", lambda folder: (begun.append(folder), sweep(folder)))
     opt, w = example(1)
     opt.save(path, [w], wait=False)
     opt.iterations.assign(2)
-    threading.Timer(0.05, held.set).start()
-    opt.save(path, [w])
+    thread = threading.Thread(target=opt.save, args=(path, [w]))
+    thread.start()
+    thread.join(0.1)
+    assert len(begun) <= 1
+    held.set()
+    thread.join()
     assert number_in(path) == 2
 
 
