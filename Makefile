@@ -16,6 +16,7 @@ test: $(VENV)/$(EXTRAS).done
 
 nightly: $(VENV)/$(EXTRAS).done
 	$(BIN)/python -m pytest -n auto --hypothesis-profile=nightly $(ARGS)
+	$(BIN)/python tests/mutants cpu
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .

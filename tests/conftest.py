@@ -4,12 +4,21 @@ import importlib.util
 
 import numpy
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
-collect_ignore = ["checkpoints", "replicas", "threads", "typed.py"]  # programs, which work when they are imported
+# Programs, which do their work when they are imported.
+collect_ignore = ["checkpoints", "mutants", "replicas", "threads", "typed.py"]
 
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
+settings.register_profile(  # for tests/mutants: the same examples each time, and the first that fails will do
+    "mutants",
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("default")
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop
 from rmsprop.testing import assert_step, hyper_of, snapshot
+from rmsprop_numba import threads
 
 REALS = {"float16": (2.0**-14, 1e2), "float32": (1e-12, 1e12), "float64": (1e-100, 1e100)}
 """For each dtype, the range in which neither squares nor sums leave the normal numbers."""
@@ -77,10 +78,13 @@ def test_without_momentum_float32_is_the_expression_of_numpy_to_the_bit():
     assert v.tobytes() == expected.tobytes()
 
 
-def test_centered_variance_of_a_constant_gradient_never_becomes_negative():
-    # In the reference, this gradient gives NaN at step 141.
-    v, g = np.zeros(1, np.float32), np.full(1, 1000.3, np.float32)
-    optimizer = RMSprop(0.001, centered=True)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_centered_variance_of_a_constant_gradient_never_becomes_negative(dtype):
+    # In the reference, 1000.3 gives NaN at step 141; where rounding does so depends on the order of operations.
+    rng = np.random.default_rng(0)
+    g = np.r_[1000.3, 100 * (rng.standard_normal(999) + 1j * rng.standard_normal(999))]
+    g = (g if np.dtype(dtype).kind == "c" else g.real).astype(dtype)
+    v, optimizer = np.zeros(1000, dtype), RMSprop(0.001, centered=True)
     for _ in range(400):
         optimizer.apply_gradients([(g, v)])
     assert np.isfinite(v).all()
@@ -187,6 +191,13 @@ def test_any_layout_of_any_dtype_gives_the_same_bits(layout, dtype, as_real):
     for shape in [(6,), (6, 1, 5), (300, 300)]:
         expected = run(contiguous, contiguous, dtype, shape, settings)
         assert run(layout, fortran, dtype, shape, settings) == expected
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_threads_give_the_bits_of_one_thread_in_any_layout(layout, monkeypatch):
+    expected = run(contiguous, contiguous, "float32", (130, 301), {})
+    monkeypatch.setattr(threads, "PARALLEL_FROM", 0)
+    assert run(layout, layout, "float32", (130, 301), {}) == expected
 
 
 def test_an_array_of_any_layout_can_have_no_elements_or_no_axes():

@@ -187,6 +187,13 @@ def test_variables_that_share_memory_are_refused(one, two):
     scene.check_refused(pairs[1:], ValueError, "share memory")
 
 
+def test_a_variable_in_the_memory_of_one_that_begins_before_others_is_refused():
+    w, scene = np.ones(6), Scene()
+    pairs = [(np.ones(3), w[::2]), (np.ones(1), w[1:2]), (np.ones(1), w[4:5])]
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        scene.check_refused([pairs[k] for k in order], ValueError, "share memory")
+
+
 def test_interleaved_variables_that_share_no_element_are_fine():
     w = np.ones(6)
     RMSprop(0.1).apply_gradients([(np.ones(3), w[::2]), (np.ones(3), w[1::2])])

@@ -238,6 +238,27 @@ def test_a_dtype_of_ml_dtypes_that_is_missing_is_a_checkpoint_error_that_names_b
     assert done.stdout == f"{path} is no checkpoint: {dtype} needs the package ml_dtypes.\n" * 2
 
 
+def test_slots_of_another_dtype_than_their_variable_with_a_right_digest_are_refused(path):
+    opt, w = RMSprop(), np.ones(5)
+    opt.build([w])
+    opt.save(path)
+    rewritten(path, lambda text: text.replace('"variables/0":"float64[5]"', '"variables/0":"float32[5]"'))
+    with pytest.raises(CheckpointError, match="expected float32"):
+        RMSprop.load(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"dtype":"U8","shape":[70]', '"dtype":"I8","shape":[70]')])
+def test_codes_of_another_kind_with_a_right_digest_are_refused(old, new, path):
+    opt, w = RMSprop(state_dtype="uint8"), np.ones(70, np.float32)
+    opt.build([w])
+    opt.save(path)
+    before = path.read_bytes()
+    rewritten(path, lambda text: text.replace(old, new))
+    assert path.read_bytes() != before
+    with pytest.raises(CheckpointError, match="expected .*uint8"):
+        RMSprop.load(path)
+
+
 NUMBERS = '"numbers": {"has_momentum": true, "skipped": 0}'
 SCHEDULE = '{"class_name": "os.system", "config": {}}'
 TOLD = {

@@ -94,6 +94,21 @@ def test_an_error_of_the_disk_leaves_the_old_file_and_names_it(function, path, m
     assert number_in(path) == 1
 
 
+@pytest.mark.skipif(atomic.fcntl is None, reason="Windows does not do so for directories")
+def test_the_file_is_on_the_disk_before_it_takes_its_name_and_the_name_before_the_save_ends(path, monkeypatch):
+    opt, w = example()
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        seen.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (seen.append("name"), replace(*paths)))
+    opt.save(path, [w])
+    assert seen == ["file", "name", "folder"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
 def test_a_disk_that_is_full_leaves_the_old_file(path):
     code = f"""
@@ -277,12 +292,18 @@ def test_a_save_in_8_bits_goes_on_in_the_background_too(path, held):
     assert (RMSprop.load(path).get_weights()[1] == 0.5).all()
 
 
-def test_the_next_save_waits_for_the_one_in_the_background(path, held):
+def test_the_next_save_waits_for_the_one_in_the_background(path, held, monkeypatch):
+    begun, sweep = [], atomic.sweep
+    monkeypatch.setattr(atomic, "sweep", lambda folder: (begun.append(folder), sweep(folder)))
     opt, w = example(1)
     opt.save(path, [w], wait=False)
     opt.iterations.assign(2)
-    threading.Timer(0.05, held.set).start()
-    opt.save(path, [w])
+    thread = threading.Thread(target=opt.save, args=(path, [w]))
+    thread.start()
+    thread.join(0.1)
+    assert len(begun) <= 1
+    held.set()
+    thread.join()
     assert number_in(path) == 2
 
 

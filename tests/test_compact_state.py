@@ -139,6 +139,19 @@ def test_to_round_to_the_nearest_bfloat16_would_stop_the_average_short():
     assert average < 0.5  # of 0.95, which the test above asks for
 
 
+@pytest.mark.parametrize(("state_dtype", "share"), [("bfloat16", 1 / 65), ("uint8", 1 / 9)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_centered_variance_is_no_smaller_than_what_rounding_may_hide(state_dtype, share, dtype):
+    gradient = np.exp(np.random.default_rng(0).standard_normal(1000)).astype(dtype)
+    v, optimizer = np.zeros_like(gradient), RMSprop(1.0, centered=True, state_dtype=state_dtype)
+    for _ in range(200):
+        before = v.copy()
+        optimizer.apply_gradients([(gradient, v)])
+        rms = optimizer.get_slot(v, "rms").numpy()
+        variance = (gradient / (before - v)) ** 2  # as it was computed, with `rms` before it was rounded
+        assert (variance >= 0.9 * share * 0.85 * rms).all()
+
+
 # Reproducible
 
 

@@ -138,6 +138,21 @@ def test_a_kernel_for_several_threads_is_not_taken_from_the_cache_for_one_thread
     assert found[1] == "layer: none"
 
 
+def test_a_kernel_is_not_taken_from_the_cache_if_what_it_calls_has_changed(tmp_path):
+    for package in (ROOT / "rmsprop", ROOT / "backends" / "rmsprop_numba"):
+        shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    packages = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    scalars = tmp_path / "rmsprop_numba" / "scalars.py"
+    run(packages, RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path / "cache")
+    code = scalars.read_text()
+    scalars.write_text(code.replace("return lambda x: x * x", "return lambda x: 4 * x * x"))
+    assert scalars.read_text() != code
+    halved = packages + "\nw = numpy = __import__('numpy').full(10, 2.0, 'f')\nimport rmsprop\n"
+    halved += "rmsprop.RMSprop(0.1).apply_gradients([(w.copy(), w)]); assert abs(w - 1.841886).max() < 1e-5"
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):  # by the step that follows
+        run(halved, RMSPROP_CACHE=1, NUMBA_CACHE_DIR=tmp_path / "cache")
+
+
 def test_a_cache_that_can_no_longer_be_written_to_does_not_stop_a_step(tmp_path):
     full = (
         "import numba.core.caching as c, errno\n"

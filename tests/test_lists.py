@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop.parameters import PLANNED
 from rmsprop.testing import assert_step, hyper_of, snapshot
 from rmsprop_numba import headers, prepare, squared_norms
 
@@ -168,6 +169,16 @@ def test_a_setting_changed_between_steps_takes_effect_in_the_next(name, value):
     assert bits(variables, optimizer) == bits(copies, twin) != bits(others, unchanged)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_centering_that_is_turned_off_after_good_steps_is_so_in_the_next(momentum):
+    optimizer, variables, gradients = start(centered=True, momentum=momentum)
+    twin, copies = copy.deepcopy((optimizer, variables))  # has no plan yet
+    for one, arrays in ((optimizer, variables), (twin, copies)):
+        one.centered = False
+        one.apply_gradients(zip(gradients, arrays, strict=True))
+    assert bits(variables, optimizer) == bits(copies, twin)
+
+
 def test_an_array_as_setting_is_read_in_each_step():
     rho = np.array(0.9)
     optimizer, variables, gradients = start(rho=rho)
@@ -181,6 +192,9 @@ def test_an_array_as_setting_is_read_in_each_step():
 
 BAD_LISTS = {
     "shape": lambda g, v: [(g[0].T, v[0]), *zip(g[1:], v[1:], strict=True)],
+    "last axis": lambda g, v: [(np.ones((3, 5), np.float32), v[0]), *zip(g[1:], v[1:], strict=True)],
+    "first axis": lambda g, v: [(np.ones((2, 4), np.float32), v[0]), *zip(g[1:], v[1:], strict=True)],
+    "more axes": lambda g, v: [(g[0][None], v[0]), *zip(g[1:], v[1:], strict=True)],
     "integers": lambda g, v: [(g[0], v[0]), (np.ones(5, np.int64), v[1])],
     "no array": lambda g, v: [(g[0], v[0]), ("x", v[1])],
     "complex": lambda g, v: [(g[0].astype(np.complex64), v[0])],
@@ -265,18 +279,36 @@ def test_copies_have_plans_of_their_own(copied):
     assert all(not np.shares_memory(a, b) for a, b in zip(variables, copies, strict=True))
 
 
-def test_lists_may_change_from_step_to_step():
-    optimizer, variables, gradients = start()
+@pytest.mark.parametrize(
+    "kinds", [[(np.float32, (3, 4)), (np.float64, (5,)), (np.float32, ())], [("f", (3,))] * 3]
+)
+def test_lists_may_change_from_step_to_step(kinds):
+    optimizer, variables, gradients = start(kinds)
     twin, copies = RMSprop(0.01), drawn(np.random.default_rng(0), [(v.dtype, v.shape) for v in variables])
     for _ in range(2):
         for g, v in zip(gradients, copies, strict=True):
             twin.apply_gradients([(g, v)])
-    orders = [(0, 1, 2), (2, 1, 0), (0, 2), (0,), (0, 1, 2), (1, 0)]
+    orders = [(0, 1, 2), (0, 2, 1), (2, 1, 0), (0, 2), (0, 1), (0,), (0, 1, 2), (1, 0)]
     for order in orders:
         optimizer.apply_gradients([(gradients[i], variables[i]) for i in order])
         for i in order:
             twin.apply_gradients([(gradients[i], copies[i])])
     assert [v.tobytes() for v in variables] == [v.tobytes() for v in copies]
+
+
+def test_lists_in_ever_another_order_fill_no_memory_and_the_latest_is_replayed(monkeypatch):
+    variables = [np.ones(2) for _ in range(100)]
+    gradient, optimizer, plans = np.ones(2), RMSprop(0.01), []
+    for first in range(100):
+        given = [(gradient, v) for v in variables[first:] + variables[:first]]
+        optimizer.apply_gradients(given)
+        plans = [len(plan) for plan in optimizer._parameters.plans.values()]
+        assert sum(plans) <= PLANNED
+    assert len(plans) > 1
+    assert all(v.tobytes() == variables[0].tobytes() for v in variables)
+    if headers.is_known():
+        monkeypatch.setattr("rmsprop.gradients.pairs", lambda given: pytest.fail("checked in Python"))
+        optimizer.apply_gradients(given)
 
 
 def test_sparse_and_strided_gradients_may_join_a_list_of_dense_ones():

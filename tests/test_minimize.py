@@ -95,6 +95,12 @@ def test_tapes_can_be_nested_in_time_not_in_each_other():
     with GradientTape() as two:
         b = v**3
     assert (one.gradient(a, v), two.gradient(b, v)) == (6, 27)
+    with GradientTape() as outer:
+        c = v**2
+        with pytest.raises(RuntimeError, match="nested"), GradientTape():
+            pass
+        c = c * v
+    assert outer.gradient(c, v) == 27
 
 
 def test_complex_gradients_are_directions_of_descent():
@@ -280,6 +286,18 @@ def test_a_step_inside_of_a_tape_counts_from_there_on():
     with GradientTape() as tape:
         _ = v**2
         RMSprop(0.1).apply_gradients([(np.ones(1), v)])
+        after = v**2
+    np.testing.assert_allclose(tape.gradient(after, v), 2 * v.numpy())
+
+
+def test_a_replayed_step_inside_of_a_tape_counts_from_there_on():
+    v, opt = Variable([2.0]), RMSprop(0.1)
+    pairs = [(np.ones(1, np.float32), v)]
+    for _ in range(2):
+        opt.apply_gradients(pairs)
+    with GradientTape() as tape:
+        _ = v**2
+        opt.apply_gradients(pairs)
         after = v**2
     np.testing.assert_allclose(tape.gradient(after, v), 2 * v.numpy())
 

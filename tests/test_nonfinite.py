@@ -138,6 +138,8 @@ def test_raise_names_the_first_variable_and_changes_nothing():
         ([(good, a), (bad, b), (np.full(3, np.inf, np.float16), c)], r"Gradient of variable 1 \('b', float64"),
         ([(good, a), (good, b), (np.full(3, np.inf, np.float16), c)], r"variable 2 \(float16, shape \(3,\)\)"),
         ([(bad, b)], r"variable 0 \('b'"),
+        ([(bad, a), (bad, b)], r"variable 0 \('a'"),
+        ([(np.full(3, np.inf, np.float16), c), (bad, b)], r"variable 0 \(float16"),
     ]:
         for _ in range(2):
             with pytest.raises(FloatingPointError, match=message):
@@ -204,6 +206,9 @@ def test_other_libraries_and_mixed_lists_are_judged(settings):
     opt.nonfinite = "raise"
     with pytest.raises(FloatingPointError, match="variable 1 "):
         opt.apply_gradients([(np.ones(3), n), (bad, w)])
+    for pairs in ([(np.full(3, np.inf), n), (bad, w)], [(bad, w), (np.full(3, np.inf), n)]):
+        with pytest.raises(FloatingPointError, match="variable 0 "):
+            opt.apply_gradients(pairs)
 
 
 def test_slots_are_created_before_a_device_decides_on_the_step(monkeypatch):

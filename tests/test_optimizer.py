@@ -90,6 +90,16 @@ def test_a_callable_is_called_once_per_step_whatever_the_variables():
     assert len(calls) == 1
 
 
+def test_decay_goes_on_from_step_to_step():
+    opt, v = RMSprop(1.0, rho=0.0, decay=0.5), np.array([10.0])
+    steps = []
+    for _ in range(4):
+        before = v[0]
+        opt.apply_gradients([(np.ones(1), v)])
+        steps.append(before - v[0])
+    np.testing.assert_allclose(steps, [1, 1 / 1.5, 1 / 2, 1 / 2.5], rtol=1e-6)
+
+
 def test_decay_composes_with_a_schedule():
     opt = RMSprop(schedules.InverseTimeDecay(1.0, 1, 1.0), decay=0.5)
     rates = []
@@ -148,8 +158,9 @@ def test_momentum_assigned_later_takes_effect():
     assert opt.get_slot_names() == ["rms", "momentum"]
     opt.momentum = 0.0  # as in the reference, the formula with momentum stays
     assert opt.get_config()["momentum"] == 0.0
+    before = v.copy()
     opt.apply_gradients([(np.ones(2), v)])
-    assert (opt.get_slot(v, "momentum").numpy() > 0).all()
+    np.testing.assert_allclose(opt.get_slot(v, "momentum").numpy(), before - v)
 
 
 def test_centered_assigned_later_adds_its_slot():

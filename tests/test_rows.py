@@ -60,11 +60,13 @@ def assert_same_bits(one, two):
 
 
 @settings(max_examples=150)
-@given(steps())
-def test_layout_and_threads_make_no_difference(step):
+@given(steps(), st.booleans())
+def test_layout_and_threads_make_no_difference(step, lazy):
     table, gradient, options = step
+    options = {**options, "lazy": lazy}
     expected = stepped(table, gradient, options)
-    assert_same_bits(expected, stepped(np.asfortranarray(table), gradient, options))
+    for other in (np.asfortranarray(table), table[::-1].copy()[::-1]):
+        assert_same_bits(expected, stepped(other, gradient, options))
     spread = IndexedSlices(gradient.values[:, ::-1].copy()[:, ::-1], gradient.indices.repeat(2)[::2])
     assert_same_bits(expected, stepped(table, spread, options))
     before, threads.PARALLEL_FROM = threads.PARALLEL_FROM, 0

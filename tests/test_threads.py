@@ -193,9 +193,49 @@ def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
         thread = threading.Thread(target=assign)
         thread.start()
         started.wait()
+        thread.join(0.1)
+        is_waiting = thread.is_alive()
         opt._read(0)
     thread.join()
+    assert is_waiting
     assert opt._read(0).rho == 0.25
+
+
+USES = {
+    "apply_gradients": lambda opt, v, path: opt.apply_gradients([(v, v)]),
+    "build": lambda opt, v, path: opt.build([np.ones(3)]),
+    "get_weights": lambda opt, v, path: opt.get_weights(),
+    "set_weights": lambda opt, v, path: opt.set_weights([7, np.ones(3)]),
+    "add_slot": lambda opt, v, path: opt.add_slot(v, "own"),
+    "save": lambda opt, v, path: opt.save(path),
+    "deepcopy": lambda opt, v, path: copy.deepcopy(opt),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_who_reads_or_changes_state_waits_for_the_step_under_way(use, tmp_path):
+    started, may_end = threading.Event(), threading.Event()
+
+    def rate():
+        started.set()
+        may_end.wait(60)
+        return 0.1
+
+    opt, v = RMSprop(rate), np.ones(3)
+    opt.build([v])
+    both = [
+        threading.Thread(target=opt.apply_gradients, args=([(v.copy(), v)],)),
+        threading.Thread(target=USES[use], args=(opt, v, tmp_path / "x.safetensors")),
+    ]
+    both[0].start()
+    started.wait(60)
+    both[1].start()
+    both[1].join(0.1)
+    is_waiting = both[1].is_alive()
+    may_end.set()
+    for thread in both:
+        thread.join()
+    assert is_waiting
 
 
 def test_locks_of_optimizers_that_are_gone_are_not_kept():

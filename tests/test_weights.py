@@ -168,6 +168,9 @@ def test_get_weights_are_copies():
 BAD_WEIGHTS = [
     ([1, 2, 3, 4], "4 weights"),
     ([0, np.ones(3)], r"shape \(2,\); given one of shape \(3,\)"),
+    ([7, np.ones((1, 2))], r"shape \(2,\); given one of shape \(1, 2\)"),
+    ([7, np.ones((2, 1))], r"shape \(2,\); given one of shape \(2, 1\)"),
+    ([7, 1.0], r"shape \(2,\); given one of shape \(\)"),
     ([0, np.ones(2, complex)], "dtype float64; given one of dtype complex128"),
     ([0.5, np.ones(2)], "whole number"),
     ([-1, np.ones(2)], "not negative"),

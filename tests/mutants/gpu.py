@@ -1,0 +1,122 @@
+"""Faults in the backend for CuPy."""
+
+from machinery import Mutant
+
+MUTANTS = [
+    Mutant(
+        "epsilon at the other place", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
+        "sqrt(variance + inner) + outer", "sqrt(variance + outer) + inner",
+    ),
+    Mutant(
+        "complex gradients squared", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
+        "x.real() * x.real() + x.imag() * x.imag()", "x.real() * x.real() - x.imag() * x.imag()",
+    ),
+    Mutant(
+        "gradients of a list read one element further", "backends/rmsprop_cupy/kernels.py",
+        "test_cupy.py -k on_the_host",
+        "[row[1] + lane];", "[row[1] + lane + 1];",
+    ),
+    Mutant(
+        "last element of each row of the table left out", "backends/rmsprop_cupy/kernels.py",
+        "test_cupy.py -k on_the_host",
+        "if (lane < row[0])", "if (lane + 1 < row[0])",
+    ),
+    Mutant(
+        "addresses of the first gradients kept", "backends/rmsprop_cupy/columns.py",
+        "test_cupy.py -k another_order",
+        "or not np.array_equal(numbers, self._last)", "",
+    ),
+    Mutant(
+        "kernels launched on the current device", "backends/rmsprop_cupy/launches.py", "test_cupy_devices.py",
+        "        with launch.device:\n            launch", "        if True:\n            launch",
+        devices=2,
+    ),
+    Mutant(
+        "list planned on the current device", "backends/rmsprop_cupy/lists.py", "test_cupy_devices.py",
+        "with first.device:", "if True:",
+        devices=2,
+    ),
+    Mutant(
+        "gradient copied on the current device", "backends/rmsprop_cupy/step.py", "test_cupy_devices.py",
+        "with arrays[i].device:", "if True:",
+        devices=2,
+    ),
+    Mutant(
+        "one device not waiting for another", "backends/rmsprop_cupy/devices.py", "test_cupy_devices.py",
+        "wait_event(event)", "is_capturing()",
+        devices=2,
+    ),
+    Mutant(
+        "gradients on other devices taken", "backends/rmsprop_cupy/step.py", "test_cupy_devices.py",
+        "part.data.device_id != device", "False",
+        devices=2,
+    ),
+    Mutant(
+        "squares summed by float atomics", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k atomics",
+        "if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];",
+        "sums[blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[blockIdx.x], total);",
+    ),
+    Mutant(
+        "rows beyond the table written", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k out_of_range",
+        "row < 0 || row >= height", "row < 0 || row > height",
+    ),
+    Mutant(
+        "captured step shares its plan", "backends/rmsprop_cupy/kept.py", "test_cupy_graphs.py -k between",
+        "return Kept(len(parameters), Captured(hyper))", "pass",
+    ),
+    Mutant(
+        "captured numbers frozen", "backends/rmsprop_cupy/captures.py",
+        "test_cupy_graphs.py -k 'replays_are and 8'",
+        "with self.device:\n            self._column.write(_words(hyper))",
+        "hasattr(self, 'first') or self._column.write(_words(hyper)); self.first = True",
+    ),
+    Mutant(
+        "captured before its tables are there", "backends/rmsprop_cupy/captures.py",
+        "test_cupy_pending.py -k captured",
+        "        stream.synchronize()\n", "",
+    ),
+    Mutant(
+        "gradients of a captured step let go", "backends/rmsprop_cupy/kept.py",
+        "test_cupy_graphs.py -k stay_alive",
+        "self.gradients += gradients", "pass",
+    ),
+    Mutant(
+        "memory used again before it has been copied", "backends/rmsprop_cupy/columns.py",
+        "test_cupy_pending.py -k without_waiting",
+        "hold(pinned)", "pass",
+    ),
+    Mutant(
+        "count of missed rows let go", "backends/rmsprop_cupy/misses.py", "test_cupy_pending.py -k gone",
+        "hold(self)", "pass",
+    ),
+    Mutant(
+        "table of another formula used", "backends/rmsprop_cupy/lists.py", "test_cupy_pending.py -k formulas",
+        "(plan.formula, plan.positions) != (_formula(hyper), positions)", "plan.positions != positions",
+    ),
+    Mutant(
+        "kernels compiled one after the other", "backends/rmsprop_cupy/launches.py", "test_cupy.py -k compile",
+        "if compiled_for not in _compiled", "if False",
+    ),
+    Mutant(
+        "tables and slots gone with their optimizer", "backends/rmsprop_cupy/kept.py",
+        "test_cupy_pending.py -k 'another_stream_is_done'",
+        "hold(things, event)", "pass",
+    ),
+    Mutant(
+        "captured step gone when it is discarded", "backends/rmsprop_cupy/kept.py",
+        "test_cupy_pending.py -k discarded",
+        "                hold(things)\n", "                pass\n",
+    ),
+    Mutant(
+        "aliases not looked for", "backends/rmsprop_cupy/step.py", "test_cupy.py -k in_the_memory",
+        "if is_shared:", "if False:",
+    ),
+]  # fmt: skip
+
+
+def present() -> list[Mutant]:
+    """Return the faults that the devices at hand can show."""
+    import cupy
+
+    count = cupy.cuda.runtime.getDeviceCount()
+    return [mutant for mutant in MUTANTS if mutant.devices <= count]
