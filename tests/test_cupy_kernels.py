@@ -176,7 +176,7 @@ def least(kernel, variant):
 
     Besides, a list looks up the two numbers of its factor, and in tables of 64-bit integers the number of
     elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Rows compare their index to the one before and to each of its own kind, which have positions, too; three atomics
+    Rows compare their index to the one before and to each of its own kind, which have positions; three atomics
     note those outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
