@@ -200,7 +200,7 @@ BAD_LISTS = {
     "complex": lambda g, v: [(g[0].astype(np.complex64), v[0])],
     "masked": lambda g, v: [(np.ma.array(g[0]), v[0])],
     "no pair": lambda g, v: [(g[0], v[0]), g[1]],
-    "three": lambda g, v: [(g[0], v[0], v[0])],
+    "three": lambda g, v: [(g[0], v[0]), (g[1], v[1], v[1])],
     "twice": lambda g, v: [(g[0], v[0]), (g[1], v[1]), (g[0], v[0])],
     "overlapping": lambda g, v: [(g[0], v[0]), (g[1], v[1]), (g[1][:2], v[1][:2])],
 }
