@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "scope not left", "rmsprop/distribute/contexts.py", "test_distribute.py -k scopes_tell",
-        "entered.remove(context)", "pass",
+        "current.reset(token)", "pass",
     ),
     Mutant(
         "mean that is the sum", "rmsprop/distribute/operations.py",
