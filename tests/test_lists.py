@@ -200,7 +200,7 @@ BAD_LISTS = {
     "complex": lambda g, v: [(g[0].astype(np.complex64), v[0])],
     "masked": lambda g, v: [(np.ma.array(g[0]), v[0])],
     "no pair": lambda g, v: [(g[0], v[0]), g[1]],
-    "three": lambda g, v: [(g[0], v[0], v[0])],
+    "three": lambda g, v: [(g[0], v[0]), (g[1], v[1], v[1])],
     "twice": lambda g, v: [(g[0], v[0]), (g[1], v[1]), (g[0], v[0])],
     "overlapping": lambda g, v: [(g[0], v[0]), (g[1], v[1]), (g[1][:2], v[1][:2])],
 }
@@ -209,9 +209,11 @@ BAD_LISTS = {
 @pytest.mark.parametrize("case", BAD_LISTS)
 def test_a_bad_list_after_good_steps_is_refused_and_changes_nothing(case):
     optimizer, variables, gradients = start()
+    given = BAD_LISTS[case](gradients, variables)
+    given += zip(gradients[len(given) :], variables[len(given) :], strict=True)  # or else it is no step to replay
     before = bits(variables, optimizer)
     with pytest.raises((TypeError, ValueError)):
-        optimizer.apply_gradients(BAD_LISTS[case](gradients, variables))
+        optimizer.apply_gradients(given)
     assert bits(variables, optimizer) == before
 
 

@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant(
         "highest bits of rows not sorted by", "backends/rmsprop_numba/row_kernels.py",
         "test_rows.py -k rising_order",
-        "max((high + DIGIT - 1) // DIGIT, 1)", "max(high // DIGIT, 1)",
+        "digit = (high + passes - 1) // passes", "digit = max(high // passes, 1)",
     ),
     Mutant(
         "more rows than fit beside their positions", "backends/rmsprop_numba/row_kernels.py",
