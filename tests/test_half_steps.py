@@ -1,6 +1,7 @@
 """A step that fails for lack of stack or memory, at whatever point, leaves no trace; the next one works."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -226,3 +227,108 @@ def test_nothing_is_compiled_once_a_step_has_been_prepared(monkeypatch):
             is_prepared = False
             optimizer.apply_gradients(pairs)
     assert not compiled
+
+
+LITTLE_MEMORY = """
+import resource
+import numpy as np
+from rmsprop import IndexedSlices, RMSprop, Variable
+
+N, hard = 2100, resource.getrlimit(resource.RLIMIT_AS)[1]  # arrays of 35 MB, which malloc does not keep
+
+def lists():
+    def table(order="C"):
+        return np.ones((N, N), order=order)
+    rows = IndexedSlices(table()[1:], np.arange(1, N))
+    small = np.ones(3, np.float32), np.ones(3, np.float32)
+    yield {}, [small, (rows, table("F"))]
+    yield {"lazy": False}, [(rows, table("F")), small]
+    yield {"state_dtype": "uint8"}, [small, (table("F"), table("F"))]
+    yield {"clipnorm": 1.0}, [small, (table("F")[::2], table()[::2])]
+    constrained = Variable(np.ones((N, N)))
+    constrained.constraint = lambda array: array * 2.0
+    yield {}, [small, (table(), constrained)]
+
+def state(opt, pairs):
+    arrays = [v.array if isinstance(v, Variable) else v for _, v in pairs]
+    slots = [list((getattr(w, "parts", None) or {"array": w.array}).values()) for w in opt.weights]
+    return [hash(a.tobytes()) for a in (*arrays, *sum(slots, []))]
+
+def size():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+
+for settings, pairs in lists():
+    opt = RMSprop(0.1, **settings)
+    opt.apply_gradients(pairs)
+    failures, before = 0, state(opt, pairs)
+    for extra in range(0, 480 << 20, 24 << 20):
+        resource.setrlimit(resource.RLIMIT_AS, (size() + extra, hard))
+        try:
+            opt.apply_gradients(pairs)
+        except MemoryError:
+            failures += 1
+        else:
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        assert state(opt, pairs) == before, (settings, extra)
+    assert failures, settings
+    assert int(opt.iterations) == 2
+    now = state(opt, pairs)
+    assert not any(a == b for a, b in zip(now, before)), settings
+
+w = np.ones(3, np.complex64)  # whose kernels are not compiled yet
+opt = RMSprop(0.1)
+opt.build([w])
+resource.setrlimit(resource.RLIMIT_AS, (size() + (8 << 20), hard))  # no room for another stack
+try:
+    opt.apply_gradients([(w.copy(), w)])
+except RuntimeError as error:
+    assert "thread" in str(error), error
+else:
+    raise AssertionError("compiled")
+finally:
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+assert (w == 1).all() and int(opt.iterations) == 0
+opt.apply_gradients([(w.copy(), w)])
+assert (w != 1).all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a process is read as Linux tells it")
+def test_a_step_with_too_little_memory_leaves_no_trace():
+    done = run(LITTLE_MEMORY)
+    assert done.returncode == 0, done.stderr
+
+
+def test_kernels_that_change_variables_get_no_memory():
+    from rmsprop_numba import block_kernels, kernels, list_kernels, row_kernels
+
+    for kind in KINDS.values():
+        optimizer, pairs = kind()
+        optimizer.apply_gradients(pairs)
+    updating = [
+        kernels.sweep,
+        kernels.sweep_matrix,
+        list_kernels.sweep_list,
+        row_kernels.sweep_rows,
+        row_kernels.decay,
+        block_kernels.sweep_blocks,
+    ]
+    for kernel in updating:
+        assert kernel.signatures
+        for text in kernel.inspect_llvm().values():
+            assert not re.search(r"(call|invoke)[^\n]*NRT_(MemInfo_)?[Aa]lloc", text), kernel
+
+
+def test_a_constraint_that_raises_puts_back_the_codes_of_slots_to_the_bit():
+    for settings in ({"state_dtype": "uint8"}, {"state_dtype": "bfloat16", "centered": True, "momentum": 0.9}):
+        optimizer, pairs = variables(**settings)
+        for _ in range(3):
+            optimizer.apply_gradients(pairs)
+        before = state(optimizer, pairs)
+        pairs[0][1].constraint = lambda array: 1 / 0
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                optimizer.apply_gradients(pairs)
+            assert state(optimizer, pairs) == before

@@ -23,9 +23,12 @@ _starting = threading.Lock()
 _own = threading.local()  # `own.is_compiling` is set in the threads started here
 
 
-def compile_for(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Compile a kernel for arguments like these, unless that has been done; nothing is run."""
-    kinds = (kernel, *[_kind(each) for each in arguments])
+def compile_for(kernel: Any, arguments: tuple[Any, ...], kinds: tuple[Any, ...] | None = None) -> None:
+    """Compile a kernel for arguments like these, unless that has been done; nothing is run.
+
+    If all that their types depend on is known, it can be given as `kinds`, to save time.
+    """
+    kinds = (kernel, *([_kind(each) for each in arguments] if kinds is None else kinds))
     if kinds not in _compiled:
         kernel.compile(tuple([numba.typeof(each) for each in arguments]))  # type: ignore[no-untyped-call]
         _compiled.add(kinds)

@@ -96,7 +96,7 @@ class ListPlan:
             is_parallel = has_threads and size >= PARALLEL_FROM
             kernel = list_kernels.sweep_list_parallel if is_parallel else list_kernels.sweep_list
             if not is_compiled:
-                compile_for(kernel, arguments)
+                compile_for(kernel, arguments, (*[a if a is None else a.dtype for a in likes], *variant))
             jobs.append((in_turn, (kernel, *arguments)) if is_parallel else (kernel, arguments))
         self._compiled.add(variant)
         return jobs

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rmsprop.backends import backend_of
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
 from rmsprop.oracle import assert_step, hyper_of, snapshot
@@ -87,6 +88,15 @@ class BackendTests:
             alone = Variable(asarray(start))
             RMSprop(0.1, momentum=0.5).apply_gradients([(asarray(start), alone)])
             np.testing.assert_array_equal(v.numpy(), alone.numpy())
+
+    def test_arrays_keep_their_memory_or_not_as_the_backend_says(self, asarray: AsArray, dtype: str) -> None:
+        start = _draw(dtype, (5,))
+        v, optimizer = Variable(asarray(start)), RMSprop()
+        optimizer.build([v])
+        arrays = [v.array, optimizer.get_slot(v, "rms").array]
+        optimizer.apply_gradients([(asarray(start), v)])
+        for before, after in zip(arrays, (v.array, optimizer.get_slot(v, "rms").array), strict=True):
+            assert (before is after) == backend_of(before).in_place
 
     def test_gradients_are_not_modified(self, asarray: AsArray, dtype: str) -> None:
         start = _draw(dtype, (5,))
