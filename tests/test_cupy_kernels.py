@@ -174,7 +174,7 @@ def accesses(body):
 def least(kernel, variant):
     """Return the accesses that an element needs, by bytes: one to the gradient, two to variable and each slot.
 
-    Besides, a list looks up the two numbers of its factor, and in tables of 64-bit integers the number of elements,
+    Besides, a list looks up two numbers of its factor, and in tables of 64-bit integers the number of elements,
     the first of them, position and address of the gradient, and the addresses of variable and slots. Rows compare
     their index to the one before and to each of its own kind, which have positions, too; three atomics note those
     outside.
