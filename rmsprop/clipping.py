@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from operator import add
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rmsprop.arrays import Array, as_beside, is_on_host, namespace, on_device, place_beside, to_numpy
 from rmsprop.backends import Hyperparameters
+from rmsprop.dtypes import name_of
 
 SMALLEST = 2.0**-126
 """The smallest normal number of single precision, in which smaller factors would lose digits."""
@@ -97,6 +99,10 @@ def _near(like: Array, factors: Array) -> Array:
 
 
 def _paired(factors: Array) -> Array:
+    if isinstance(factors, np.ndarray):  # which is faster
+        pairs = np.ones((len(factors), 2))
+        pairs[:, 0] = factors
+        return pairs
     xp = namespace(factors)
     return xp.stack([factors, xp.ones_like(factors)], axis=1)
 
@@ -110,26 +116,30 @@ def _clippings(measures: Sequence[Measure], squares: list[Array], hyper: Hyperpa
 
 def _usual_factors(squares: list[Array], hyper: Hyperparameters) -> list[Array] | None:
     """Return the factors as plain numbers; None if one of them, or a sum of squares, has lost digits."""
-    xp, (least, _) = namespace(squares[0]), _range(squares[0])
-    if not all(least <= limit < math.inf for limit in limits(hyper)):
+    xp, least = namespace(squares[0]), RANGES[name_of(squares[0].dtype)].least
+    if not all([least <= limit < math.inf for limit in limits(hyper)]):
         return None
-    if hyper.clipnorm is None:
-        factors = [xp.ones_like(s) for s in squares]
-    else:
-        factors = [_shrunk(xp.sqrt(s), hyper.clipnorm) for s in squares]
+    factors, parts = [], squares
+    if hyper.clipnorm is not None:
+        factors = [_shrunk(xp, xp.sqrt(s), hyper.clipnorm) for s in squares]
+        parts = [f * f * s for f, s in zip(factors, squares, strict=True)]
     if hyper.global_clipnorm is not None:
-        total = reduce(add, [xp.sum(f * f * s) for f, s in zip(factors, squares, strict=True)])
+        total = reduce(add, [xp.sum(p) for p in parts])
         if not least**2 <= total < math.inf:
             return None
-        factors = [f * _shrunk(xp.sqrt(total), hyper.global_clipnorm) for f in factors]
+        shared = _shrunk(xp, xp.sqrt(total), hyper.global_clipnorm)
+        factors = [f * shared for f in factors] or [s * 0 + shared for s in squares]
     if hyper.loss_scale != 1.0:
         factors = [f / hyper.loss_scale for f in factors]
-    return factors if all([xp.min(f) >= SMALLEST for f in factors]) else None  # nor is NaN
+    return factors if all([_smallest(xp, f) >= SMALLEST for f in factors]) else None  # nor is NaN
 
 
-def _shrunk(norms: Array, limit: float) -> Array:
-    xp = namespace(norms)
-    return limit / xp.maximum(norms, xp.full_like(norms, limit))
+def _shrunk(xp: ModuleType, norms: Array, limit: float) -> Array:
+    return limit / xp.maximum(norms, norms * 0 + limit)  # faster than `full_like`
+
+
+def _smallest(xp: ModuleType, x: Array) -> Any:
+    return np.minimum.reduce(x) if isinstance(x, np.ndarray) else xp.min(x)  # the former is faster
 
 
 def limits(hyper: Hyperparameters) -> list[float]:
@@ -137,13 +147,10 @@ def limits(hyper: Hyperparameters) -> list[float]:
     return [limit for limit in (hyper.clipnorm, hyper.global_clipnorm) if limit is not None]
 
 
-def _range(squares: Array) -> Range:
-    return RANGES["float32" if squares.dtype == namespace(squares).float32 else "float64"]
-
-
 def _norms(measure: Measure, squares: Array, hyper: Hyperparameters) -> Array:
     """Return the norms, for which gradients are read again if the squares are beyond the range of their dtype."""
-    xp, (least, scale), norms = namespace(squares), _range(squares), namespace(squares).sqrt(squares)
+    xp, (least, scale) = namespace(squares), RANGES[name_of(squares.dtype)]
+    norms = xp.sqrt(squares)
     if not measure.may_be_double and scale == RANGES["float64"].scale:
         return norms
     if bool(xp.any(too_large := xp.isinf(squares))):

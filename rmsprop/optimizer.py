@@ -102,8 +102,8 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
         What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over
         replicas and transformed, not yet clipped; or a norm beyond double precision where it is clipped by that,
-        or beyond single precision in a library that has no other. By default, as in Keras, these spread to the
-        variables. "skip" leaves out the step, for all variables; it
+        or beyond single precision in a library that has no other.
+        By default, as in Keras, these spread to the variables. "skip" leaves out the step, for all variables; it
         does not count in `iterations`, but in `skipped`. "raise" raises ``FloatingPointError``. On a GPU, "skip"
         waits for nothing: whoever reads the counts does, and steps with a schedule or `decay`, which depend on
         them, for the decision on the step before. "raise" waits in each step.

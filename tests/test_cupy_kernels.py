@@ -174,10 +174,10 @@ def accesses(body):
 def least(kernel, variant):
     """Return the accesses that an element needs, by bytes: one to the gradient, two to variable and each slot.
 
-    Besides, a list looks up the two numbers of its factor, and in tables of 64-bit integers the number of
-    elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Rows compare their index to the one before and to each of its own kind, which have positions; three atomics
-    note those outside.
+    Besides, a list looks up two numbers of its factor, and in tables of 64-bit integers the number of elements,
+    the first of them, position and address of the gradient, and the addresses of variable and slots. Rows compare
+    their index to the one before and to each of its own kind, which have positions, too; three atomics note those
+    outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
