@@ -1,5 +1,6 @@
 """Functions of NumPy over traced values, by the forms of them that autograd can follow."""
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,8 @@ def settled(arguments: Any) -> Any:
     return arguments._value if isbox(arguments) and arguments._trace == CLOSED else arguments
 
 
-def followed(function: Any) -> Any:
+@cache
+def _form_of(function: Any) -> Any:
     """Return the form of a function of NumPy's that autograd can follow; None where there is none."""
     if function is np.select:
         return _select
@@ -55,7 +57,7 @@ _HOMES: dict[str, ModuleType] = {"numpy": anp, "numpy.linalg": anp.linalg, "nump
 
 def applied(function: Any, args: Any, kwargs: Any) -> Any:
     """Return what a function of NumPy's gives for traced arguments; ``TypeError`` if it can't be followed."""
-    form = followed(function)
+    form = _form_of(function)
     if form is not None and (_is_composed(form) or (_has_gradient(form) and any([is_open(x) for x in args]))):
         return form(*args, **kwargs)
     try:  # over arrays of objects, whose elements are followed
