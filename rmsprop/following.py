@@ -1,11 +1,11 @@
 """Functions of NumPy over traced values, by the forms of them that autograd can follow."""
 
-from functools import cache
 from types import ModuleType
 from typing import Any
 
 import autograd.numpy
 import numpy as np
+from autograd import tracer
 from autograd.core import VJPNode, primitive_vjps
 from autograd.tracer import isbox, notrace_primitives
 
@@ -42,13 +42,15 @@ def settled(arguments: Any) -> Any:
     return arguments._value if isbox(arguments) and arguments._trace == CLOSED else arguments
 
 
-@cache
 def _form_of(function: Any) -> Any:
     """Return the form of a function of NumPy's that autograd can follow; None where there is none."""
     if function is np.select:
         return _select
-    home = _HOMES.get(getattr(function, "__module__", None) or "numpy", anp)
-    form = getattr(home, function.__name__, None)
+    if isinstance(function, np.ufunc):  # also one of scipy.special, if autograd.scipy is in use
+        form = getattr(anp, function.__name__, None)
+        known = getattr(tracer, "trace_primitives_map", {})  # since autograd 1.9
+        return form if getattr(form, "fun", None) is function else known.get(function)
+    form = getattr(_HOMES.get(function.__module__), function.__name__, None)
     return None if form is function else form
 
 
