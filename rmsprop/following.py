@@ -5,6 +5,7 @@ from typing import Any
 
 import autograd.numpy
 import numpy as np
+from autograd import tracer
 from autograd.core import VJPNode, primitive_vjps
 from autograd.tracer import isbox, notrace_primitives
 
@@ -41,12 +42,15 @@ def settled(arguments: Any) -> Any:
     return arguments._value if isbox(arguments) and arguments._trace == CLOSED else arguments
 
 
-def followed(function: Any) -> Any:
+def _form_of(function: Any) -> Any:
     """Return the form of a function of NumPy's that autograd can follow; None where there is none."""
     if function is np.select:
         return _select
-    home = _HOMES.get(getattr(function, "__module__", None) or "numpy", anp)
-    form = getattr(home, function.__name__, None)
+    if isinstance(function, np.ufunc):  # also one of scipy.special, if autograd.scipy is in use
+        form = getattr(anp, function.__name__, None)
+        known = getattr(tracer, "trace_primitives_map", {})  # since autograd 1.9
+        return form if getattr(form, "fun", None) is function else known.get(function)
+    form = getattr(_HOMES.get(function.__module__), function.__name__, None)
     return None if form is function else form
 
 
@@ -55,7 +59,7 @@ _HOMES: dict[str, ModuleType] = {"numpy": anp, "numpy.linalg": anp.linalg, "nump
 
 def applied(function: Any, args: Any, kwargs: Any) -> Any:
     """Return what a function of NumPy's gives for traced arguments; ``TypeError`` if it can't be followed."""
-    form = followed(function)
+    form = _form_of(function)
     if form is not None and (_is_composed(form) or (_has_gradient(form) and any([is_open(x) for x in args]))):
         return form(*args, **kwargs)
     try:  # over arrays of objects, whose elements are followed

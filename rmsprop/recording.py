@@ -127,10 +127,6 @@ class Recorder(ABC):
         if id(source) in self._watched:
             self._assigned.add(id(source))
 
-    def traced(self, function: Any) -> Any:
-        """Return the form of a NumPy function that the tape can follow."""
-        return function
-
     def _latest(self, target: Any) -> Any:
         """Return the traced value that a watched variable stands for as a target."""
         return self._watched[id(target)][1][-1] if id(target) in self._watched else target

@@ -104,8 +104,9 @@ class GradientTape(Recorder):
     """
 
     def __enter__(self) -> Self:
+        tracing = _tracing()  # which may fail, and so comes before anything is recorded
         super().__enter__()
-        self._block = _tracing().Block()
+        self._block = tracing.Block()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -119,10 +120,6 @@ class GradientTape(Recorder):
             yield
         finally:
             self._block.trace = trace
-
-    def traced(self, function: Any) -> Any:
-        """Return the form of a NumPy function that autograd can follow."""
-        return _following().followed(function) or function
 
     def gradient(
         self,

@@ -212,10 +212,7 @@ class Variable(ValueOperators):
         return getattr(ufunc, method)(*map(value_of, inputs), **kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        tape = recording.get()
-        args = _unwrapped(args)
-        kwargs = {key: _unwrapped(item) for key, item in kwargs.items()}
-        return (func if tape is None else tape.traced(func))(*args, **kwargs)
+        return func(*_unwrapped(args), **{key: _unwrapped(item) for key, item in kwargs.items()})
 
     # While a tape records, autograd's functions take a variable for one of their own boxes, by these attributes.
 
