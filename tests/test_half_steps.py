@@ -234,7 +234,7 @@ import resource
 import numpy as np
 from rmsprop import IndexedSlices, RMSprop, Variable
 
-N, hard = 2100, resource.getrlimit(resource.RLIMIT_AS)[1]  # arrays of 35 MB, which malloc does not keep
+N, hard = 500, resource.getrlimit(resource.RLIMIT_AS)[1]  # arrays of 2 MB
 
 def lists():
     def table(order="C"):
@@ -260,8 +260,14 @@ def size():
 for settings, pairs in lists():
     opt = RMSprop(0.1, **settings)
     opt.apply_gradients(pairs)
-    failures, before = 0, state(opt, pairs)
-    for extra in range(0, 480 << 20, 24 << 20):
+    failures, before, hoard = 0, state(opt, pairs), []
+    resource.setrlimit(resource.RLIMIT_AS, (size(), hard))
+    try:
+        while True:  # what malloc has kept to be used again
+            hoard.append(np.empty(1 << 18, np.uint8))
+    except MemoryError:
+        pass
+    for extra in range(1 << 20, 40 << 20, 3 << 19):
         resource.setrlimit(resource.RLIMIT_AS, (size() + extra, hard))
         try:
             opt.apply_gradients(pairs)
