@@ -91,6 +91,13 @@ class Backend(Protocol):
     - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
       variable. With it, `in_range` is asked only if the user wants to wait for the answer, and the update must
       leave out such rows.
+    - ``owner(array, is_its_own)`` returns the array that all have to hold who can reach the memory of a plain
+      array: itself, or what it is a view of. It returns None if others may share the memory, unless `is_its_own`
+      says that they do not. With it, arrays that were replaced are noticed, see `rmsprop.identity`, and there must
+      be ``place(array, owner)``, which tells where a view lies, without holding either, and
+      ``view(owner, place)``, which returns the view that lies there, also in a copy of the owner. What a step
+      leaves behind must not keep variables alive but in ``plan`` and ``plans``.
+    - ``address(array)`` tells where an array lies, if that may change, as by ``resize``: then it is refused.
     - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
       variables' positions in the step, and tells whether the update will be captured in a graph, to be
       replayed later. Then it returns a function that is called with the hyperparameters of each replay.

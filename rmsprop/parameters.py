@@ -165,7 +165,8 @@ class Parameter:
 
     def hold(self, variable: Variable, is_raw: bool, anchor: Any = None) -> None:
         """Be the parameter of a variable, which has the same shape and dtype as any before."""
-        self.variable, self.is_raw, self.plan, array = variable, is_raw, None, variable.array
+        self.variable, self.is_raw, self.plan = variable, is_raw, None
+        array: Any = variable.array
         is_there = not isinstance(array, Absent) and has_strides(array)
         address = getattr(self.backend, "address", None)
         self._strides = array.strides if is_there else None

@@ -45,7 +45,7 @@ class Rebinding:
         ...     x = np.maximum(x, 0)    # with np.maximum(x, 0, out=x), nothing need be told
         ...     opt.rebind([x])
         >>> len(opt.get_weights()), x.round(2)
-        (2, array([0.46, 0.  ]))
+        (2, array([0.5, 0. ]))
         """
         self._check_idle("rebind")
         if self._waiting is not None:

@@ -1,5 +1,6 @@
 """Variables on several devices in one step."""
 
+import copy
 import sys
 from contextlib import ExitStack, nullcontext
 
@@ -180,3 +181,23 @@ def test_a_captured_step_needs_one_device():
         with pytest.raises(RuntimeError, match="one device"):
             opt.apply_gradients([(v, v) for v in variables])
         stream.end_capture()
+
+
+def test_variables_are_rebound_on_their_own_device_only():
+    other = cupy.ones(3)
+    with cupy.cuda.Device(1):
+        x, y, gradient = cupy.ones(3), cupy.ones(3), cupy.ones(3)
+    opt = RMSprop(0.1)
+    opt.apply_gradients([(gradient, x)])
+    twin = copy.deepcopy(opt)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="held by nobody"):
+            twin.apply_gradients([(gradient, y)])
+        for optimizer in (opt, twin):
+            with pytest.raises(ValueError, match="Variable 0 .*Device"):
+                optimizer.rebind([other])
+    twin.rebind([y])
+    assert twin.apply_gradients([(gradient, y)]) == 2
+    del x
+    opt.forget()
+    assert len(opt.get_weights()) == 1

@@ -49,7 +49,7 @@ LOOPS = {
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_an_array_that_was_replaced_is_refused_and_nothing_changes(xp, loop, settings):
-    x = xp.ones((3, 4), "complex64")
+    x, given = xp.ones((3, 4), "complex64"), None
     opt = RMSprop(0.1, **settings)
     step(opt, x)
     before = state(opt)
@@ -329,6 +329,7 @@ def test_a_save_in_the_background_does_not_hide_it(tmp_path, monkeypatch):
     opt, x = RMSprop(), np.ones(3)
     step(opt, x)
     writing = opt.save(tmp_path / "x.safetensors", {"x": x}, wait=False)
+    assert writing is not None
     x = x * 2
     try:
         with pytest.raises(ValueError, match=REPLACED):

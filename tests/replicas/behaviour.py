@@ -169,6 +169,25 @@ def a_copy_of_the_optimizer_goes_on_together(strategy):
     strategy.check_synced([v, *twin.get_weights()])
 
 
+def an_array_that_was_replaced_is_noticed_on_all_ranks(strategy):
+    for settings in ({}, {"overlap": True}, {"shard_state": True}):
+        with MPIStrategy(timeout=30, bucket_bytes=64, **settings).scope():
+            opt = RMSprop(0.1)
+        x, y = np.ones(200), np.ones((30, 4))
+        opt.apply_gradients([(x, x), (y, y)])
+        x = x * 2
+        message = raised((ValueError, ReplicaError), opt.apply_gradients, [(np.ones(200), x), (y, y)])
+        assert "rebind" in message
+        opt.rebind([x, y])
+        opt.apply_gradients([(np.ones(200), x), (y, y)])
+        strategy.check_synced([x, y])
+        del x
+        opt.forget()
+        opt.apply_gradients([(y, y)])
+        assert list(opt.get_slot_names()) == ["rms"]
+        assert len(opt.weights) == 2
+
+
 def other_libraries_and_strides_are_reduced_too(strategy):
     import array_api_strict as xp
 
@@ -293,6 +312,7 @@ def main():
         variables_begin_with_the_values_of_rank_0_and_differences_are_named,
         weights_that_rank_0_has_loaded_are_those_of_all,
         a_copy_of_the_optimizer_goes_on_together,
+        an_array_that_was_replaced_is_noticed_on_all_ranks,
         other_libraries_and_strides_are_reduced_too,
         slots_of_smaller_dtypes_are_as_in_one_process,
         a_sum_that_is_not_finite_is_left_out_on_all_ranks,
