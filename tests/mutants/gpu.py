@@ -53,8 +53,9 @@ MUTANTS = [
     ),
     Mutant(
         "squares summed by float atomics", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k atomics",
-        "if (threadIdx.x == 0) sums[blockIdx.x] = shared[0];",
-        "sums[blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[blockIdx.x], total);",
+        "    total = added(shared, total, threadIdx.x, blockDim.x);\n    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;",
+        "sums[2 * blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[2 * blockIdx.x], total); __syncthreads();\n"
+        "total = sums[2 * blockIdx.x];",
     ),
     Mutant(
         "rows beyond the table written", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k out_of_range",

@@ -147,8 +147,8 @@ MUTANTS = [
         " or plan.variant != variant", "",
     ),
     Mutant(
-        "memory that was moved not noticed", "backends/rmsprop_numba/plans.py", "test_hostile_input.py -k moved",
-        "plan.address != address(parameter.variable.array)", "False",
+        "memory that was moved not noticed", "rmsprop/parameters.py", "test_hostile_input.py -k moved",
+        "if self._address is not None and self.has_moved:", "if False:",
     ),
     # Headers: steps without checks in Python
     Mutant(

@@ -40,7 +40,7 @@ MUTANTS = [
         "if context is not None and not context.is_replica:", "if False:",
     ),
     Mutant(
-        "scope not left", "rmsprop/distribute/contexts.py", "test_distribute.py -k scopes_tell",
+        "scope not left", "rmsprop/scopes.py", "test_distribute.py -k scopes_tell",
         "current.reset(token)", "pass",
     ),
     Mutant(
