@@ -25,6 +25,8 @@ class Absent(NamedTuple):
 
 def namespace(array: Array) -> ModuleType:
     """Return the Array API namespace of an array; ``TypeError`` if it is none."""
+    if type(array) is np.ndarray:  # by far the most frequent, and known without a look at all libraries
+        return _numpy()
     return _compat().array_namespace(array)  # type: ignore[no-any-return]
 
 
@@ -173,6 +175,13 @@ def _is_alone(array: np.ndarray[Any, Any]) -> bool:
     """Tell whether an array has its memory for itself: `pickle` gives it bytes, up to protocol 4."""
     base: object = array.base
     return array.flags.owndata or isinstance(base, bytes)
+
+
+@cache
+def _numpy() -> ModuleType:
+    from array_api_compat import numpy
+
+    return numpy
 
 
 @cache

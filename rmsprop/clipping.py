@@ -99,7 +99,7 @@ def _near(like: Array, factors: Array) -> Array:
 
 
 def _paired(factors: Array) -> Array:
-    if isinstance(factors, np.ndarray):  # which is faster
+    if _is_numpy(factors):
         pairs = np.ones((len(factors), 2))
         pairs[:, 0] = factors
         return pairs
@@ -135,11 +135,16 @@ def _usual_factors(squares: list[Array], hyper: Hyperparameters) -> list[Array] 
 
 
 def _shrunk(xp: ModuleType, norms: Array, limit: float) -> Array:
-    return limit / xp.maximum(norms, norms * 0 + limit)  # faster than `full_like`
+    return limit / (np.maximum(norms, limit) if _is_numpy(norms) else xp.maximum(norms, norms * 0 + limit))
 
 
 def _smallest(xp: ModuleType, x: Array) -> Any:
-    return np.minimum.reduce(x) if isinstance(x, np.ndarray) else xp.min(x)  # the former is faster
+    return np.minimum.reduce(x) if _is_numpy(x) else xp.min(x)
+
+
+def _is_numpy(x: Array) -> bool:
+    """Tell whether an array is one of NumPy, for which there are faster calls."""
+    return isinstance(x, np.ndarray)
 
 
 def limits(hyper: Hyperparameters) -> list[float]:

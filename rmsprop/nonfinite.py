@@ -42,7 +42,6 @@ def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | No
     return min(found, default=None)
 
 
-@np.errstate(all="ignore")
 def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
     """Return the position of the first gradient that is not finite, or is clipped by a norm beyond its dtype.
 
@@ -59,7 +58,7 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
     """
     if magnitudes is None:
         return find()
-    with on_device(magnitudes):
+    with on_device(magnitudes), np.errstate(all="ignore"):
         xp = namespace(magnitudes)
         has_norms = math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
     if has_norms and hyper.clipvalue is None:  # which makes numbers of infinities
