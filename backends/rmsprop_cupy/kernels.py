@@ -115,6 +115,8 @@ extern "C" __global__ void rmsprop_norm(
 
 
 SUMS = """
+#ifndef RMSPROP_SUMS
+#define RMSPROP_SUMS
 #define UNIT 0x1p600
 #define LARGE 0x1p900
 __device__ inline double added(double* shared, const double mine, const int lane, const int size) {
@@ -128,6 +130,7 @@ __device__ inline double added(double* shared, const double mine, const int lane
     __syncthreads();
     return sum;
 }
+#endif
 """
 
 
