@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,16 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
 
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:
     """Return where the first gradient that is not finite stands in the step, or None; nothing is changed."""
-    found: list[int] = []
-    for group in groups:
-        find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
-        position = first(group.magnitudes, hyper, partial(find, group.gradients))
-        if position is not None:
-            found.append(group.positions[position])
-    return min(found, default=None)
+    suspects = [group for group in groups if not _are_finite(group.magnitudes, hyper)]
+    found = [(group, _find_in(group)) for group in suspects]
+    if all([position is None for _, position in found]):  # the norm of all may be infinite in every group
+        found = [(group, _first_beyond(group.magnitudes)) for group in suspects]
+    return min([group.positions[k] for group, k in found if k is not None], default=None)
+
+
+def _find_in(group: Group) -> int | None:
+    find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
+    return find(group.gradients)
 
 
 def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
@@ -56,17 +58,25 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
     find : callable
         Returns the position of the first gradient with a NaN or an infinity, or None.
     """
-    if magnitudes is None:
-        return find()
-    with on_device(magnitudes), np.errstate(all="ignore"):
-        xp = namespace(magnitudes)
-        has_norms = math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
-    if has_norms and hyper.clipvalue is None:  # which makes numbers of infinities
+    if _are_finite(magnitudes, hyper):
         return None
     position = find()
-    if position is None and not has_norms:
-        position = int(np.argmin(np.isfinite(to_numpy(magnitudes))))
-    return position
+    return _first_beyond(magnitudes) if position is None else position
+
+
+def _are_finite(magnitudes: Array | None, hyper: Hyperparameters) -> bool:
+    """Tell whether gradients are known to be finite by their norms, before which infinities were not clipped."""
+    if magnitudes is None or hyper.clipvalue is not None:
+        return False
+    with on_device(magnitudes), np.errstate(all="ignore"):
+        xp = namespace(magnitudes)
+        return math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
+
+
+def _first_beyond(magnitudes: Array | None) -> int | None:
+    """Return the position of the first norm that is infinite or not known, or None."""
+    are_finite = np.isfinite(to_numpy(magnitudes)) if magnitudes is not None else np.ones(1, bool)
+    return None if are_finite.all() else int(np.argmin(are_finite))
 
 
 def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
