@@ -170,12 +170,15 @@ def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
     xp, targets = namespace(norms[0]), norms
     if hyper.clipnorm is not None:
         targets = [xp.minimum(n, xp.full_like(n, hyper.clipnorm)) for n in norms]
-    magnitudes = norms
+    magnitudes, total = norms, _total(targets)
+    # A norm of 0 may be one whose squares vanish, so far below its limit is it: a norm of 1 has the same factor.
+    targets = [xp.where(n == 0, xp.ones_like(n), t) for n, t in zip(norms, targets, strict=True)]
+    norms = [xp.where(n == 0, xp.ones_like(n), n) for n in norms]
     if hyper.global_clipnorm is not None:
-        limit, total = hyper.global_clipnorm, _total(targets)
+        limit = hyper.global_clipnorm
         unknown = xp.where(xp.isfinite(total), xp.zeros_like(total), xp.full_like(total, math.nan))
         targets = [xp.where(total <= limit, t, t / total * limit) + unknown for t in targets]
-        magnitudes = [n + unknown for n in norms]
+        magnitudes = [n + unknown for n in magnitudes]
     factors = [_pairs(n, t, hyper.loss_scale) for n, t in zip(norms, targets, strict=True)]
     return [Clipping(f, m) for f, m in zip(factors, magnitudes, strict=True)]
 
