@@ -185,3 +185,14 @@ def test_no_setting_lets_a_step_raise_what_numpy_is_asked_to_raise(library, dtyp
                 opt.apply_gradients(list(zip(given, variables, strict=True)))
             if opt.nonfinite == "skip" and dtype != "float16":
                 opt.apply_gradients([(asarray(np.full_like(array, np.nan)), variables[0])])
+
+
+@pytest.mark.parametrize("library", ["numpy", "array_api_strict", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("tiny", [1e-162, 1e-170, 2.0**-1074])
+def test_a_gradient_whose_square_vanishes_is_shortened_with_all_others(library, tiny):
+    asarray, large = maker(library), 1e38
+    pairs = [given_as("dense", np.array([x]), asarray, library != "array_api_strict") for x in (tiny, large)]
+    opt = RMSprop(1.0, rho=1.0, epsilon=1.0, momentum=lambda: 0.0, global_clipnorm=1.0)
+    opt.apply_gradients([(gradient, variable) for variable, gradient in pairs])
+    small, one = (opt.get_slot(variable, "momentum").numpy()[0] for variable, _ in pairs)
+    np.testing.assert_allclose([small, one], [tiny / large, 1.0], rtol=1e-12)

@@ -228,15 +228,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
         if (isnan(unknown) && threadIdx.x == 0) atomicAdd_system(left_out, 1ull);
     }
     for (int i = threadIdx.x; i < count; i += THREADS) {
-        double target = shortened(norms[i], clipnorm);
+        const bool vanished = norms[i] == 0;  // as may the squares of what is far below its limit, which has
+        const double whole = vanished ? 1 : norms[i];  // the factor of a norm of 1
+        double target = vanished ? 1 : shortened(norms[i], clipnorm);
         if (norm > global_clipnorm && global_clipnorm >= 0) target = target / norm * global_clipnorm;
-        const bool is_kept = target >= norms[i];
+        const bool is_kept = target >= whole;
         target /= loss_scale;
         double factor = shrunk(norms[i], clipnorm) / loss_scale * shared_factor, tail = 1;
         if (!(factor >= SMALLEST)) {
-            factor = is_kept ? 1 / loss_scale : target / norms[i];
+            factor = is_kept ? 1 / loss_scale : target / whole;
             tail = factor >= SMALLEST ? 1 : factor >= TINY ? SMALLEST : TINY;
-            factor = factor >= TINY ? factor / tail : target / TINY / norms[i];
+            factor = factor >= TINY ? factor / tail : target / TINY / whole;
         }
         norms[i] += unknown;
         write(&factors[2 * i], factor + unknown, tail);
