@@ -177,7 +177,10 @@ def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
     if hyper.global_clipnorm is not None:
         limit = hyper.global_clipnorm
         unknown = xp.where(xp.isfinite(total), xp.zeros_like(total), xp.full_like(total, math.nan))
-        targets = [xp.where(total <= limit, t, t / total * limit) + unknown for t in targets]
+        ratio, tiny = limit / total, float(xp.finfo(total.dtype).smallest_normal)
+        # Of the two ways to write it, one keeps its digits.
+        shares = [xp.where(ratio >= tiny, t * ratio, t / total * limit) for t in targets]
+        targets = [xp.where(total <= limit, t, s) + unknown for t, s in zip(targets, shares, strict=True)]
         magnitudes = [n + unknown for n in magnitudes]
     factors = [_pairs(n, t, hyper.loss_scale) for n, t in zip(norms, targets, strict=True)]
     return [Clipping(f, m) for f, m in zip(factors, magnitudes, strict=True)]

@@ -231,7 +231,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
         const bool vanished = norms[i] == 0;  // as may the squares of what is far below its limit, which has
         const double whole = vanished ? 1 : norms[i];  // the factor of a norm of 1
         double target = vanished ? 1 : shortened(norms[i], clipnorm);
-        if (norm > global_clipnorm && global_clipnorm >= 0) target = target / norm * global_clipnorm;
+        const double ratio = global_clipnorm / norm;  // of the two ways to write it, one keeps its digits
+        if (norm > global_clipnorm && global_clipnorm >= 0)
+            target = ratio >= TINY ? target * ratio : target / norm * global_clipnorm;
         const bool is_kept = target >= whole;
         target /= loss_scale;
         double factor = shrunk(norms[i], clipnorm) / loss_scale * shared_factor, tail = 1;
