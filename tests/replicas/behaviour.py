@@ -170,7 +170,7 @@ def a_copy_of_the_optimizer_goes_on_together(strategy):
 
 
 def an_array_that_was_replaced_is_noticed_on_all_ranks(strategy):
-    for settings in ({}, {"overlap": True}, {"shard_state": True}):
+    for settings in ({}, {"shard_state": True}):
         with MPIStrategy(timeout=30, bucket_bytes=64, **settings).scope():
             opt = RMSprop(0.1)
         x, y = np.ones(200), np.ones((30, 4))
