@@ -181,7 +181,7 @@ def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
         # Of the two ways to write it, one keeps its digits.
         shares = [xp.where(ratio >= tiny, t * ratio, t / total * limit) for t in targets]
         targets = [xp.where(total <= limit, t, s) + unknown for t, s in zip(targets, shares, strict=True)]
-        magnitudes = [n + unknown for n in magnitudes]
+        magnitudes = [xp.where(xp.isfinite(n), n + unknown, n) for n in magnitudes]
     factors = [_pairs(n, t, hyper.loss_scale) for n, t in zip(norms, targets, strict=True)]
     return [Clipping(f, m) for f, m in zip(factors, magnitudes, strict=True)]
 

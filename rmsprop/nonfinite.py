@@ -1,7 +1,7 @@
 """Gradients that are not finite: found before a step changes anything."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:
     """Return where the first gradient that is not finite stands in the step, or None; nothing is changed."""
     suspects = [group for group in groups if not _are_finite(group.magnitudes, hyper)]
-    found = [(group, _find_in(group)) for group in suspects]
-    if all([position is None for _, position in found]):  # the norm of all may be infinite in every group
-        found = [(group, _first_beyond(group.magnitudes)) for group in suspects]
-    return min([group.positions[k] for group, k in found if k is not None], default=None)
+    found = [group.positions[k] for group in suspects if (k := _find_in(group)) is not None]
+    if found:
+        return min(found)
+    return _first_beyond(
+        [pair for group in suspects for pair in zip(group.positions, _listed(group.magnitudes), strict=False)]
+    )
 
 
 def _find_in(group: Group) -> int | None:
@@ -61,7 +63,7 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
     if _are_finite(magnitudes, hyper):
         return None
     position = find()
-    return _first_beyond(magnitudes) if position is None else position
+    return _first_beyond(enumerate(_listed(magnitudes))) if position is None else position
 
 
 def _are_finite(magnitudes: Array | None, hyper: Hyperparameters) -> bool:
@@ -73,10 +75,15 @@ def _are_finite(magnitudes: Array | None, hyper: Hyperparameters) -> bool:
         return math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
 
 
-def _first_beyond(magnitudes: Array | None) -> int | None:
-    """Return the position of the first norm that is infinite or not known, or None."""
-    are_finite = np.isfinite(to_numpy(magnitudes)) if magnitudes is not None else np.ones(1, bool)
-    return None if are_finite.all() else int(np.argmin(are_finite))
+def _listed(magnitudes: Array | None) -> list[float]:
+    return [] if magnitudes is None else to_numpy(magnitudes).tolist()
+
+
+def _first_beyond(norms: Iterable[tuple[int, float]]) -> int | None:
+    """Return the position of the first norm that is infinite or, if none is, of the first that is not known."""
+    numbers = list(norms)
+    infinite = [position for position, norm in numbers if math.isinf(norm)]
+    return min(infinite or [position for position, norm in numbers if math.isnan(norm)], default=None)
 
 
 def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:

@@ -41,12 +41,14 @@ class Recorder(ABC):
     is_stopped = False
 
     def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True) -> None:
+        self._persistent = persistent  # for `repr` alone: gradients can be asked for any number of times
         self._watch_accessed = watch_accessed_variables
         self._watched: dict[int, tuple[Any, list[Any]]] = {}  # id -> (the watched object, its traced values)
         self._assigned: set[int] = set()
 
     def __repr__(self) -> str:
-        return call_of(self, type(self), {"watch_accessed_variables": self._watch_accessed})
+        given = {"persistent": self._persistent, "watch_accessed_variables": self._watch_accessed}
+        return call_of(self, type(self), given)
 
     def __enter__(self) -> Self:
         if recording.get() is not None:

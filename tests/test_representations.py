@@ -101,7 +101,7 @@ def test_tapes_managers_strategies_and_slices_read_like_the_calls_of_their_const
 
 def test_a_tape_of_pytorch_does_so_too():
     pytest.importorskip("torch", reason="in the extra 'interop'")
-    assert repr(TorchTape(False)) == "TorchTape(watch_accessed_variables=False)"
+    assert repr(TorchTape(False, False)) == "TorchTape(watch_accessed_variables=False)"
 
 
 def test_a_strategy_over_mpi_does_so_too():

@@ -242,7 +242,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
             tail = factor >= SMALLEST ? 1 : factor >= TINY ? SMALLEST : TINY;
             factor = factor >= TINY ? factor / tail : target / TINY / whole;
         }
-        norms[i] += unknown;
+        if (isfinite(norms[i])) norms[i] += unknown;
         write(&factors[2 * i], factor + unknown, tail);
         write(&narrow[2 * i], factor + unknown, tail);
     }

@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant(
         "infinities that were clipped taken for numbers", "rmsprop/nonfinite.py",
         "test_nonfinite.py -k before_they_are_clipped",
-        "if has_norms and hyper.clipvalue is None:", "if has_norms:",
+        "if magnitudes is None or hyper.clipvalue is not None:", "if magnitudes is None:",
     ),
     Mutant(
         "last instead of first bad gradient of several libraries", "rmsprop/nonfinite.py",
