@@ -63,7 +63,7 @@ def _shortened(xp: Any, x: Array, limit: float) -> Array:
     if limit == 0 or 0 in x.shape:
         return x * 0.0
     modulus = xp.abs(x)
-    factor = limit / xp.clip(modulus, min=limit)
+    factor = xp.where(modulus <= limit, xp.ones_like(modulus), limit / modulus)  # JAX takes tiny limits for 0
     tiny = float(xp.finfo(modulus.dtype).smallest_normal)
     if is_on_host(x) and bool(xp.min(factor) >= tiny):
         return x * factor
