@@ -39,7 +39,7 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     tables = [cupy.zeros(5), cupy.zeros(5)]
     shifted = [beginning_before(table, BEYOND) for table in tables]
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
-    parameter = SimpleNamespace(plan=None, shape=shifted[0].shape)
+    parameter = SimpleNamespace(notes=None, shape=shifted[0].shape)
     variant = arguments.variant_of(tables[0], hyper, None, None)
     make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1))
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
