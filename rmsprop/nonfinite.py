@@ -63,7 +63,9 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
     if _are_finite(magnitudes, hyper):
         return None
     position = find()
-    return _first_beyond(enumerate(_listed(magnitudes))) if position is None else position
+    if position is None and magnitudes is not None:
+        return _first_beyond(enumerate(_listed(magnitudes)))
+    return position
 
 
 def _are_finite(magnitudes: Array | None, hyper: Hyperparameters) -> bool:

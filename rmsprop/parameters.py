@@ -169,7 +169,7 @@ class Parameter:
         array: Any = variable.array
         is_there = not isinstance(array, Absent) and has_strides(array)
         address = getattr(self.backend, "address", None)
-        self._strides = array.strides if is_there else None
+        self._strides = getattr(array, "strides", None) if is_there else None
         self._address = address(array) if is_there and address is not None else None
         if is_raw and anchor is None and not self.is_gone:
             owner = getattr(self.backend, "owner", None)

@@ -159,8 +159,8 @@ def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> A
         gradient = clipped(xp, gradient, hyper.clipvalue)
     if factor is None:
         return gradient
-    factor = xp.astype(factor, gradient.dtype)
-    return gradient * factor[0] * factor[1]
+    pair: Array = xp.astype(factor, gradient.dtype)
+    return gradient * pair[0] * pair[1]
 
 
 def _computing(xp: Any, array: Array) -> Any:

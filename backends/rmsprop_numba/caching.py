@@ -71,11 +71,11 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
 
     def decorate(function: Any) -> Any:
         # error_model is for speed, and since a division by zero must not stop a loop half way.
-        dispatcher = numba.njit(error_model="numpy", **options)(function)
+        dispatcher: Any = numba.njit(error_model="numpy", **options)(function)
         dispatcher.compile = partial(with_own_stack, dispatcher.compile)  # where Numba itself looks it up
         if IS_ASKED_FOR:
             try:
-                dispatcher._cache = KernelCache(function, options)  # pyright: ignore[reportAttributeAccessIssue]
+                dispatcher._cache = KernelCache(function, options)
             except Exception as error:  # no directory can be written to
                 logger.warning("Kernels are not kept on disk: %s", error)
         return dispatcher
