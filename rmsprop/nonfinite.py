@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import Array, detached, namespace, on_device, to_numpy
-from rmsprop.backends import Gradient, Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.arrays import Array, namespace, on_device, to_numpy
+from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import described
 from rmsprop.step import Group
 
@@ -17,13 +16,13 @@ from rmsprop.step import Group
 def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hyperparameters]:
     """Tell whether the gradients are to be looked at here; return what the backends are given.
 
-    A backend with a function `factors` leaves out steps by itself, so that nobody waits for its device. But errors
+    A backend that makes factors leaves out steps by itself, so that nobody waits for its device. But errors
     and constraints, and those of other libraries in the step, need to know.
     """
     is_left_to_backend = (
         hyper.nonfinite == "skip"
         and len(groups) == 1
-        and hasattr(groups[0].backend, "factors")
+        and groups[0].backend.makes_factors
         and all([p.variable.constraint is None for p in groups[0].parameters])
     )
     if hyper.nonfinite == "propagate" or is_left_to_backend:
@@ -35,8 +34,7 @@ def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | No
     """Return where the first gradient that is not finite stands in the step, or None; nothing is changed."""
     found: list[int] = []
     for group in groups:
-        find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
-        position = first(group.magnitudes, hyper, partial(find, group.gradients))
+        position = first(group.magnitudes, hyper, partial(group.backend.first_nonfinite, group.gradients))
         if position is not None:
             found.append(group.positions[position])
     return min(found, default=None)
@@ -68,13 +66,6 @@ def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], i
     if position is None and not has_norms:
         position = int(np.argmin(np.isfinite(to_numpy(magnitudes))))
     return position
-
-
-def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
-    values = [detached(g.values if isinstance(g, IndexedSlices) else g) for g in gradients]
-    xp = namespace(values[0])
-    are_finite = xp.stack([xp.all(xp.isfinite(v)) for v in values])
-    return None if bool(xp.all(are_finite)) else int(xp.argmin(xp.astype(are_finite, xp.int32)))
 
 
 def error_of(position: int, variable: Any) -> FloatingPointError:
