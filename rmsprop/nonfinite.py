@@ -37,6 +37,9 @@ def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | No
         position = first(group.magnitudes, hyper, partial(group.backend.first_nonfinite, group.gradients))
         if position is not None:
             found.append(group.positions[position])
+    if len(found) > 1:  # the norm of all is unknown for the sake of one, which is to be named
+        firsts = [(group, group.backend.first_nonfinite(group.gradients)) for group in groups]
+        found = [group.positions[k] for group, k in firsts if k is not None] or found
     return min(found, default=None)
 
 
