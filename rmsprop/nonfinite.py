@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import Array, detached, namespace, on_device, to_numpy
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described
 from rmsprop.step import Group

@@ -8,7 +8,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import Hyperparameters
 from rmsprop.parameters import Parameter
 from rmsprop_cupy.aliases import Occupied
 from rmsprop_cupy.captures import Captured, aside, is_captured

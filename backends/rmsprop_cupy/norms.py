@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient
 from rmsprop.clipping import RANGES, limits
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels

@@ -5,7 +5,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rmsprop.formula import SLOTS
 from rmsprop.memory import overlapping
 from rmsprop.variable import Variable
 from rmsprop_numba.step import first_nonfinite, prepare, squared_norms
@@ -31,4 +32,4 @@ def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Variabl
     """Return a slot of zeros in a smaller dtype; see `rmsprop.backends.Backend`."""
     from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
 
-    return CompactSlot(array.shape, array.dtype, state_dtype, name != "rms", label)
+    return CompactSlot(array.shape, array.dtype, state_dtype, not SLOTS[name].averages_squares, label)

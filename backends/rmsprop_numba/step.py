@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, lists, rows

@@ -5,7 +5,7 @@ from machinery import Mutant
 MUTANTS = [
     Mutant(
         "epsilon at the other place", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
-        "sqrt(variance + inner) + outer", "sqrt(variance + outer) + inner",
+        "sqrt(variance + epsilon_inside) + epsilon_outside", "sqrt(variance + epsilon_outside) + epsilon_inside",
     ),
     Mutant(
         "complex gradients squared", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
@@ -53,7 +53,8 @@ MUTANTS = [
     ),
     Mutant(
         "squares summed by float atomics", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k atomics",
-        "    total = added(shared, total, threadIdx.x, blockDim.x);\n    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;",
+        "    total = added(shared, total, threadIdx.x, blockDim.x);\n"
+        "    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;",
         "sums[2 * blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[2 * blockIdx.x], total); __syncthreads();\n"
         "total = sums[2 * blockIdx.x];",
     ),
@@ -92,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "table of another formula used", "backends/rmsprop_cupy/lists.py", "test_cupy_pending.py -k formulas",
-        "(plan.formula, plan.positions) != (_formula(hyper), positions)", "plan.positions != positions",
+        "(plan.slots, plan.positions) != (hyper.slots, positions)", "plan.positions != positions",
     ),
     Mutant(
         "kernels compiled one after the other", "backends/rmsprop_cupy/launches.py", "test_cupy.py -k compile",
