@@ -160,8 +160,8 @@ def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> A
         gradient = clipped(xp, gradient, hyper.clipvalue)
     if factor is None:
         return gradient
-    factor = xp.astype(factor, gradient.dtype)
-    return gradient * factor[0] * factor[1]
+    pair = xp.astype(factor, gradient.dtype)
+    return gradient * pair[0] * pair[1]
 
 
 def _computing(xp: Any, array: Array) -> Any:
@@ -177,8 +177,7 @@ def _updated_rows(
     """
     xp, tables = namespace(state.variable), state
     if not hyper.lazy and hyper.momentum is None:
-        mg = None if state.mg is None else hyper.rho * state.mg
-        tables = state._replace(rms=hyper.rho * state.rms, mg=mg)
+        tables = VariableState(state.variable, *(x if x is None else hyper.rho * x for x in state[1:]))
     rows, order, starts = _group_by_row(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables
