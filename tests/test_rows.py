@@ -130,6 +130,18 @@ def test_averages_decay_whatever_numpy_is_told_of_errors(order):
     assert (opt.get_slot(table, "rms").numpy()[0] == small * np.float32(0.9)).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.complex64])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)])
+def test_averages_of_a_single_element_decay(shape, dtype):
+    table = np.ones(shape, dtype)
+    opt = RMSprop(0.1, rho=0.5, lazy=False, centered=True)
+    opt.build([table])
+    opt.set_weights([np.array(0), *[np.ones(shape)] * 2])
+    nothing = IndexedSlices(np.zeros((0, *shape[1:]), dtype), np.zeros(0, np.int64))
+    opt.apply_gradients([(nothing, table)])
+    assert opt.get_slot(table, "rms").numpy() == opt.get_slot(table, "mg").numpy() == 0.5
+
+
 def test_the_kernels_are_compiled_once_for_all_shapes_layouts_and_counts():
     def compiled():
         kernels = row_kernels.by_row, row_kernels.sweep_rows, row_kernels.sweep_rows_parallel
