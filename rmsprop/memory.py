@@ -1,11 +1,20 @@
 """Which arrays share memory, told from addresses and strides alone."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Host = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where a view lies in the array that it was taken from."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
 
 
 def overlapping(arrays: Sequence[Host]) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from rmsprop.clipping import RANGES, SMALLEST
 from rmsprop_cupy import source
 from rmsprop_cupy.source import Variant
 
@@ -114,10 +115,13 @@ extern "C" __global__ void rmsprop_norm(
     return cupy.RawKernel(code, "rmsprop_norm", options=options)
 
 
-SUMS = """
+SUMS = (
+    f"""
 #ifndef RMSPROP_SUMS
 #define RMSPROP_SUMS
-#define UNIT 0x1p600
+#define UNIT {RANGES["float64"].scale.hex()}
+"""
+    + """
 #define LARGE 0x1p900
 __device__ inline double added(double* shared, const double mine, const int lane, const int size) {
     shared[lane] = mine;
@@ -132,6 +136,7 @@ __device__ inline double added(double* shared, const double mine, const int lane
 }
 #endif
 """
+)
 
 
 @cache
@@ -145,7 +150,8 @@ def factor_kernel() -> Any:
     are looked at again, for those of scaled numbers.
     """
     code = (
-        f"#define THREADS {FACTOR_THREADS}\n#define TEAM 32\n#define SMALLEST 0x1p-126\n#define TINY 0x1p-1022"
+        f"#define THREADS {FACTOR_THREADS}\n#define SMALLEST {SMALLEST.hex()}\n"
+        "#define TEAM 32\n#define TINY 0x1p-1022\n"
         + SUMS
         + """
 __device__ double largest(double* shared, const double mine) {

@@ -1,12 +1,13 @@
 """Where CuPy arrays lie in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cupy
 import numpy as np
 
 from rmsprop import memory as addresses
+from rmsprop.memory import Place
 
 Array = Any
 
@@ -30,15 +31,6 @@ def owner(array: Array, is_its_own: bool) -> Array | None:
     memory = root.data.mem
     is_whole = root.data.ptr == memory.ptr and 0 <= memory.size - root.nbytes < ROUNDING
     return root if is_its_own or (is_whole and not isinstance(memory, cupy.cuda.UnownedMemory)) else None
-
-
-class Place(NamedTuple):
-    """Where a view lies in the array that it was taken from."""
-
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: Any
 
 
 def place(array: Array, owner: Array) -> Place:

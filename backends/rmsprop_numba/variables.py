@@ -1,11 +1,11 @@
 """Where NumPy arrays lie in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rmsprop.memory import root, strides_of
+from rmsprop.memory import Place, root, strides_of
 
 Array = np.ndarray[Any, Any]
 
@@ -27,15 +27,6 @@ def owner(array: Array, is_its_own: bool) -> Array | None:
     """
     last = root(array)
     return last if is_its_own or last.flags.owndata else None
-
-
-class Place(NamedTuple):
-    """Where a view lies in the array that it was taken from."""
-
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: Any
 
 
 def place(array: Array, owner: Array) -> Place:
