@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import product
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from rmsprop import IndexedSlices, RMSprop, Variable, dtypes
 from rmsprop.arrays import to_numpy
+from rmsprop.backends import installed
 from rmsprop.oracle import HALVES, assert_step, hyper_of, snapshot
 
 GENERIC = ("array_api_strict", "torch", "jax.numpy")
@@ -51,7 +52,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "versions": {name: number for name, number in found.items() if number is not None},
-        "backends": {entry.name: entry.value for entry in entry_points(group="rmsprop.backends")},
+        "backends": {name: entry.value for name, entry in installed().items()},
     }
 
 

@@ -1,17 +1,17 @@
-"""Backends: what each must offer, and which one an array gets."""
+"""Backends: what each receives and offers, and which one an array gets."""
 
-from collections.abc import Callable, Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rmsprop.arrays import Array, namespace
+from rmsprop.arrays import Array, detached, namespace
 from rmsprop.indexed_slices import IndexedSlices
 
 if TYPE_CHECKING:
-    from rmsprop.parameters import Parameter
+    from importlib.metadata import EntryPoint
 
 Gradient = Array | IndexedSlices
 Refresh = Callable[["Hyperparameters"], None]
@@ -53,6 +53,103 @@ class Hyperparameters(NamedTuple):
         return (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
 
 
+class Tally(Protocol):
+    """What a backend keeps of the steps that a device decides on by itself."""
+
+    def take(self) -> int:
+        """Wait until all steps are decided; return how many have been left out since the last time."""
+        ...
+
+    def replayed(self) -> None:
+        """Take note that captured steps are about to be replayed in the current stream."""
+
+
+class Plans(dict[Any, Any]):
+    """What backends keep about the lists of parameters of one optimizer, from one step to the next.
+
+    The key tells the list. A plan has the length of its list. So that lists in ever another order do not fill the
+    memory, the oldest plans are forgotten.
+
+    Attributes
+    ----------
+    tally : Tally or None
+        What a backend knows of the steps that its devices have left out.
+    """
+
+    tally: Tally | None = None
+
+    def keep(self, key: Any, plan: Any) -> None:
+        """Keep a plan, instead of any other for this key."""
+        self.pop(key, None)
+        self[key] = plan
+        lengths = list(map(len, self.values()))
+        while len(self) > 1 and sum(lengths) > max(PLANNED, 4 * max(lengths)):
+            del self[next(iter(self))], lengths[0]
+
+
+PLANNED = 4_096
+"""Length of all lists together, up to which their plans are kept."""
+
+
+class HasArray(Protocol):
+    """What holds an array, a variable or a slot, as a backend receives it; see `rmsprop.Variable`."""
+
+    array: Array
+    """A backend that does not update in place puts another one here."""
+    constraint: Callable[[Array], Array] | None
+
+
+class Updatable(Protocol):
+    """A variable and its slots, as a backend receives them; see `rmsprop.parameters.Parameter`.
+
+    In messages, ``str`` calls the variable by its name.
+    """
+
+    plan: Any
+    """What the backend keeps about this parameter from one step to the next, None at first.
+
+    It is dropped when it is to be found out who else holds the variable.
+    """
+    notes: Any
+    """What the backend keeps in any case, None at first; it must not keep the variable alive."""
+    plans: Plans
+    """What the backend keeps about lists of parameters."""
+
+    @property
+    def variable(self) -> HasArray:
+        """The variable."""
+        ...
+
+    @property
+    def slots(self) -> Mapping[str, HasArray]:
+        """The slots by their names: ``"rms"`` and, where the optimizer needs them, ``"momentum"`` and ``"mg"``."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the variable and its slots."""
+        ...
+
+    @property
+    def key(self) -> Any:
+        """The object that the caller passes for this parameter: the array itself if it `is_raw`."""
+        ...
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the caller uses the array itself, without a `rmsprop.Variable`."""
+        ...
+
+
+class Factors(Protocol):
+    """What a backend that `makes_factors` gives its own `prepare`."""
+
+    @property
+    def magnitudes(self) -> Array:
+        """Numbers of shape (n,), each finite if a gradient and the norms that it is clipped by are."""
+        ...
+
+
 class Replay(Protocol):
     """What takes a step again, with other gradients, and without all of the checks in Python.
 
@@ -75,86 +172,153 @@ class Replay(Protocol):
         """
 
 
-class Backend(Protocol):
-    """The functions of a backend, which is a module (or any object that has them).
+class Backend(ABC):
+    """What updates the arrays of one library, or of many; its functions know no state.
 
     Everything it receives has been validated by the shared code: gradients have the shape and dtype of their
     variable, and a variable occurs once. Nothing here may fail for reasons that a check could have found.
 
-    A backend may have more functions:
-
-    - ``factors(parameters, gradients, hyper)`` does in fewer calls what `squared_norms` and
-      `rmsprop.clipping` do together, and returns what its `prepare` can also take. If ``hyper.nonfinite``
-      is "skip", both leave the step out if a gradient is not finite, and count that in the ``tally`` of the plans.
-    - ``first_nonfinite(gradients)`` returns the position of the first gradient with a NaN or an infinity, or None;
-      without it, functions of the Array API standard find out.
-    - ``report_misses(parameter)`` raises ``ValueError`` if rows out of range were found in earlier gradients of a
-      variable. With it, `in_range` is asked only if the user wants to wait for the answer, and the update must
-      leave out such rows.
-    - ``owner(array, is_its_own)`` returns the array that all have to hold who can reach the memory of a plain
-      array: itself, or what it is a view of. It returns None if others may share the memory, unless `is_its_own`
-      says that they do not. With it, arrays that were replaced are noticed, see `rmsprop.identity`, and there must
-      be ``place(array, owner)``, which tells where a view lies, without holding either, and
-      ``view(owner, place)``, which returns the view that lies there, also in a copy of the owner. What a step
-      leaves behind must not keep variables alive but in ``plan`` and ``plans``.
-    - ``address(array)`` tells where an array lies, if that may change, as by ``resize``: then it is refused.
-    - ``check_step(parameters, gradients, positions)`` raises errors that only the backend can find, by the
-      variables' positions in the step, and tells whether the update will be captured in a graph, to be
-      replayed later. Then it returns a function that is called with the hyperparameters of each replay.
-    - ``device_of(array)`` returns what arrays must have in common to be given to the backend in one call, such as
-      their library and device; without it, they need nothing.
-    - ``compact_slot(array, name, state_dtype, label)`` returns the slot `name` of a variable as a `Variable` of
-      zeros that is kept in a smaller dtype, and whose `array` is a copy in full. `prepare` will know such slots by
-      ``hyper.state_dtype``. Its attribute ``parts`` are the NumPy arrays that it is kept in, by name, as in files:
-      the first one has an element for each of the variable. They can be replaced by others of the same kind.
+    The entry point of a package names an instance of a subclass. Its attributes declare what it is able to do.
+    What has a default here may be left out. After a step, nothing may keep variables alive but ``plan`` and
+    ``plans``.
     """
 
-    in_place: bool
+    in_place: bool = False
     """Whether an array keeps its memory when its values change, by a step or by ``array[...] = values``.
 
     If so, its memory is copied wherever a step may have to be undone, and a `Variable` keeps its array. If not,
     arrays never change: the step gives other ones to variables and slots.
     """
+    per_device: bool = False
+    """Whether all arrays of a call have to be of one library and on one device."""
+    makes_factors: bool = False
+    """Whether `factors` is there, and leaves out steps itself."""
+    reports_misses: bool = False
+    """Whether the update leaves out rows out of range, and `report_misses` tells later.
 
-    def memory(self, array: Array) -> Hashable:
+    If so, `in_range` is asked only if the user wants to wait for the answer.
+    """
+    has_compact_slots: bool = False
+    """Whether `compact_slot` is there."""
+
+    @staticmethod
+    @abstractmethod
+    def memory(array: Array) -> Hashable:
         """Identify the memory that a plain array stands for, so that two views of it are recognised.
 
         Raises ``TypeError`` if the library's arrays can be optimised in a `Variable` only.
         """
 
-    def check_variable(self, array: Array) -> None:
+    @staticmethod
+    @abstractmethod
+    def check_variable(array: Array) -> None:
         """Raise ``TypeError`` or ``ValueError``, without naming it, if an array can't be updated."""
 
-    def overlapping(self, arrays: Sequence[Array]) -> tuple[int, int] | None:
+    @staticmethod
+    @abstractmethod
+    def overlapping(arrays: Sequence[Array]) -> tuple[int, int] | None:
         """Return the positions of two arrays that share memory, if any do."""
 
-    def zeros(self, like: Array, dtype: str) -> Array:
+    @staticmethod
+    @abstractmethod
+    def zeros(like: Array, dtype: str) -> Array:
         """Return zeros of the shape, device and, as far as it matters, layout of `like`."""
 
-    def in_range(self, indices: Array, rows: int) -> bool:
+    @staticmethod
+    @abstractmethod
+    def in_range(indices: Array, rows: int) -> bool:
         """Tell whether ``0 <= indices < rows`` for all of them."""
-        ...
 
-    def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
+    @staticmethod
+    @abstractmethod
+    def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
         """Return the sum of ``|scale * g|**2`` of each gradient, after clipping by value; shape (n,).
 
         The scale is another power of two where a square would be too large or too small, see `rmsprop.clipping`.
         """
 
+    @staticmethod
+    @abstractmethod
     def prepare(
-        self,
-        parameters: "Sequence[Parameter]",
+        parameters: Sequence[Updatable],
         gradients: Sequence[Gradient],
-        factors: Array | None,
+        factors: Any,
         hyper: Hyperparameters,
-    ) -> "Callable[[], Refresh | None]":
+    ) -> Callable[[], Refresh | None]:
         """Do all of a step that may fail; return what updates all variables and slots.
 
         Each gradient is clipped by value, then multiplied by its factor, if there is one, which clips by norm and
-        divides by ``hyper.loss_scale``. `factors` have the shape (n, 2): a gradient is multiplied by the first
-        number, then by the second one, see `rmsprop.clipping`.
+        divides by ``hyper.loss_scale``. `factors` are None, or what the function `factors` returned, or an array
+        of shape (n, 2): a gradient is multiplied by the first number, then by the second one, see
+        `rmsprop.clipping`.
         """
-        ...
+
+    @staticmethod
+    def factors(parameters: Sequence[Updatable], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Factors:
+        """Do in fewer calls what `squared_norms` and `rmsprop.clipping` do together.
+
+        If ``hyper.nonfinite`` is "skip", this and `prepare` leave the step out if a gradient is not finite, and
+        count that in the ``tally`` of the plans. Asked only of a backend that `makes_factors`.
+        """
+        raise NotImplementedError("a backend with makes_factors needs the function factors")
+
+    @staticmethod
+    def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
+        """Return the position of the first gradient with a NaN or an infinity, or None."""
+        values = [detached(g.values if isinstance(g, IndexedSlices) else g) for g in gradients]
+        xp = namespace(values[0])
+        are_finite = xp.stack([xp.all(xp.isfinite(v)) for v in values])
+        return None if bool(xp.all(are_finite)) else int(xp.argmin(xp.astype(are_finite, xp.int32)))
+
+    @staticmethod  # noqa: B027 (most have nothing to report)
+    def report_misses(parameter: Updatable) -> None:
+        """Raise ``ValueError`` if rows out of range were found in earlier gradients of a variable."""
+
+    @staticmethod
+    def check_step(
+        parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]
+    ) -> bool:
+        """Raise errors that only the backend can find, by the variables' positions in the step.
+
+        Tell whether the update will be captured in a graph, to be replayed later. Then what `prepare` returns must
+        itself return a function, which is called with the hyperparameters of each replay.
+        """
+        return False
+
+    @staticmethod
+    def compact_slot(array: Array, name: str, state_dtype: str, label: str) -> Any:
+        """Return the slot `name` of a variable as a `Variable` of zeros that is kept in a smaller dtype.
+
+        Its `array` is a copy in full. `prepare` will know such slots by ``hyper.state_dtype``. Its attribute
+        ``parts`` are the NumPy arrays that it is kept in, by name, as in files: the first one has an element for
+        each of the variable. They can be replaced by others of the same kind. Asked only of a backend that
+        `has_compact_slots`.
+        """
+        raise NotImplementedError("a backend with has_compact_slots needs the function compact_slot")
+
+    @staticmethod
+    def owner(array: Array, is_its_own: bool) -> Array | None:
+        """Return the array that all have to hold who can reach the memory of a plain array.
+
+        It is the array itself, or what it is a view of; None if others may share the memory, unless `is_its_own`
+        says that they do not. Where there is one, it is noticed if arrays are replaced, see `rmsprop.identity`.
+        """
+        return None
+
+    @staticmethod
+    def place(array: Array, owner: Array) -> Any:
+        """Tell where a view lies in its owner, without holding either. Asked only where there is an `owner`."""
+        raise NotImplementedError("a backend with the function owner needs the function place")
+
+    @staticmethod
+    def view(owner: Array, place: Any) -> Array:
+        """Return the view that lies at a place in its owner, or in a copy of it."""
+        raise NotImplementedError("a backend with the function owner needs the function view")
+
+    @staticmethod
+    def address(array: Array) -> int | None:
+        """Tell where an array lies, if that may change, as by ``resize``: then it is refused."""
+        return None
 
 
 def backend_of(array: Array) -> Backend:
@@ -177,14 +341,27 @@ def is_updated_in_place(array: Array) -> bool:
     return isinstance(array, np.ndarray) or backend_of(array).in_place
 
 
-OWN = {"numpy": "rmsprop_numba", "cupy": "rmsprop_cupy", "array_api": "rmsprop_array_api"}
-"""The entry points of this project, for where its metadata are missing, as in a zip of the packages alone."""
+GROUP = "rmsprop.backends"
+OWN = {"numpy": "rmsprop_numba:backend", "cupy": "rmsprop_cupy:backend", "array_api": "rmsprop_array_api:backend"}
+"""The entry points of this project. No other package takes their place, and they need no metadata, as in a zip."""
+
+
+def installed() -> "dict[str, EntryPoint]":
+    """Return the entry points of all backends, by the names of their libraries."""
+    from importlib.metadata import EntryPoint, entry_points  # takes as long as all of `import rmsprop`
+
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return others | {name: EntryPoint(name, value, GROUP) for name, value in OWN.items()}
 
 
 @cache
 def _load(name: str) -> Backend:
-    from importlib.metadata import entry_points  # takes as long as all of `import rmsprop`
-
-    found = entry_points(group="rmsprop.backends")
-    names = OWN | {entry.name: entry.value for entry in found}
-    return cast("Backend", import_module(names.get(name.removeprefix("array_api_compat."), names["array_api"])))
+    entries = installed()
+    entry = entries.get(name.removeprefix("array_api_compat."), entries["array_api"])
+    backend = entry.load()
+    if not isinstance(backend, Backend):
+        raise TypeError(
+            f"The entry point {entry.name} = {entry.value!r} of {GROUP} names a {type(backend).__name__}; "
+            f"expected an instance of a subclass of rmsprop.backends.Backend, as in 'package:backend'."
+        )
+    return backend

@@ -130,21 +130,18 @@ def _from_python(numbers: Any, like: Array, what: str) -> Array:
 
 def report_misses(parameter: Parameter) -> None:
     """Raise ``ValueError`` for rows out of range in gradients of earlier steps, as far as that is known by now."""
-    report = getattr(parameter.backend, "report_misses", None)
-    if report is not None:
-        try:
-            report(parameter)
-        except ValueError as error:
-            raise ValueError(f"Gradient of variable {parameter}: {error}") from None
+    try:
+        parameter.backend.report_misses(parameter)
+    except ValueError as error:
+        raise ValueError(f"Gradient of variable {parameter}: {error}") from None
 
 
 def _check_range(indices: Array, parameter: Parameter, validate: bool) -> None:
     """Raise ``ValueError`` for rows out of range, which some backends report only later, unless told to wait."""
-    report_misses = getattr(parameter.backend, "report_misses", None)
-    if report_misses is not None:
-        report_misses(parameter)
-    is_checked = report_misses is None or validate
-    if is_checked and not parameter.backend.in_range(indices, parameter.shape[0]):
+    backend = parameter.backend
+    backend.report_misses(parameter)
+    is_checked = validate or not backend.reports_misses
+    if is_checked and not backend.in_range(indices, parameter.shape[0]):
         raise ValueError(f"indices must be >= 0 and < {parameter.shape[0]}.")
 
 

@@ -86,8 +86,7 @@ class Original(NamedTuple):
         original = self.reference()
         if original is None or original is variable:
             return original is not None
-        owner = getattr(backend_of(variable), "owner", None) if is_array(variable) else None
-        return owner is not None and owner(variable, True) is original
+        return is_array(variable) and backend_of(variable).owner(variable, True) is original
 
 
 def original_of(parameter: "Parameter") -> Original:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmsprop._operators import value_of
 from rmsprop.arrays import checked_numbers, own
+from rmsprop.backends import Tally
 from rmsprop.variable import Variable
 
 if TYPE_CHECKING:
@@ -16,17 +17,6 @@ if TYPE_CHECKING:
 
 LARGEST = 2**62
 """The largest count that can be given: no number of steps leads from there to where counts become negative."""
-
-
-class Tally(Protocol):
-    """What a backend keeps of the steps that a device decides on by itself."""
-
-    def take(self) -> int:
-        """Wait until all steps are decided; return how many have been left out since the last time."""
-        ...
-
-    def replayed(self) -> None:
-        """Take note that captured steps are about to be replayed in the current stream."""
 
 
 class Iterations(Variable):

@@ -6,9 +6,9 @@ from itertools import chain, count
 from typing import Any
 
 from rmsprop.arrays import is_array
-from rmsprop.backends import Backend, Replay, backend_of
+from rmsprop.backends import Backend, Plans, Replay, backend_of
 from rmsprop.identity import Original, release
-from rmsprop.parameters import Parameter, Plans, described, new_parameter, refuse_repetition
+from rmsprop.parameters import Parameter, described, new_parameter, refuse_repetition
 from rmsprop.variable import Variable
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import Array, detached, namespace, on_device, to_numpy
-from rmsprop.backends import Gradient, Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.arrays import Array, namespace, on_device, to_numpy
+from rmsprop.backends import Hyperparameters
 from rmsprop.parameters import described
 from rmsprop.step import Group
 
@@ -16,13 +15,13 @@ from rmsprop.step import Group
 def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hyperparameters]:
     """Tell whether the gradients are to be looked at here; return what the backends are given.
 
-    A backend with a function `factors` leaves out steps by itself, so that nobody waits for its device. But errors
+    A backend that makes factors leaves out steps by itself, so that nobody waits for its device. But errors
     and constraints, and those of other libraries in the step, need to know.
     """
     is_left_to_backend = (
         hyper.nonfinite == "skip"
         and len(groups) == 1
-        and hasattr(groups[0].backend, "factors")
+        and groups[0].backend.makes_factors
         and all([p.variable.constraint is None for p in groups[0].parameters])
     )
     if hyper.nonfinite == "propagate" or is_left_to_backend:
@@ -33,17 +32,13 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:
     """Return where the first gradient that is not finite stands in the step, or None; nothing is changed."""
     suspects = [group for group in groups if not _are_finite(group.magnitudes, hyper)]
-    found = [group.positions[k] for group in suspects if (k := _find_in(group)) is not None]
+    firsts = [(group, group.backend.first_nonfinite(group.gradients)) for group in suspects]
+    found = [group.positions[k] for group, k in firsts if k is not None]
     if found:
         return min(found)
     return _first_beyond(
         [pair for group in suspects for pair in zip(group.positions, _listed(group.magnitudes), strict=False)]
     )
-
-
-def _find_in(group: Group) -> int | None:
-    find = getattr(group.backend, "first_nonfinite", _first_nonfinite)
-    return find(group.gradients)
 
 
 def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
@@ -86,13 +81,6 @@ def _first_beyond(norms: Iterable[tuple[int, float]]) -> int | None:
     numbers = list(norms)
     infinite = [position for position, norm in numbers if math.isinf(norm)]
     return min(infinite or [position for position, norm in numbers if math.isnan(norm)], default=None)
-
-
-def _first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
-    values = [detached(g.values if isinstance(g, IndexedSlices) else g) for g in gradients]
-    xp = namespace(values[0])
-    are_finite = xp.stack([xp.all(xp.isfinite(v)) for v in values])
-    return None if bool(xp.all(are_finite)) else int(xp.argmin(xp.astype(are_finite, xp.int32)))
 
 
 def error_of(position: int, variable: Any) -> FloatingPointError:

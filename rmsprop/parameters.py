@@ -3,40 +3,13 @@
 import copy
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from rmsprop import dtypes
 from rmsprop.arrays import Absent, device, has_strides, is_array
-from rmsprop.backends import backend_of
+from rmsprop.backends import Plans, backend_of
 from rmsprop.identity import Away, Original, original_of
 from rmsprop.variable import Variable
-
-
-class Plans(dict[Any, Any]):
-    """What backends keep about the lists of parameters of one optimizer, from one step to the next.
-
-    The key tells the list. A plan has the length of its list. So that lists in ever another order do not fill the
-    memory, the oldest plans are forgotten.
-
-    Attributes
-    ----------
-    tally : rmsprop.iterations.Tally or None
-        What a backend knows of the steps that its devices have left out.
-    """
-
-    tally: Any = None
-
-    def keep(self, key: Any, plan: Any) -> None:
-        """Keep a plan, instead of any other for this key."""
-        self.pop(key, None)
-        self[key] = plan
-        lengths = list(map(len, self.values()))
-        while len(self) > 1 and sum(lengths) > max(PLANNED, 4 * max(lengths)):
-            del self[next(iter(self))], lengths[0]
-
-
-PLANNED = 4_096
-"""Length of all lists together, up to which their plans are kept."""
 
 
 class Parameter:
@@ -135,8 +108,7 @@ class Parameter:
         if anchor is not None and anchor is not array and id(array) not in memo:
             owner = copy.deepcopy(anchor, memo)
             if type(owner) is type(anchor) and owner.strides == anchor.strides:
-                backend = cast("Any", self.backend)
-                memo[id(array)] = backend.view(owner, backend.place(array, anchor))
+                memo[id(array)] = self.backend.view(owner, self.backend.place(array, anchor))
                 memo.setdefault(id(memo), []).append(array)  # lest another one gets its identity
             else:
                 owner = None
@@ -168,18 +140,16 @@ class Parameter:
         self.variable, self.is_raw, self.plan = variable, is_raw, None
         array: Any = variable.array
         is_there = not isinstance(array, Absent) and has_strides(array)
-        address = getattr(self.backend, "address", None)
-        self._strides = getattr(array, "strides", None) if is_there else None
-        self._address = address(array) if is_there and address is not None else None
+        self._strides = array.strides if is_there else None
+        self._address = self.backend.address(array) if is_there else None
         if is_raw and anchor is None and not self.is_gone:
-            owner = getattr(self.backend, "owner", None)
-            anchor = None if owner is None else owner(array, self.is_its_own)
+            anchor = self.backend.owner(array, self.is_its_own)
         self.anchor: Any = anchor if is_raw or self.is_gone else variable
 
     def let_go(self) -> None:
         """Hold the variable only weakly, until `take_back`."""
-        array, anchor, backend = self.variable.array, self.anchor, cast("Any", self.backend)
-        place = backend.place(array, anchor) if self.is_raw and array is not anchor else None
+        array, anchor = self.variable.array, self.anchor
+        place = self.backend.place(array, anchor) if self.is_raw and array is not anchor else None
         self._away = Away(weakref.ref(anchor), weakref.ref(self.key), place, self.variable.name, device(array))
         self.variable, self.anchor, self.plan = _away, None, None
 
@@ -191,7 +161,7 @@ class Parameter:
         if anchor is None:
             self.hold(Variable.around(Absent(self.shape, self.dtype, away.device), away.name), self.is_raw)
         elif self.is_raw:
-            array = cast("Any", self.backend).view(anchor, away.place) if key is None else key
+            array = self.backend.view(anchor, away.place) if key is None else key
             self.hold(Variable.around(array, away.name), True, anchor)
         else:
             self.hold(anchor, False)
@@ -200,8 +170,7 @@ class Parameter:
     @property
     def has_moved(self) -> bool:
         """Whether the memory of the array is no longer where it was, by ``resize``."""
-        address = self._address
-        return bool(address is not None and address != cast("Any", self.backend).address(self.variable.array))
+        return self._address is not None and self._address != self.backend.address(self.variable.array)
 
     def check(self) -> None:
         """Raise ``TypeError`` or ``ValueError`` if the variable can't be updated, or is not what it was."""

@@ -1,6 +1,6 @@
 """The step itself: parameters and gradients are handed to their backends, all or none of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmsprop import clipping
-from rmsprop.arrays import Array, is_on_host, on_device
-from rmsprop.backends import Backend, Gradient, Hyperparameters, Refresh
+from rmsprop.arrays import Array, device, is_on_host, namespace, on_device
+from rmsprop.backends import Backend, Factors, Gradient, Hyperparameters, Refresh
 from rmsprop.dtypes import name_of
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal, reserve_stack
@@ -25,27 +25,31 @@ class Group(NamedTuple):
     """Where they stand among all that the step is given."""
     parameters: Sequence[Parameter]
     gradients: Sequence[Gradient]
-    factors: Array | None = None
+    factors: Factors | Array | None = None
     """What clips the gradients by norm."""
     magnitudes: Array | None = None
     """Numbers that are finite if the gradients and the norms that they are clipped by are, if there are any."""
 
 
 def by_backend(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[Group]:
-    """Split parameters and gradients by backend, and by what it asks arrays to have in common."""
+    """Split parameters and gradients by backend, and by library and device where it asks for that."""
     backend = parameters[0].backend
     is_one = len(parameters) == 1 or all([p.backend is backend for p in parameters])
-    if is_one and (len(parameters) == 1 or not hasattr(backend, "device_of")):
+    if is_one and (len(parameters) == 1 or not backend.per_device):
         return [Group(backend, range(len(parameters)), parameters, gradients)]
     members: dict[Any, list[int]] = {}
     for position, parameter in enumerate(parameters):
-        device_of = getattr(parameter.backend, "device_of", None)
-        key = id(parameter.backend), None if device_of is None else device_of(parameter.variable.array)
-        members.setdefault(key, []).append(position)
+        place = _place(parameter.variable.array) if parameter.backend.per_device else None
+        members.setdefault((id(parameter.backend), place), []).append(position)
     return [
         Group(parameters[ids[0]].backend, ids, [parameters[i] for i in ids], [gradients[i] for i in ids])
         for ids in members.values()
     ]
+
+
+def _place(array: Array) -> Hashable:
+    """Return library and device of an array."""
+    return namespace(array).__name__, device(array)
 
 
 class Captured(NamedTuple):
@@ -67,8 +71,7 @@ def fixed(hyper: Hyperparameters) -> dict[str, Any]:
 
 def is_captured(groups: Sequence[Group]) -> bool:
     """Let the backends check a step; tell whether one of them will capture it, to be replayed later."""
-    checks = [(getattr(group.backend, "check_step", None), group) for group in groups]
-    return any([check is not None and check(g.parameters, g.gradients, g.positions) for check, g in checks])
+    return any([g.backend.check_step(g.parameters, g.gradients, g.positions) for g in groups])
 
 
 def check_capturable(
@@ -107,10 +110,9 @@ def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
     """Return the groups with the factors of their gradients, as far as there are any; nothing is changed yet."""
     if not hyper.clips_by_norm and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
         return groups
-    own = getattr(groups[0].backend, "factors", None) if len(groups) == 1 else None
-    if own is not None:
-        factors = own(groups[0].parameters, groups[0].gradients, hyper)
-        return [groups[0]._replace(factors=factors, magnitudes=getattr(factors, "magnitudes", None))]
+    if len(groups) == 1 and groups[0].backend.makes_factors:
+        factors = groups[0].backend.factors(groups[0].parameters, groups[0].gradients, hyper)
+        return [groups[0]._replace(factors=factors, magnitudes=factors.magnitudes)]
     if not hyper.clips_by_norm:
         return [group._replace(factors=_inverse(group, hyper)) for group in groups]
     found = clipping.clippings([_measure(group, hyper) for group in groups], hyper)

@@ -109,15 +109,16 @@ class Weights:
 
     def _compact(self, parameter: Parameter, name: str) -> Variable:
         """Return a slot that is kept in `state_dtype`."""
-        create = getattr(parameter.backend, "compact_slot", None)
-        if create is None or dtypes.name_of(parameter.dtype) not in ("float32", "float64"):
+        backend = parameter.backend
+        if not backend.has_compact_slots or dtypes.name_of(parameter.dtype) not in ("float32", "float64"):
             library = namespace(parameter.variable.array).__name__.removeprefix("array_api_compat.")
             raise TypeError(
                 f"Variable {parameter}: state_dtype={self.state_dtype!r} needs an array of NumPy of float32 or "
                 f"float64; given a {dtypes.name_of(parameter.dtype)} array of {library}."
             )
         label = self._label(parameter, name)
-        return create(parameter.variable.array, name, self.state_dtype, label)  # type: ignore[no-any-return]
+        slot: Variable = backend.compact_slot(parameter.variable.array, name, self.state_dtype, label)
+        return slot
 
     def _slot(self, parameter: Parameter, name: str, array: Array) -> Variable:
         return Variable.around(array, self._label(parameter, name), trainable=False)

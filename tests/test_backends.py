@@ -4,7 +4,9 @@ import importlib.util
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
 
 import array_api_strict
 import ml_dtypes
@@ -12,10 +14,13 @@ import numpy as np
 import pytest
 
 import rmsprop_array_api
+import rmsprop_numba
 from rmsprop import IndexedSlices, RMSprop, Variable, backends
 from rmsprop.backends import backend_of
 from rmsprop.testing import BackendTests
 from rmsprop.testing.backend_tests import CLIPPING
+
+ROOT = Path(__file__).parents[1]
 
 
 class TestNumba(BackendTests):
@@ -157,8 +162,8 @@ def test_a_gradient_of_any_library_that_is_not_finite_stops_the_whole_list(setti
 
 
 def test_every_kind_of_array_gets_its_backend():
-    assert backend_of(np.ones(1)).__name__ == "rmsprop_numba"
-    assert backend_of(array_api_strict.ones(1)).__name__ == "rmsprop_array_api"
+    assert backend_of(np.ones(1)) is rmsprop_numba.backend
+    assert backend_of(array_api_strict.ones(1)) is rmsprop_array_api.backend
 
 
 def test_what_is_no_array_has_no_backend():
@@ -166,12 +171,26 @@ def test_what_is_no_array_has_no_backend():
         backend_of("array")
 
 
-class InPlace(SimpleNamespace):
-    """A backend of a third party for array_api_strict, which writes into arrays instead of replacing them."""
+IN_PLACE = """
+from types import SimpleNamespace
+from pathlib import Path
+
+from rmsprop_array_api import ArrayAPIBackend
+
+
+class InPlace(ArrayAPIBackend):
+    "A backend of a third party for array_api_strict, which writes into arrays instead of replacing them."
+
+    in_place = True
+    memory = staticmethod(id)
+
+    def __init__(self):
+        self.calls = []
 
     def prepare(self, parameters, gradients, factors, hyper):
+        self.calls.append(len(parameters))
         twins = [self._twin(parameter) for parameter in parameters]
-        rmsprop_array_api.prepare(twins, gradients, factors, hyper)()  # nothing of the caller's changes
+        super().prepare(twins, gradients, factors, hyper)()  # nothing of the caller's changes
 
         def take():
             for parameter, twin in zip(parameters, twins, strict=True):
@@ -186,14 +205,37 @@ class InPlace(SimpleNamespace):
         return SimpleNamespace(variable=SimpleNamespace(array=parameter.variable.array), slots=slots)
 
 
-@pytest.fixture
-def in_place(monkeypatch):
-    functions = {name: getattr(rmsprop_array_api, name) for name in rmsprop_array_api.__all__}
-    backend = InPlace(**functions | {"in_place": True, "memory": id})
-    del backend.__dict__["prepare"]
-    usual = backends._load
-    monkeypatch.setattr(backends, "_load", lambda name: backend if name == "array_api_strict" else usual(name))
-    return backend
+backend = InPlace()
+"""
+
+
+def install(folder, source, value="rmsprop_strict:backend", name="array_api_strict"):
+    """Put a package with a backend into a folder, as installers do."""
+    (folder / "rmsprop_strict.py").write_text(source)
+    info = folder / "rmsprop_strict-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rmsprop-strict\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[rmsprop.backends]\n{name} = {value}\n")
+
+
+@contextmanager
+def installed(folder, *args, **kwargs):
+    install(folder, *args, **kwargs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.delitem(sys.modules, "rmsprop_strict", raising=False)
+        backends._load.cache_clear()
+        try:
+            yield
+        finally:
+            backends._load.cache_clear()
+            sys.modules.pop("rmsprop_strict", None)
+
+
+@pytest.fixture(scope="class")
+def in_place(tmp_path_factory):
+    with installed(tmp_path_factory.mktemp("site"), IN_PLACE):
+        yield
 
 
 @pytest.mark.usefixtures("in_place")
@@ -248,33 +290,45 @@ def test_every_backend_says_whether_arrays_are_updated_in_place():
     assert not backend_of(array_api_strict.ones(1)).in_place
 
 
-THIRD_PARTY = """
-from rmsprop_array_api import *
-from rmsprop_array_api import prepare as _prepare
-
-calls = []
-
-def prepare(parameters, gradients, factors, hyper):
-    calls.append(len(parameters))
-    return _prepare(parameters, gradients, factors, hyper)
-"""
-
 USE_OF_THIRD_PARTY = """
 import array_api_strict as xp, rmsprop, rmsprop_strict
 v = rmsprop.Variable(xp.ones(3))
+array = v.array
 rmsprop.RMSprop(learning_rate=0.1).apply_gradients([(xp.ones(3), v)])
-assert rmsprop_strict.calls == [1]
+assert rmsprop_strict.backend.calls == [1]
+assert v.array is array
 assert abs(v.numpy()[0] - 0.68377233) < 1e-6
 """
 
 
 def test_a_package_adds_a_backend_by_its_entry_point(tmp_path):
-    (tmp_path / "rmsprop_strict.py").write_text(THIRD_PARTY)
-    info = tmp_path / "rmsprop_strict-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rmsprop-strict\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[rmsprop.backends]\narray_api_strict = rmsprop_strict\n")
+    install(tmp_path, IN_PLACE)
     path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     environment = os.environ | {"PYTHONPATH": path}
     subprocess.run([sys.executable, "-c", USE_OF_THIRD_PARTY], env=environment, check=True)
     assert "rmsprop_strict" not in sys.modules
+
+
+def test_an_entry_point_that_names_no_backend_is_told(tmp_path):
+    with installed(tmp_path, IN_PLACE, value="rmsprop_strict"), pytest.raises(TypeError) as error:
+        RMSprop().apply_gradients([(array_api_strict.ones(1), Variable(array_api_strict.ones(1)))])
+    assert "array_api_strict = 'rmsprop_strict' of rmsprop.backends names a module" in str(error.value)
+    assert "expected an instance of a subclass of rmsprop.backends.Backend" in str(error.value)
+
+
+def test_no_package_takes_the_place_of_this_projects_backends(tmp_path):
+    with installed(tmp_path, IN_PLACE, name="numpy"):
+        assert backend_of(np.ones(1)) is rmsprop_numba.backend
+
+
+def test_the_metadata_name_the_same_backends():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"][backends.GROUP] == backends.OWN
+
+
+def test_an_incomplete_backend_is_refused_when_it_is_made():
+    class Incomplete(backends.Backend):
+        in_place = True
+
+    with pytest.raises(TypeError, match="prepare"):
+        Incomplete()

@@ -126,7 +126,7 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     given = factors["float64"].get().reshape(-1, 2).prod(axis=1)
     np.testing.assert_allclose(given, expected.factors.prod(axis=1), rtol=1e-12)
     np.testing.assert_array_equal(factors["float32"].get(), factors["float64"].get().astype(np.float32))
-    np.testing.assert_allclose(rmsprop_cupy.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
+    np.testing.assert_allclose(rmsprop_cupy.backend.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
 
 
 def test_the_demonstration_converges_as_on_the_host(tmp_path):

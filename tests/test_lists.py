@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop.parameters import PLANNED
 from rmsprop.testing import assert_step, hyper_of, snapshot
-from rmsprop_numba import headers, prepare, squared_norms
+from rmsprop_numba import headers
+from rmsprop_numba.step import prepare, squared_norms
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.complex128]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (2, 0, 3), (100,), (4_096,), (4_097,), (129, 131), (40_000,)]

@@ -44,7 +44,7 @@ def test_a_terminal_sees_each_kernel_counted(monkeypatch, capsys):
 def test_the_report_can_be_read_by_programs(capsys):
     assert self_check.main(["--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["backends"]["numpy"] == "rmsprop_numba"
+    assert report["backends"]["numpy"] == "rmsprop_numba:backend"
     assert report["libraries"]["numpy"]["wrong"] == []
 
 

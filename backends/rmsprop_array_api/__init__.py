@@ -3,26 +3,24 @@
 No array is changed in place: each `rmsprop.Variable` gets a new one, which works for immutable arrays, too.
 """
 
-from rmsprop_array_api.step import (
-    check_variable,
-    device_of,
-    in_place,
-    in_range,
-    memory,
-    overlapping,
-    prepare,
-    squared_norms,
-    zeros,
-)
+from rmsprop.backends import Backend
+from rmsprop_array_api import step
 
-__all__ = [
-    "check_variable",
-    "device_of",
-    "in_place",
-    "in_range",
-    "memory",
-    "overlapping",
-    "prepare",
-    "squared_norms",
-    "zeros",
-]
+__all__ = ["ArrayAPIBackend", "backend"]
+
+
+class ArrayAPIBackend(Backend):
+    """The backend for any library that has none of its own."""
+
+    per_device = True
+
+    memory = staticmethod(step.memory)
+    check_variable = staticmethod(step.check_variable)
+    overlapping = staticmethod(step.overlapping)
+    zeros = staticmethod(step.zeros)
+    in_range = staticmethod(step.in_range)
+    squared_norms = staticmethod(step.squared_norms)
+    prepare = staticmethod(step.prepare)
+
+
+backend = ArrayAPIBackend()

@@ -1,6 +1,6 @@
 """One step over a list of variables that hold arrays of any library."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -10,28 +10,18 @@ from rmsprop import dtypes
 from rmsprop.arrays import (
     as_beside,
     detached,
-    device,
     moved_beside,
     namespace,
     place_beside,
     refuse_traced,
     to_numpy,
 )
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient, Hyperparameters, Updatable
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop_array_api.formula import State, clipped, joined, parts, square, stepped
 
 Array = Any
 Host = np.ndarray[Any, Any]
-
-
-in_place = False
-
-
-def device_of(array: Array) -> Hashable:
-    """Return library and device of an array: one list may be spread over several."""
-    return namespace(array).__name__, device(array)
 
 
 def memory(array: Array) -> NoReturn:
@@ -92,7 +82,7 @@ def _widest(xp: Any, dtype: Any, known: dict[str, Any]) -> Any:
 
 
 def prepare(
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Updatable],
     gradients: Sequence[Gradient],
     factors: Array | None,
     hyper: Hyperparameters,
@@ -110,7 +100,7 @@ def prepare(
     return partial(_replace, parameters, new)
 
 
-def _replace(parameters: Sequence[Parameter], new: Sequence[State]) -> None:
+def _replace(parameters: Sequence[Updatable], new: Sequence[State]) -> None:
     for parameter, state in zip(parameters, new, strict=True):
         parameter.variable.array = state.variable
         for name in ("rms", "momentum", "mg"):
@@ -118,7 +108,7 @@ def _replace(parameters: Sequence[Parameter], new: Sequence[State]) -> None:
                 parameter.slots[name].array = getattr(state, name)
 
 
-def _state(parameter: Parameter, hyper: Hyperparameters) -> State:
+def _state(parameter: Updatable, hyper: Hyperparameters) -> State:
     slots = parameter.slots
     momentum = None if hyper.momentum is None else slots["momentum"].array
     mg = slots["mg"].array if hyper.centered else None

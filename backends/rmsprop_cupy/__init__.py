@@ -1,26 +1,32 @@
 """CuPy arrays, updated in one asynchronous launch by fused kernels."""
 
-from rmsprop_cupy.norms import factors, first_nonfinite, squared_norms
-from rmsprop_cupy.rows import report_misses
-from rmsprop_cupy.step import check_step, prepare
-from rmsprop_cupy.variables import check_variable, in_range, memory, overlapping, owner, place, view, zeros
+from rmsprop.backends import Backend
+from rmsprop_cupy import norms, rows, step, variables
 
-__all__ = [
-    "check_step",
-    "check_variable",
-    "factors",
-    "first_nonfinite",
-    "in_place",
-    "in_range",
-    "memory",
-    "overlapping",
-    "owner",
-    "place",
-    "prepare",
-    "report_misses",
-    "squared_norms",
-    "view",
-    "zeros",
-]
+__all__ = ["CuPyBackend", "backend"]
 
-in_place = True
+
+class CuPyBackend(Backend):
+    """The backend for CuPy."""
+
+    in_place = True
+    makes_factors = True
+    reports_misses = True
+
+    memory = staticmethod(variables.memory)
+    check_variable = staticmethod(variables.check_variable)
+    overlapping = staticmethod(variables.overlapping)
+    zeros = staticmethod(variables.zeros)
+    in_range = staticmethod(variables.in_range)
+    squared_norms = staticmethod(norms.squared_norms)
+    factors = staticmethod(norms.factors)
+    first_nonfinite = staticmethod(norms.first_nonfinite)
+    prepare = staticmethod(step.prepare)
+    report_misses = staticmethod(rows.report_misses)
+    check_step = staticmethod(step.check_step)
+    owner = staticmethod(variables.owner)
+    place = staticmethod(variables.place)
+    view = staticmethod(variables.view)
+
+
+backend = CuPyBackend()

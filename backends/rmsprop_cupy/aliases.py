@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Updatable
 from rmsprop_cupy.variables import bounds
 
 Array = Any
@@ -21,7 +21,7 @@ class Occupied:
     memory : list of cupy.cuda.MemoryPointer
     """
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Updatable]) -> None:
         arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
         self.memory = [array.data for array in arrays]
         pairs = np.array(sorted(bounds(a) for a in arrays), np.uint64).reshape(-1, 2)

@@ -5,14 +5,13 @@ from typing import Any
 from cupy.lib.stride_tricks import as_strided
 
 from rmsprop import dtypes
-from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop_cupy.source import Variant
 
 Array = Any
 
 
-def slots(parameter: Parameter, hyper: Hyperparameters) -> list[Array]:
+def slots(parameter: Updatable, hyper: Hyperparameters) -> list[Array]:
     """Return a variable and those of its slots that a kernel updates, in the kernel's order."""
     names = ["rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered]
     return [parameter.variable.array, *(parameter.slots[name].array for name in names)]

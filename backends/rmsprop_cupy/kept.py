@@ -8,8 +8,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop_cupy.aliases import Occupied
 from rmsprop_cupy.captures import Captured, aside, is_captured
 from rmsprop_cupy.columns import Column
@@ -94,7 +93,7 @@ class Kept:
             column = self.columns[device] = Column(len(gradients))
         return column.write(np.array([g.data.ptr for g in gradients], np.uint64))
 
-    def occupied(self, parameters: Sequence[Parameter]) -> Occupied:
+    def occupied(self, parameters: Sequence[Updatable]) -> Occupied:
         """Return the memory of all variables and slots."""
         count = len(parameters) + sum([len(p.slots) for p in parameters])
         if self._occupied is None or len(self._occupied.memory) != count:
@@ -102,7 +101,7 @@ class Kept:
         return self._occupied
 
 
-def kept_for_step(parameters: Sequence[Parameter], hyper: Hyperparameters) -> Kept:
+def kept_for_step(parameters: Sequence[Updatable], hyper: Hyperparameters) -> Kept:
     """Return what a step over a list of parameters uses."""
     first = parameters[0]
     device = first.variable.array.device

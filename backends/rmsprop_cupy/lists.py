@@ -11,8 +11,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired, slots, variant_of
 from rmsprop_cupy.captures import scalars
@@ -35,7 +34,7 @@ class Plan:
     table : cupy.ndarray of uint64
     """
 
-    def __init__(self, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> None:
+    def __init__(self, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> None:
         self.positions, self.formula = positions, _formula(hyper)
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
@@ -43,7 +42,7 @@ class Plan:
 
 
 def launches(
-    parameters: list[Parameter],
+    parameters: list[Updatable],
     positions: list[int],
     gradients: Sequence[Array],
     factors: Array | None,
@@ -69,7 +68,7 @@ def launches(
     return [Launch(first.device, kernel, arguments, {"size": plan.table.shape[0] * kernels.CHUNK})]
 
 
-def _plan(kept: Kept, parameters: list[Parameter], positions: list[int], hyper: Hyperparameters) -> Plan:
+def _plan(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> Plan:
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
     plan: Plan | None = kept.lists.get(key)

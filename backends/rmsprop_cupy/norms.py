@@ -7,15 +7,14 @@ first gradient, to which the sums of other devices are copied.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cupy
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient, Hyperparameters, Updatable
 from rmsprop.clipping import RANGES, limits
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired
 from rmsprop_cupy.devices import copied
@@ -118,13 +117,13 @@ class Clipping(NamedTuple):
         return self.plan.norms
 
 
-def factors(parameters: Sequence[Parameter], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
+def factors(parameters: Sequence[Updatable], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
     """Compute the factors to multiply gradients by."""
     kept, plans = kept_for_step(parameters, hyper), parameters[0].plans
     if hyper.nonfinite == "propagate":
         return Clipping(kept, measured(kept, gradients, hyper))
-    plans.tally = plans.tally or Tally()
-    return Clipping(kept, measured(kept, gradients, hyper, plans.tally))
+    plans.tally = tally = cast("Tally", plans.tally or Tally())
+    return Clipping(kept, measured(kept, gradients, hyper, tally))
 
 
 def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:

@@ -5,9 +5,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired
 from rmsprop_cupy.launches import Launch
@@ -17,7 +16,7 @@ from rmsprop_cupy.source import Variant
 Array = Any
 
 
-def report_misses(parameter: Parameter) -> None:
+def report_misses(parameter: Updatable) -> None:
     """Raise ``ValueError`` if earlier steps are known to have left out rows of a variable."""
     misses: Misses | None = parameter.notes
     if misses is not None:
@@ -25,7 +24,7 @@ def report_misses(parameter: Parameter) -> None:
 
 
 def launches(
-    parameter: Parameter,
+    parameter: Updatable,
     variant: Variant,
     tables: list[Array],
     gradient: IndexedSlices,

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from rmsprop.backends import Gradient, Hyperparameters, Refresh
+from rmsprop.backends import Gradient, Hyperparameters, Refresh, Updatable
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop_cupy import devices, kernels, lists, norms, rows
 from rmsprop_cupy.arguments import paired, slots, variant_of
 from rmsprop_cupy.captures import is_captured, scalars
@@ -19,7 +18,7 @@ FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""
 
 
-def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
+def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
     """Raise errors that are about devices; tell whether the step is to be captured."""
     used = set()
     for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
@@ -39,7 +38,7 @@ def check_step(parameters: Sequence[Parameter], gradients: Sequence[Gradient], p
 
 
 def prepare(
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Updatable],
     gradients: Sequence[Gradient],
     factors: norms.Clipping | Array | None,
     hyper: Hyperparameters,
@@ -68,7 +67,7 @@ def _launch(prepared: list[Launch], kept: Kept, alive: Sequence[Array]) -> Refre
     return None if kept.captured is None else kept.refresh
 
 
-def _groups(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> list[list[int]]:
+def _groups(parameters: Sequence[Updatable], gradients: Sequence[Gradient]) -> list[list[int]]:
     """Return the positions of contiguous arrays of one device and dtype together, those of others alone."""
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
@@ -79,7 +78,7 @@ def _groups(parameters: Sequence[Parameter], gradients: Sequence[Gradient]) -> l
     return list(alike.values())
 
 
-def _disjoint(parameters: Sequence[Parameter], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
+def _disjoint(parameters: Sequence[Updatable], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
     """Return the gradients, those in the memory of a variable or a slot as copies."""
     arrays = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
     separated = list(gradients)
@@ -103,7 +102,7 @@ def _near(array: Array, factors: norms.Clipping | Array) -> Array:
 
 
 def _launches(
-    parameter: Parameter,
+    parameter: Updatable,
     gradient: Gradient,
     which: int,
     factors: Array | None,

@@ -12,7 +12,7 @@ Array = Any
 
 
 class Tally:
-    """The number of steps that devices have left out; a `rmsprop.iterations.Tally`.
+    """The number of steps that devices have left out; a `rmsprop.backends.Tally`.
 
     It lies in pinned memory of the host, to which kernels of any device add.
 

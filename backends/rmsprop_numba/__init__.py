@@ -2,33 +2,38 @@
 
 from typing import Any
 
+from rmsprop.backends import Backend
 from rmsprop.memory import overlapping
-from rmsprop.variable import Variable
-from rmsprop_numba.step import first_nonfinite, prepare, squared_norms
-from rmsprop_numba.variables import address, check_variable, in_range, memory, owner, place, view, zeros
+from rmsprop_numba import step, variables
 
-__all__ = [
-    "address",
-    "check_variable",
-    "compact_slot",
-    "first_nonfinite",
-    "in_place",
-    "in_range",
-    "memory",
-    "overlapping",
-    "owner",
-    "place",
-    "prepare",
-    "squared_norms",
-    "view",
-    "zeros",
-]
-
-in_place = True
+__all__ = ["NumbaBackend", "backend"]
 
 
-def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Variable:
-    """Return a slot of zeros in a smaller dtype; see `rmsprop.backends.Backend`."""
-    from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
+class NumbaBackend(Backend):
+    """The backend for NumPy."""
 
-    return CompactSlot(array.shape, array.dtype, state_dtype, name != "rms", label)
+    in_place = True
+    has_compact_slots = True
+
+    memory = staticmethod(variables.memory)
+    check_variable = staticmethod(variables.check_variable)
+    overlapping = staticmethod(overlapping)
+    zeros = staticmethod(variables.zeros)
+    in_range = staticmethod(variables.in_range)
+    squared_norms = staticmethod(step.squared_norms)
+    first_nonfinite = staticmethod(step.first_nonfinite)
+    prepare = staticmethod(step.prepare)
+    owner = staticmethod(variables.owner)
+    place = staticmethod(variables.place)
+    view = staticmethod(variables.view)
+    address = staticmethod(variables.address)
+
+    @staticmethod
+    def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Any:
+        """Return a slot of zeros in a smaller dtype."""
+        from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
+
+        return CompactSlot(array.shape, array.dtype, state_dtype, name != "rms", label)
+
+
+backend = NumbaBackend()

@@ -8,9 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient, Hyperparameters, Updatable
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
@@ -28,7 +27,7 @@ LEAST = {"bfloat16": 1 + 2.0**-6, "uint8": 1 + 2.0**-3}
 
 
 def jobs(
-    parameters: Sequence[Parameter], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
+    parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
 ) -> list[Job]:
     """Return the calls that update all variables and slots, of which none may fail."""
     names = ("rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered)
@@ -42,7 +41,7 @@ def jobs(
 
 
 def _jobs(
-    parameter: Parameter, slots: Slots, gradient: Gradient, factor: Any, hyper: Hyperparameters
+    parameter: Updatable, slots: Slots, gradient: Gradient, factor: Any, hyper: Hyperparameters
 ) -> Iterator[Job]:
     """Yield the calls that update one variable; what is not contiguous is copied, and put back."""
     variable, numbers = parameter.variable.array, (*scalars(hyper), factor)
@@ -86,7 +85,7 @@ def _sweep(
 
 
 def _blocks_of_rows(
-    parameter: Parameter, division: Blocks, rows: Array, hyper: Hyperparameters
+    parameter: Updatable, division: Blocks, rows: Array, hyper: Hyperparameters
 ) -> tuple[Blocks, Array]:
     """Return the blocks of listed rows, in a division in which no two rows share one."""
     width = math.prod(parameter.shape[1:])

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import clipping, nonfinite
-from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop_numba import headers, list_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
@@ -26,12 +25,12 @@ class ListPlan:
 
     Parameters
     ----------
-    parameters : sequence of Parameter
+    parameters : sequence of Updatable
     plans : sequence of Plan
         Theirs, each with ``flat``.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], plans: Sequence[Plan]) -> None:
+    def __init__(self, parameters: Sequence[Updatable], plans: Sequence[Plan]) -> None:
         self._plans = list(plans)
         self._slots = frozenset(["rms", *_slots(plans[0])])
         rows = [tuple(plan.flat or ()) for plan in plans]
@@ -102,7 +101,7 @@ class ListPlan:
         return jobs
 
 
-def list_plan_of(parameters: Sequence[Parameter], plans: Sequence[Plan]) -> ListPlan:
+def list_plan_of(parameters: Sequence[Updatable], plans: Sequence[Plan]) -> ListPlan:
     """Return the plan of a list, which is kept for its first parameter."""
     first = parameters[0]
     kept: ListPlan | None = first.plans.get(id(first.key))

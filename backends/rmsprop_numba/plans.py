@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
-from rmsprop.parameters import Parameter
+from rmsprop.backends import Hyperparameters, Updatable
 from rmsprop_numba import layout
 from rmsprop_numba.aliases import owners_of
 from rmsprop_numba.rows import Tables, tables_of
@@ -29,7 +28,7 @@ class Plan(NamedTuple):
     """Of the memory of the variable and all slots, see `rmsprop_numba.aliases.owners_of`."""
 
 
-def plan_of(parameter: Parameter, hyper: Hyperparameters) -> Plan:
+def plan_of(parameter: Updatable, hyper: Hyperparameters) -> Plan:
     """Return the plan of a parameter, made anew if slots have been added or another formula is used."""
     plan: Plan | None = parameter.plan
     variant = hyper.momentum is None, hyper.centered
@@ -38,7 +37,7 @@ def plan_of(parameter: Parameter, hyper: Hyperparameters) -> Plan:
     return plan
 
 
-def _plan(parameter: Parameter, hyper: Hyperparameters, variant: tuple[bool, bool]) -> Plan:
+def _plan(parameter: Updatable, hyper: Hyperparameters, variant: tuple[bool, bool]) -> Plan:
     slots = parameter.slots
     mom = None if hyper.momentum is None else slots["momentum"].array
     mg = slots["mg"].array if hyper.centered else None

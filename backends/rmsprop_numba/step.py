@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient, Hyperparameters, Updatable
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
 from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of, scalars
@@ -21,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 def prepare(
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Updatable],
     gradients: Sequence[Gradient],
     factors: Array | None,
     hyper: Hyperparameters,
@@ -43,7 +42,7 @@ def _run(jobs: list[Job], alive: Sequence[Gradient] = ()) -> None:
 
 
 def _jobs(
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Updatable],
     plans: Sequence[Plan],
     gradients: Sequence[Gradient],
     factors: Array | None,

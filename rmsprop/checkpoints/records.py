@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -139,7 +139,7 @@ def _compact(record: Record, name: str, parts: dict[str, Host], state_dtype: str
     if [array.shape for array in parts.values()][:1] != [(math.prod(record.shape),)]:  # or it might be a huge one
         raise ValueError(f"{label} has not the size of its variable, which has shape {record.shape}.")
     like = np.broadcast_to(np.zeros((), record.dtype), record.shape)
-    slot: Any = cast("Any", backend_of(like)).compact_slot(like, name, state_dtype, label)
+    slot: Any = backend_of(like).compact_slot(like, name, state_dtype, label)
     expected = {part: (array.dtype, array.shape) for part, array in slot.parts.items()}
     given = {part: (array.dtype, array.shape) for part, array in parts.items()}
     if given != expected:

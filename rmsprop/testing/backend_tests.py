@@ -1,12 +1,13 @@
 """The conformance suite for backends."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rmsprop.backends import backend_of
+from rmsprop.backends import Backend, backend_of
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
 from rmsprop.oracle import assert_step, hyper_of, snapshot
@@ -98,6 +99,74 @@ class BackendTests:
         for before, after in zip(arrays, (v.array, optimizer.get_slot(v, "rms").array), strict=True):
             assert (before is after) == backend_of(before).in_place
 
+    def test_what_the_backend_is_able_to_do_is_what_it_declares(self, asarray: AsArray) -> None:
+        backend = backend_of(asarray(np.ones(1, np.float32)))
+        assert backend.makes_factors == (backend.factors is not Backend.factors)
+        assert backend.reports_misses == (backend.report_misses is not Backend.report_misses)
+        assert backend.has_compact_slots == (backend.compact_slot is not Backend.compact_slot)
+
+    def test_a_view_is_found_in_the_array_that_it_was_taken_from(self, asarray: AsArray) -> None:
+        whole = asarray(np.arange(6, dtype=np.float32))
+        part = whole[2:4]
+        backend = backend_of(whole)
+        owner = backend.owner(part, False)
+        if owner is not None:
+            found = backend.view(owner, backend.place(part, owner))
+            assert backend.memory(found) == backend.memory(part)
+
+    def test_slots_are_kept_in_a_smaller_dtype_or_refused(self, asarray: AsArray) -> None:
+        start = _draw("float32", (2, 3))
+        v, optimizer = Variable(asarray(start)), RMSprop(state_dtype="bfloat16")
+        if backend_of(v.array).has_compact_slots:
+            optimizer.apply_gradients([(asarray(start), v)])
+            rms = optimizer.get_slot(v, "rms").numpy()
+            np.testing.assert_allclose(rms, 0.1 * start**2, rtol=2.0**-7)
+        else:
+            with pytest.raises(TypeError, match="state_dtype='bfloat16' needs an array of NumPy"):
+                optimizer.apply_gradients([(asarray(start), v)])
+
+    def test_a_constraint_gives_the_values_to_keep(self, asarray: AsArray, dtype: str) -> None:
+        start = _draw(dtype, (5,))
+        plain, v = Variable(asarray(start)), Variable(asarray(start), constraint=lambda array: array * 2)
+        array = v.array
+        for variable in (plain, v):
+            RMSprop(0.1, momentum=0.9).apply_gradients([(asarray(start), variable)])
+        np.testing.assert_array_equal(_wide(v), 2 * _wide(plain))
+        assert (v.array is array) == backend_of(array).in_place
+
+    def test_a_constraint_that_raises_undoes_the_step(self, asarray: AsArray, dtype: str) -> None:
+        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        variables = [*(Variable(asarray(start)) for start in starts), Variable(np.ones(2))]
+        pairs = [*zip(map(asarray, starts), variables, strict=False), (np.ones(2), variables[-1])]
+        optimizer = RMSprop(0.1, momentum=0.9, centered=True)
+        optimizer.apply_gradients(pairs)
+        before = [*(v.numpy().copy() for v in variables), *(w.copy() for w in optimizer.get_weights())]
+        for count, broken in ((2, variables[1]), (3, variables[1]), (3, variables[2])):  # alone and beside NumPy
+            broken.constraint = _broken
+            with pytest.raises(ZeroDivisionError):
+                optimizer.apply_gradients(pairs[:count])
+            broken.constraint = None
+            after = [*(v.numpy() for v in variables), *optimizer.get_weights()]
+            for a, b in zip(after, before, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    def test_files_bring_back_variables_and_slots(self, asarray: AsArray, dtype: str, tmp_path: Path) -> None:
+        start = _draw(dtype, (5,))
+        v, optimizer = Variable(asarray(start), name="v"), RMSprop(0.1, momentum=0.9, centered=True)
+        optimizer.apply_gradients([(asarray(start), v)])
+        optimizer.save(tmp_path / "x.safetensors", [v])
+        arrays = [v.array, *(optimizer.get_slot(v, name).array for name in ("rms", "momentum", "mg"))]
+        results = []
+        for _ in range(2):
+            optimizer.apply_gradients([(asarray(start), v)])
+            results.append([v.numpy().copy(), *(w.copy() for w in optimizer.get_weights())])
+            optimizer.restore(tmp_path / "x.safetensors", [v])
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_array_equal(a, b)
+        if backend_of(v.array).in_place:
+            held = [v.array, *(optimizer.get_slot(v, name).array for name in ("rms", "momentum", "mg"))]
+            assert all(a is b for a, b in zip(arrays, held, strict=True))
+
     def test_gradients_are_not_modified(self, asarray: AsArray, dtype: str) -> None:
         start = _draw(dtype, (5,))
         gradient, v = asarray(start), Variable(asarray(start))
@@ -141,7 +210,7 @@ class BackendTests:
         table = Variable(asarray(np.ones((3, 2), np.float32)))
         gradient = IndexedSlices(asarray(np.ones((1, 2), np.float32)), asarray(np.array(rows)))
         with pytest.raises(ValueError, match="indices must be >= 0 and < 3"):
-            RMSprop(validate=True).apply_gradients([(gradient, table)])
+            RMSprop(validate=backend_of(table.array).reports_misses).apply_gradients([(gradient, table)])
         assert (table.numpy() == 1).all()
 
     def test_what_is_not_finite_stays_visible(self, asarray: AsArray) -> None:
@@ -182,6 +251,10 @@ class BackendTests:
         for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def _broken(array: Any) -> Any:
+    return 1 / 0
 
 
 def _assert_steps(asarray: AsArray, dtype: str, shape: tuple[int, ...], optimizer: RMSprop) -> None:

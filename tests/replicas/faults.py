@@ -95,7 +95,7 @@ def in_wait(kind, link, what):
 
 def in_update(kind):
     """Let errors happen before the first variable changes, and all else meanwhile."""
-    prepare = rmsprop_numba.prepare
+    prepare = rmsprop_numba.backend.prepare
 
     def prepared(*arguments):
         if kind == "error":
@@ -103,7 +103,7 @@ def in_update(kind):
         finish = prepare(*arguments)
         return lambda: (strike(kind), finish())
 
-    rmsprop_numba.prepare = prepared
+    rmsprop_numba.backend.prepare = prepared
 
 
 def slow_down_undoing():
