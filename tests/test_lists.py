@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop.parameters import PLANNED
+from rmsprop.backends import PLANNED
 from rmsprop.testing import assert_step, hyper_of, snapshot
 from rmsprop_numba import headers
 from rmsprop_numba.step import prepare, squared_norms
