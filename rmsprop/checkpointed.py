@@ -1,10 +1,11 @@
 """The methods by which an optimizer is saved to a file and restored from one."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rmsprop.locks import locked
+from rmsprop.parameters import Parameter
 
 if TYPE_CHECKING:
     from rmsprop.checkpoints.background import Saving
@@ -143,3 +144,8 @@ class Checkpointed:
         from rmsprop.checkpoints.restoring import restore
 
         restore(self, path, variables)
+
+    def _claim(self, parameters: Sequence[Parameter], variables: Any) -> None:
+        from rmsprop.checkpoints.restoring import claim
+
+        claim(self, parameters, variables)

@@ -4,17 +4,13 @@ Whether anybody but optimizers holds a variable can't be asked. They let it go, 
 """
 
 import weakref
-from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rmsprop.arrays import is_array
 from rmsprop.backends import backend_of
 from rmsprop.locks import living
-
-if TYPE_CHECKING:
-    from rmsprop.parameters import Parameter
 
 PATIENCE = 0.05
 """Seconds to wait for a step of another optimizer; what this one knows then counts as held."""
@@ -34,16 +30,16 @@ class Holder(Protocol):
         """Hold all variables again, but those that are gone."""
 
 
-def release(own: Holder, parameters: Sequence["Parameter"]) -> None:
-    """Let those of the parameters be gone whose variables nobody but optimizers holds.
+def release(own: Holder, anchors: AbstractSet[int]) -> None:
+    """Let those variables be gone that nobody but optimizers holds.
 
     Parameters
     ----------
     own : Holder
         Whose they are, and whose lock is held.
-    parameters : sequence of Parameter
+    anchors : set of int
+        The identities of what has to live for one of them to be held by anybody.
     """
-    anchors = {p.anchor_id for p in parameters if p.anchor_id}
     with ExitStack() as locks:
         holders = [own]
         for optimizer in living():
@@ -87,10 +83,3 @@ class Original(NamedTuple):
         if original is None or original is variable:
             return original is not None
         return is_array(variable) and backend_of(variable).owner(variable, True) is original
-
-
-def original_of(parameter: "Parameter") -> Original:
-    """Return what remembers the variable of a parameter."""
-    key = parameter.key
-    found_by = parameter.backend.memory(key) if parameter.is_raw else id(key)
-    return Original(found_by, weakref.ref(key if parameter.anchor is None else parameter.anchor))

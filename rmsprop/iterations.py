@@ -2,18 +2,15 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rmsprop._operators import value_of
 from rmsprop.arrays import checked_numbers, own
 from rmsprop.backends import Tally
+from rmsprop.loss_scale import LossScale
 from rmsprop.variable import Variable
-
-if TYPE_CHECKING:
-    from rmsprop.loss_scale import LossScale
-
 
 LARGEST = 2**62
 """The largest count that can be given: no number of steps leads from there to where counts become negative."""

@@ -98,7 +98,7 @@ class Parameters:
     def _exchanged(self, parameter: Parameter, original: Any, is_raw: bool) -> Parameter:
         """Let an original take the place of its copy, unless somebody holds that."""
         if not parameter.is_gone:
-            release(self, [parameter])
+            release(self, _anchors([parameter]))
         if not parameter.is_gone:
             raise ValueError(
                 "it was copied together with the optimizer, and the copy is in use. Expected the copy, or "
@@ -160,7 +160,7 @@ class Parameters:
         alike = {k: p for k, p in enumerate(self) if _kind(p) in kinds}
         present = [p for p in alike.values() if not p.is_gone]
         if present:
-            release(self, present)
+            release(self, _anchors(present))
         for number, parameter in alike.items():
             if parameter.is_gone:
                 other = kinds[_kind(parameter)]
@@ -211,7 +211,7 @@ class Parameters:
     def forget(self, variables: Sequence[Any] | None) -> list[Parameter]:
         """Drop variables, or all that nobody else holds; return what their parameters were."""
         if variables is None:
-            release(self, [p for p in self if not p.is_gone])
+            release(self, _anchors(self))
             dropped = [p for p in self if p.is_gone]
         else:
             dropped = [self._surely(variable, position) for position, variable in enumerate(variables)]
@@ -227,6 +227,11 @@ class Parameters:
                 f"Variable {position} {described(variable)} is not known; nothing can be forgotten of it."
             )
         return parameter
+
+
+def _anchors(parameters: Iterable[Parameter]) -> set[int]:
+    """Return the identities of what those hold who hold the variables, as far as that is known."""
+    return {p.anchor_id for p in parameters if p.anchor_id}
 
 
 def _kind(parameter: Parameter) -> Any:

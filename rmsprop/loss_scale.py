@@ -1,17 +1,21 @@
 """Loss scaling: gradients of halves are kept from underflow, and divided again in the update."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rmsprop.calls import call_of
 
-if TYPE_CHECKING:
-    from rmsprop.iterations import Iterations
-
 LARGEST = 2.0**126
 """The largest scale of which the inverse is a normal number of single precision."""
+
+
+class Steps(Protocol):
+    """What counts steps; see `rmsprop.iterations.Iterations`."""
+
+    def settle(self) -> None:
+        """Tell the loss scale of all steps that devices have decided on; wait until they have."""
 
 
 class LossScale:
@@ -64,7 +68,7 @@ class LossScale:
         self.initial_scale = _scale("initial_scale", initial_scale)
         self.dynamic_growth_steps, self.dynamic = int(dynamic_growth_steps), bool(dynamic)
         self._scale, self._counter = self.initial_scale, 0
-        self._iterations: Iterations | None = None
+        self._iterations: Steps | None = None
 
     @property
     def scale(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from rmsprop import dtypes
 from rmsprop.arrays import Absent, device, has_strides, is_array
 from rmsprop.backends import Plans, backend_of
-from rmsprop.identity import Away, Original, original_of
+from rmsprop.identity import Away, Original
 from rmsprop.variable import Variable
 
 
@@ -192,6 +192,13 @@ def of_array(
 ) -> Parameter:
     """Return a parameter for an array that the caller uses without a `Variable`."""
     return Parameter(Variable.around(array, name), True, slots, is_its_own)
+
+
+def original_of(parameter: Parameter) -> Original:
+    """Return what remembers the variable of a parameter."""
+    key = parameter.key
+    found_by = parameter.backend.memory(key) if parameter.is_raw else id(key)
+    return Original(found_by, weakref.ref(key if parameter.anchor is None else parameter.anchor))
 
 
 _away = Variable.around(Absent((), None, None), "away")

@@ -44,6 +44,8 @@ class Weights:
     """The `rmsprop.distribute.Strategy` of the scope that the optimizer was made in."""
     _waiting: Any = None
     """The `rmsprop.checkpoints.records.Checkpoint` that was loaded, until there are variables for it."""
+    _claim: Callable[[Sequence[Parameter], Any], None]
+    """Gives parameters what waits for them; see `rmsprop.checkpoints.restoring.claim`."""
     _lock: Any
     """Held while anything changes; see `rmsprop.locks`."""
     _is_stepping = False
@@ -88,11 +90,6 @@ class Weights:
             self._parameters.add(parameter)
         for (parameter, name), slot in zip(missing, created, strict=True):
             self._add(parameter, name, slot)
-
-    def _claim(self, parameters: Sequence[Parameter], variables: Any) -> None:
-        from rmsprop.checkpoints.restoring import claim
-
-        claim(self, parameters, variables)
 
     def _zeros(self, parameter: Parameter, name: str) -> Variable:
         array = parameter.variable.array
