@@ -3,54 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rmsprop.arrays import Array, detached, namespace
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 Gradient = Array | IndexedSlices
-Refresh = Callable[["Hyperparameters"], None]
+Refresh = Callable[[Hyperparameters], None]
 """Brings the hyperparameters of its next replay to a captured step."""
-
-
-class Hyperparameters(NamedTuple):
-    """The numbers of one step, and the variant of the formula, as a backend receives them."""
-
-    learning_rate: float
-    rho: float
-    momentum: float | None
-    """None where there is no momentum, which is another formula than a momentum of 0."""
-    epsilon: float
-    epsilon_in_sqrt: bool
-    centered: bool
-    clipvalue: float | None
-    clipnorm: float | None
-    global_clipnorm: float | None
-    lazy: bool
-    complex_as_real: bool
-    state_dtype: str | None = None
-    """What slots are kept in, where they are not kept in full; see `Backend`."""
-    step: int = 0
-    """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
-    nonfinite: str = "propagate"
-    """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
-    loss_scale: float = 1.0
-    """What gradients are to be divided by, by their factors; the limits of clipping are times as high."""
-
-    @property
-    def clips_by_norm(self) -> bool:
-        """Whether the norms of gradients are needed."""
-        return self.clipnorm is not None or self.global_clipnorm is not None
-
-    @property
-    def epsilons(self) -> tuple[float, float]:
-        """What is added inside and outside of the root; one of them is zero."""
-        return (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
 
 
 class Tally(Protocol):
@@ -157,7 +123,7 @@ class Replay(Protocol):
     ``key``.
     """
 
-    def accept(self, given: list[Any], slots: frozenset[str]) -> Any:
+    def accept(self, given: list[Any], slots: tuple[str, ...]) -> Any:
         """Return the gradients in a form for `step` if the step can be taken, else None; nothing is changed.
 
         It can if the list consists of tuples of dense gradients and the variables as before, all of which would

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmsprop.arrays import Array, as_beside, is_on_host, namespace, on_device, place_beside, to_numpy
-from rmsprop.backends import Hyperparameters
 from rmsprop.dtypes import name_of
+from rmsprop.formula import Hyperparameters
 
 SMALLEST = 2.0**-126
 """The smallest normal number of single precision, in which smaller factors would lose digits."""

@@ -28,14 +28,9 @@ def is_complex(name: str) -> bool:
     return name in _REAL
 
 
-def slot_dtype(slot: str, variable: str, complex_as_real: bool) -> str:
-    """Return the dtype of a slot of a variable.
-
-    The second moment ``rms`` of a complex variable is real, unless real and imaginary part count as two
-    reals: then a complex ``rms`` holds the second moment of the one and of the other.
-    """
-    compute = COMPUTE[variable]
-    return compute if slot != "rms" or complex_as_real else _REAL.get(compute, compute)
+def real(name: str) -> str:
+    """Return the dtype of the real part of numbers of a dtype."""
+    return _REAL.get(name, name)
 
 
 def castable(gradient: str, variable: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rmsprop import schedules
 from rmsprop.arrays import Array, is_array
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import Hyperparameters
 from rmsprop.iterations import Iterations
 from rmsprop.keras_config import translated
 from rmsprop.loss_scale import LossScale

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import Array, namespace, on_device, to_numpy
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import Hyperparameters
 from rmsprop.parameters import described
 from rmsprop.step import Group
 

@@ -11,6 +11,7 @@ from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
 from rmsprop.checkpointed import Checkpointed
 from rmsprop.differentiation import compute_gradients
+from rmsprop.formula import needed_slots
 from rmsprop.hooks import refuse_hooks
 from rmsprop.hyperparameters import (
     Flag,
@@ -463,13 +464,13 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
 
     def _prepare(self, parameters: Sequence[Parameter]) -> None:
         """Create the slots that are missing."""
-        needed = self._needed_slots()
+        needed = {*self._needed_slots()}
         missing = [p for p in parameters if not p.slots.keys() >= needed]
         if missing:
             self._create_slots(missing)
 
-    def _needed_slots(self) -> frozenset[str]:
-        return _NEEDED[self._has_momentum, self.__dict__["_centered"]]
+    def _needed_slots(self) -> tuple[str, ...]:
+        return needed_slots(self._has_momentum, self.__dict__["_centered"])
 
     def minimize(
         self,
@@ -572,10 +573,3 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
                     f"Variable {position} {described(variable)} has `None` for gradient: the loss ignores it."
                 )
         return pairs
-
-
-_NEEDED = {
-    (has_momentum, centered): frozenset(["rms", *["momentum"] * has_momentum, *["mg"] * centered])
-    for has_momentum in (False, True)
-    for centered in (False, True)
-}

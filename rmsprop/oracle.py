@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import numpy as np
 
 from rmsprop import dtypes
 from rmsprop.arrays import to_numpy
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import SLOTS, Hyperparameters, Numbers, VariableState, square, stepped
 from rmsprop.variable import Variable
 
 Host = Any
@@ -23,23 +23,14 @@ HALVES = {"float16": (11, 2.0**-24, 65504.0), "bfloat16": (8, 2.0**-133, 3.38e38
 """Significant bits, smallest and largest positive number."""
 
 
-class Snapshot(NamedTuple):
-    """A variable and its slots as NumPy arrays; None for slots that do not exist."""
-
-    variable: Host
-    rms: Host
-    momentum: Host
-    mg: Host
-
-
-def snapshot(optimizer: Any, variable: Any) -> Snapshot:
-    """Return copies of a variable and its slots; the optimizer must have been built."""
+def snapshot(optimizer: Any, variable: Any) -> VariableState:
+    """Return NumPy copies of a variable and of the slots that there are; the optimizer must have been built."""
     slots = [
         optimizer.get_slot(variable, name).numpy() if name in optimizer.get_slot_names() else None
-        for name in ("rms", "momentum", "mg")
+        for name in SLOTS
     ]
     array = variable.array if isinstance(variable, Variable) else variable
-    return Snapshot(to_numpy(array), *slots)
+    return VariableState(to_numpy(array), *slots)
 
 
 def hyper_of(optimizer: Any) -> Hyperparameters:
@@ -47,36 +38,37 @@ def hyper_of(optimizer: Any) -> Hyperparameters:
     return optimizer._read(int(optimizer.iterations))  # type: ignore[no-any-return]
 
 
-def expected_step(before: Snapshot, gradient: Host, hyper: Hyperparameters) -> tuple[Snapshot, Host, Host]:
+def expected_step(
+    before: VariableState, gradient: Host, hyper: Hyperparameters
+) -> tuple[VariableState, Host, Host]:
     """Return the state after a step, the step without momentum, and how much that magnifies rounding.
 
-    All arithmetic is in ``numpy.longdouble``. The last is ``rms / variance`` when centered, where the
-    variance is a small difference of large numbers; else 1.
+    It is that of `rmsprop.formula.stepped`, in ``numpy.longdouble``. The last is ``rms / variance`` when centered,
+    where the variance is a small difference of large numbers; else 1.
     """
     if hyper.complex_as_real and np.iscomplexobj(before.variable):
         return _joined(*(_part_step(before, gradient, hyper, part) for part in (np.real, np.imag)))
-    variable, rms, momentum, mg = map(_wide, before)
-    g, rho = _wide(gradient), np.longdouble(hyper.rho)
+    state, g, wide = VariableState(*map(_wide, before)), _wide(gradient), cast("Any", np.longdouble)
+    numbers = Numbers(*map(wide, hyper.numbers))._replace(one_minus_rho=1 - wide(hyper.rho))  # is rounded else
     if hyper.clipvalue is not None:
         modulus = np.abs(g)
         g = g * np.where(modulus > hyper.clipvalue, hyper.clipvalue / np.where(modulus == 0, 1, modulus), 1)
-    rms = variance = rho * rms + (1 - rho) * np.abs(g) ** 2
-    condition = np.ones_like(rms)
-    if mg is not None:
-        mg = rho * mg + (1 - rho) * g
-        variance = np.maximum(rms - np.abs(mg) ** 2, 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            condition = np.where(rms > 0, rms / variance, 1)
-    inner, outer = (hyper.epsilon, 0.0) if hyper.epsilon_in_sqrt else (0.0, hyper.epsilon)
-    step = np.longdouble(hyper.learning_rate) * g / (np.sqrt(variance + inner) + outer)
-    total = step
-    if momentum is not None:
-        total = momentum = np.longdouble(hyper.momentum or 0.0) * momentum + step
-    return Snapshot(variable - total, rms, momentum, mg), step, condition
+    after = stepped(np, state, g, numbers)
+    from_zero = stepped(np, state._replace(variable=np.zeros_like(state.variable), momentum=None), g, numbers)
+    return after, -from_zero.variable, _condition(after)
+
+
+def _condition(state: VariableState) -> Host:
+    """Return how many times as large as the variance the average of squares is."""
+    if state.mg is None:
+        return np.ones_like(state.rms)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.maximum(state.rms - square(np, state.mg), 0)
+        return np.where(state.rms > 0, state.rms / variance, 1)
 
 
 def assert_step(
-    before: Snapshot, after: Snapshot, gradient: Host, hyper: Hyperparameters, dtype: str | None = None
+    before: VariableState, after: VariableState, gradient: Host, hyper: Hyperparameters, dtype: str | None = None
 ) -> None:
     """Assert that a step is within `ULPS` of the oracle, for a variable of a dtype (default: as in `before`).
 
@@ -128,14 +120,14 @@ def _wide(x: Host) -> Host:
     return x.astype(np.clongdouble if x.dtype.kind == "c" else np.longdouble)
 
 
-def _part_step(before: Snapshot, gradient: Host, hyper: Hyperparameters, part: Any) -> Any:
-    halves = Snapshot(*(None if x is None else part(x) for x in before))
+def _part_step(before: VariableState, gradient: Host, hyper: Hyperparameters, part: Any) -> Any:
+    halves = VariableState(*(None if x is None else part(x) for x in before))
     return expected_step(halves, part(gradient), hyper)
 
 
-def _joined(real: Any, imag: Any) -> tuple[Snapshot, Host, Host]:
+def _joined(real: Any, imag: Any) -> tuple[VariableState, Host, Host]:
     """Join the results for real and imaginary part; the larger condition is that of the pair."""
-    state = Snapshot(*(None if a is None else a + 1j * b for a, b in zip(real[0], imag[0], strict=True)))
+    state = VariableState(*(None if a is None else a + 1j * b for a, b in zip(real[0], imag[0], strict=True)))
     return state, real[1] + 1j * imag[1], np.maximum(real[2], imag[2])
 
 

@@ -1,7 +1,6 @@
 """The step itself: parameters and gradients are handed to their backends, all or none of them."""
 
 from collections.abc import Callable, Hashable, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,8 +8,9 @@ import numpy as np
 
 from rmsprop import clipping
 from rmsprop.arrays import Array, device, is_on_host, namespace, on_device
-from rmsprop.backends import Backend, Factors, Gradient, Hyperparameters, Refresh
+from rmsprop.backends import Backend, Factors, Gradient, Refresh
 from rmsprop.dtypes import name_of
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal, reserve_stack
 from rmsprop.parameters import Parameter
@@ -75,7 +75,7 @@ def is_captured(groups: Sequence[Group]) -> bool:
 
 
 def check_capturable(
-    groups: Sequence[Group], given: Sequence[object], needed: AbstractSet[str], hyper: Hyperparameters
+    groups: Sequence[Group], given: Sequence[object], needed: Sequence[str], hyper: Hyperparameters
 ) -> None:
     """Raise ``RuntimeError`` unless a captured step does the same as one that is taken.
 
@@ -84,7 +84,7 @@ def check_capturable(
     groups : sequence of Group
     given : sequence
         The gradients as the user gave them: a copy would be gone by the time of the replay.
-    needed : set of str
+    needed : sequence of str
         The names of the slots.
     hyper : Hyperparameters
     """
@@ -92,7 +92,7 @@ def check_capturable(
     gradients = [g for group in groups for g in group.gradients]
     reasons = [
         ("all variables must be CuPy arrays", len(groups) > 1),
-        ("call build(var_list) before, or take a step", not all(p.slots.keys() >= needed for p in parameters)),
+        ("call build(var_list) before, or take a step", not all(p.slots.keys() >= {*needed} for p in parameters)),
         ("loss_scale changes from step to step, which a graph can't follow", hyper.loss_scale != 1.0),
         ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),

@@ -19,6 +19,7 @@ from rmsprop.arrays import (
     refuse_subclass,
     to_numpy,
 )
+from rmsprop.formula import SLOTS
 from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
 from rmsprop.known import Parameters
@@ -26,9 +27,6 @@ from rmsprop.locks import Unchanged, give_lock, locked
 from rmsprop.loss_scale import LossScale
 from rmsprop.parameters import Parameter, described, flatten, refuse_repetition
 from rmsprop.variable import Variable, array_of
-
-SLOTS = ("rms", "momentum", "mg")
-"""Names of the slots, in the order in which they are created."""
 
 INITIALIZERS: dict[str, float] = {"zeros": 0.0, "ones": 1.0}
 
@@ -84,7 +82,7 @@ class Weights:
             self._claim(parameters, [p.key for p in parameters])
         self._parameters.name(parameters)
         needed = self._needed_slots()
-        missing = [(p, name) for name in SLOTS if name in needed for p in parameters if name not in p.slots]
+        missing = [(p, name) for name in needed for p in parameters if name not in p.slots]
         created = [self._zeros(parameter, name) for parameter, name in missing]
         for parameter in parameters:
             self._parameters.add(parameter)
@@ -98,7 +96,7 @@ class Weights:
             if is_sharded:
                 raise ValueError(f"state_dtype={self.state_dtype!r} can't be used with shard_state=True.")
             return self._compact(parameter, name)
-        dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self.complex_as_real)
+        dtype = SLOTS[name].dtype(dtypes.name_of(array.dtype), self.complex_as_real)
         if is_sharded:
             slot: Variable = self._strategy._slot(parameter, dtype, self._label(parameter, name))
             return slot
@@ -135,8 +133,8 @@ class Weights:
     complex_as_real: Any
     state_dtype: Any
 
-    def _needed_slots(self) -> frozenset[str]:
-        """Return the names of the slots that each variable needs."""
+    def _needed_slots(self) -> tuple[str, ...]:
+        """Return the names of the slots that each variable needs, in order."""
         raise NotImplementedError
 
     @locked
@@ -230,12 +228,13 @@ class Weights:
 
         Slots of other names follow. Variables are in the order in which they became known.
         """
+        return [self._iterations, *(slot for _, slot in self._ordered_slots())]
+
+    def _ordered_slots(self) -> list[tuple[str, Variable]]:
+        """Return the names of slots with the slots of all variables, in the order of `weights`."""
         names = dict.fromkeys([*SLOTS, *self._slot_names])
         owners: Iterable[Any] = self._parameters if self._waiting is None else self._waiting.owners
-        return [
-            self._iterations,
-            *(owner.slots[name] for name in names for owner in owners if name in owner.slots),
-        ]
+        return [(name, owner.slots[name]) for name in names for owner in owners if name in owner.slots]
 
     def variables(self) -> list[Variable]:
         """Return `weights`."""
@@ -284,13 +283,14 @@ class Weights:
         given = [_as_numpy(array_of(weight), position) for position, weight in enumerate(weights)]
         if len(given) == len(self._slots):
             given = [np.zeros((), np.int64), *given]
-        if len(given) != len(self.weights):
+        named = [("iterations", self._iterations), *self._ordered_slots()]
+        if len(given) != len(named):
             raise ValueError(
                 f"set_weights was given {len(given)} weights, but the optimizer {self.name!r} has "
-                f"{len(self.weights)}. Before the first step, call build(var_list) to create its slots."
+                f"{len(named)}. Before the first step, call build(var_list) to create its slots."
             )
-        converted = [_fitting(new, weight) for new, weight in zip(given, self.weights, strict=True)]
-        for weight, new in zip(self.weights, converted, strict=True):
+        converted = [_fitting(new, name, weight) for new, (name, weight) in zip(given, named, strict=True)]
+        for (_, weight), new in zip(named, converted, strict=True):
             weight.assign(new)
         for parameter in self._parameters:
             parameter.is_synced = False
@@ -362,8 +362,8 @@ class Weights:
         dtype = parameter.dtype if zeros is None else zeros.dtype
         with on_device(parameter.variable.array):
             value = initial_value(initializer, shape, dtype, parameter.variable.array)
-        if slot_name == "rms":
-            check_average(to_numpy(value), f"slot {slot_name!r}")
+        if slot_name in SLOTS:
+            SLOTS[slot_name].check(to_numpy(value), f"slot {slot_name!r}")
         slot = self._slot(parameter, slot_name, value) if zeros is None else zeros.assign(value)
         self._parameters.add(parameter)
         self._add(parameter, slot_name, slot)
@@ -442,8 +442,8 @@ def _as_numpy(weight: Any, position: int) -> np.ndarray[Any, Any]:
         raise TypeError(f"Weight {position} must be an array; given lists of different lengths.") from None
 
 
-def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any]:
-    """Return a weight that can be assigned without fail."""
+def _fitting(new: np.ndarray[Any, Any], name: str, weight: Variable) -> np.ndarray[Any, Any]:
+    """Return a new value that can be assigned without fail to a weight, of which `name` says what it is."""
     if new.shape != weight.shape:
         raise ValueError(f"Weight {weight.name!r} has shape {weight.shape}; given one of shape {new.shape}.")
     wanted = dtypes.name_of(weight.dtype)
@@ -452,13 +452,6 @@ def _fitting(new: np.ndarray[Any, Any], weight: Variable) -> np.ndarray[Any, Any
         raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
     if isinstance(weight, Iterations):
         check_count(new, f"Weight {weight.name!r}")
-    if weight.name.endswith("/rms"):
-        check_average(new, f"Weight {weight.name!r}")
+    elif name in SLOTS:
+        SLOTS[name].check(new, f"Weight {weight.name!r}")
     return new
-
-
-def check_average(array: np.ndarray[Any, Any], what: str) -> None:
-    """Raise ``ValueError`` if an average of squares, or of those of real and imaginary parts, is negative."""
-    parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)
-    if any((part < 0).any() for part in parts):
-        raise ValueError(f"{what} is an average of squares; given negative numbers.")

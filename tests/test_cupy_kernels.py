@@ -215,7 +215,10 @@ def test_the_assembler_accepts_the_richest_kernels(architecture, dtype):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("rho * r", "0.9 * r"), ("over(times(gradient, lr)", "over(times((float)g, lr)")],
+    [
+        ("rho * rms", "0.9 * rms"),
+        ("over(times(gradient, learning_rate)", "over(times((float)g, learning_rate)"),
+    ],
 )
 def test_a_double_constant_and_a_second_read_are_noticed(old, new):
     variant = variants("float32")[0]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import RMSprop, Variable
-from rmsprop.testing import Snapshot, hyper_of, snapshot
+from rmsprop.testing import VariableState, hyper_of, snapshot
 
 DTYPES = {
     "float16": np.float32,
@@ -52,8 +52,7 @@ def by_numpy(before, gradient, hyper):
     """Return the state after a step as NumPy computes it, part by part of complex numbers."""
     dtype = before.variable.dtype
     real = before.rms.dtype.type
-    lr, rho, new = real(hyper.learning_rate), real(hyper.rho), real(1 - hyper.rho)
-    inner, outer = map(real, hyper.epsilons)
+    lr, rho, new, mu, inner, outer = map(real, hyper.numbers)
 
     def parts(array):
         return [array.real, array.imag] if dtype.kind == "c" else [array.astype(real)]
@@ -72,10 +71,10 @@ def by_numpy(before, gradient, hyper):
         variance = np.where(variance < 0, real(0), variance)
     step = [x * lr / (np.sqrt(variance + inner) + outer) for x in g]
     if hyper.momentum is not None:
-        step = mom = [m * real(hyper.momentum) + s for m, s in zip(parts(before.momentum), step, strict=True)]
+        step = mom = [m * mu + s for m, s in zip(parts(before.momentum), step, strict=True)]
     variable = whole([v - s for v, s in zip(parts(before.variable), step, strict=True)])
     slots = [None if x is None else x[0] if len(x) == 1 else whole(x) for x in (mom, mg)]
-    return Snapshot(variable, rms, *slots)
+    return VariableState(variable, rms, *slots)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -92,7 +91,7 @@ def test_every_operation_is_that_of_numpy_to_the_bit_at_every_magnitude(dtype, d
         optimizer.apply_gradients([(gradient, variable)])
         with np.errstate(all="ignore"):
             expected = by_numpy(before, gradient, hyper)
-        for name, got, wanted in zip(Snapshot._fields, snapshot(optimizer, variable), expected, strict=True):
+        for name, got, wanted in zip(VariableState._fields, snapshot(optimizer, variable), expected, strict=True):
             if wanted is not None:
                 assert got.dtype == wanted.dtype
                 wide = np.result_type(got, np.float32)  # in which NaN of bfloat16 is known as such

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rmsprop import IndexedSlices, RMSprop, Variable, dtypes, schedules
-from rmsprop.oracle import Snapshot, assert_step
+from rmsprop.formula import SLOTS, VariableState
+from rmsprop.oracle import assert_step
 from rmsprop.testing import hyper_of
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
@@ -25,7 +26,6 @@ LAYOUTS = {
     "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim].copy()[(slice(None, None, -1),) * a.ndim],
 }
 LAYOUT = st.sampled_from(sorted(LAYOUTS))
-SLOTS = ("rms", "momentum", "mg")
 SCHEDULE = {"initial_learning_rate": 0.5, "decay_steps": 3, "decay_rate": 0.5}
 SETTINGS = {
     "learning_rate": st.sampled_from([0.0, 0.01, 0.25]),
@@ -89,9 +89,9 @@ class Sequence(RuleBasedStateMachine):
             try:
                 slots.append(self.opt.get_slot(self.variables[i], name).numpy())
             except KeyError:
-                dtype = dtypes.slot_dtype(name, dtypes.name_of(array.dtype), self.settings["complex_as_real"])
+                dtype = SLOTS[name].dtype(dtypes.name_of(array.dtype), self.settings["complex_as_real"])
                 slots.append(np.zeros(array.shape, dtype))
-        return Snapshot(array.copy(), *slots)
+        return VariableState(array.copy(), *slots)
 
     def learning_rate(self):
         rate = self.settings["learning_rate"]
@@ -157,9 +157,10 @@ class Sequence(RuleBasedStateMachine):
             for a, b in zip(before, after, strict=True):
                 assert a[others].tobytes() == b[others].tobytes()
         if hyper.state_dtype is None:
-            used = [hyper.momentum is not None and "momentum", hyper.centered and "mg", "rms", "variable"]
+            used = "variable", *hyper.slots
             part = [
-                Snapshot(*(getattr(s, f)[rows] if f in used else None for f in s._fields)) for s in (before, after)
+                VariableState(*(getattr(s, f)[rows] if f in used else None for f in s._fields))
+                for s in (before, after)
             ]
             assert_step(*part, dense[rows], hyper)
 

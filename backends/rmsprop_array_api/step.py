@@ -16,9 +16,10 @@ from rmsprop.arrays import (
     refuse_traced,
     to_numpy,
 )
-from rmsprop.backends import Gradient, Hyperparameters, Updatable
+from rmsprop.backends import Gradient, Updatable
+from rmsprop.formula import SLOTS, Hyperparameters, VariableState, square, stepped
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop_array_api.formula import State, clipped, joined, parts, square, stepped
+from rmsprop_array_api.elements import clipped, joined, parts
 
 Array = Any
 Host = np.ndarray[Any, Any]
@@ -100,39 +101,39 @@ def prepare(
     return partial(_replace, parameters, new)
 
 
-def _replace(parameters: Sequence[Updatable], new: Sequence[State]) -> None:
+def _replace(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
     for parameter, state in zip(parameters, new, strict=True):
         parameter.variable.array = state.variable
-        for name in ("rms", "momentum", "mg"):
-            if getattr(state, name) is not None:
-                parameter.slots[name].array = getattr(state, name)
+        for name, array in zip(SLOTS, state[1:], strict=True):
+            if array is not None:
+                parameter.slots[name].array = array
 
 
-def _state(parameter: Updatable, hyper: Hyperparameters) -> State:
-    slots = parameter.slots
-    momentum = None if hyper.momentum is None else slots["momentum"].array
-    mg = slots["mg"].array if hyper.centered else None
-    return State(parameter.variable.array, slots["rms"].array, momentum, mg)
+def _state(parameter: Updatable, hyper: Hyperparameters) -> VariableState:
+    used = [None if slot is None else slot.array for slot in hyper.used(parameter.slots)]
+    return VariableState(parameter.variable.array, *used)
 
 
-def _updated(state: State, gradient: Gradient, factor: Array | None, hyper: Hyperparameters) -> State:
+def _updated(
+    state: VariableState, gradient: Gradient, factor: Array | None, hyper: Hyperparameters
+) -> VariableState:
     """Return the new state of one variable, by a dense or a sparse gradient, where the old one is."""
     if isinstance(gradient, IndexedSlices):
         new = _updated_rows(state, gradient, factor, hyper)
     else:
         new = _split(state, _limited(gradient, factor, hyper), hyper)
-    return State(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
+    return VariableState(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
 
 
-def _split(state: State, gradient: Array, hyper: Hyperparameters) -> State:
+def _split(state: VariableState, gradient: Array, hyper: Hyperparameters) -> VariableState:
     """Step, with real and imaginary part one after the other if they count as two reals."""
     xp, kept = namespace(gradient), state.variable.dtype
     state = state._replace(variable=xp.astype(state.variable, gradient.dtype))
     if hyper.complex_as_real and xp.isdtype(kept, "complex floating"):
-        pairs = [State(*half) for half in zip(*(parts(xp, x) for x in state), strict=True)]
-        real, imag = (stepped(xp, s, g, hyper) for s, g in zip(pairs, parts(xp, gradient), strict=True))
-        return State(*(joined(xp, re, im, kept) for re, im in zip(real, imag, strict=True)))
-    new = stepped(xp, state, gradient, hyper)
+        pairs = [VariableState(*half) for half in zip(*(parts(xp, x) for x in state), strict=True)]
+        real, imag = (stepped(xp, s, g, hyper.numbers) for s, g in zip(pairs, parts(xp, gradient), strict=True))
+        return VariableState(*(joined(xp, re, im, kept) for re, im in zip(real, imag, strict=True)))
+    new = stepped(xp, state, gradient, hyper.numbers)
     return new._replace(variable=xp.astype(new.variable, kept))
 
 
@@ -157,7 +158,9 @@ def _computing(xp: Any, array: Array) -> Any:
     return getattr(xp, dtypes.COMPUTE[dtypes.name_of(array.dtype)])
 
 
-def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters) -> State:
+def _updated_rows(
+    state: VariableState, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters
+) -> VariableState:
     """Update the listed rows, each by the sum of its gradients in their order.
 
     The standard has no scatter, so that whole tables are written: the cost grows with their height.
@@ -170,9 +173,11 @@ def _updated_rows(state: State, gradient: IndexedSlices, factor: Array | None, h
     if len(rows) == 0:
         return tables
     total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
-    old = State(*(x if x is None else _take(xp, x, rows) for x in state))
+    old = VariableState(*(x if x is None else _take(xp, x, rows) for x in state))
     new = _split(old, total, hyper)
-    return State(*(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True)))
+    return VariableState(
+        *(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True))
+    )
 
 
 def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:

@@ -5,7 +5,8 @@ from typing import Any
 from cupy.lib.stride_tricks import as_strided
 
 from rmsprop import dtypes
-from rmsprop.backends import Hyperparameters, Updatable
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.source import Variant
 
 Array = Any
@@ -13,8 +14,7 @@ Array = Any
 
 def slots(parameter: Updatable, hyper: Hyperparameters) -> list[Array]:
     """Return a variable and those of its slots that a kernel updates, in the kernel's order."""
-    names = ["rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered]
-    return [parameter.variable.array, *(parameter.slots[name].array for name in names)]
+    return [parameter.variable.array, *(parameter.slots[name].array for name in hyper.slots)]
 
 
 def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, captured: object) -> Variant:
@@ -29,9 +29,7 @@ def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, capt
 
 def numbers(hyper: Hyperparameters) -> tuple[float, ...]:
     """Return the scalars of the kernels, in the order of `source.SCALARS`."""
-    inner, outer = hyper.epsilons
-    limit = hyper.clipvalue or 0.0
-    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, hyper.momentum or 0.0, inner, outer, limit
+    return (*hyper.numbers, hyper.clipvalue or 0.0)
 
 
 def paired(array: Array, hyper: Hyperparameters) -> Array:

@@ -9,12 +9,15 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
+from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.arguments import numbers
 from rmsprop_cupy.columns import Column
-from rmsprop_cupy.source import Variant, real_type
+from rmsprop_cupy.source import SCALARS, Variant, real_type
 
 Array = Any
+COUNT = len(SCALARS)
+WORDS = COUNT + (COUNT + 1) // 2
+"""Words of 64 bits that the scalars take, in double and in single precision."""
 
 
 def is_captured(device: int) -> bool:
@@ -54,14 +57,14 @@ class Captured:
     def __init__(self, hyper: Hyperparameters) -> None:
         self.device = cupy.cuda.Device()
         with aside():
-            self._column = Column(11)  # seven float64, seven float32
+            self._column = Column(WORDS)
             self.refresh(hyper)
 
     def scalars(self, variant: Variant) -> Array:
         """Return the array of a kernel's scalars."""
         words = self._column.array
         is_double = real_type(variant.dtype) == "double"
-        return words[:7].view(cupy.float64) if is_double else words[7:].view(cupy.float32)
+        return words[:COUNT].view(cupy.float64) if is_double else words[COUNT:].view(cupy.float32)
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay to the device, by one asynchronous copy."""
@@ -76,8 +79,8 @@ def scalars(variant: Variant, hyper: Hyperparameters, captured: Captured | None)
 
 def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:
     """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
-    words = np.zeros(11, np.uint64)
-    words[:7].view(np.float64)[:] = numbers(hyper)
+    words = np.zeros(WORDS, np.uint64)
+    words[:COUNT].view(np.float64)[:] = numbers(hyper)
     with np.errstate(all="ignore"):
-        words[7:].view(np.float32)[:7] = numbers(hyper)
+        words[COUNT:].view(np.float32)[:COUNT] = numbers(hyper)
     return words

@@ -8,7 +8,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters, Updatable
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.aliases import Occupied
 from rmsprop_cupy.captures import Captured, aside, is_captured
 from rmsprop_cupy.columns import Column

@@ -7,6 +7,7 @@ import cupy
 import numpy as np
 
 from rmsprop.clipping import RANGES, SMALLEST
+from rmsprop.formula import SLOTS, needed_slots
 from rmsprop_cupy import source
 from rmsprop_cupy.source import Variant
 
@@ -35,8 +36,8 @@ def _slots(variant: Variant) -> list[tuple[str, str]]:
     """Return dtype and name of what a kernel updates."""
     real = _real(variant)
     number = variant.dtype if source.is_complex(variant) else real
-    slots = [(variant.dtype, "v"), (real, "r")]
-    return slots + [(number, "mom")] * variant.momentum + [(number, "mg")] * variant.centered
+    names = needed_slots(variant.momentum, variant.centered)
+    return [(variant.dtype, "v"), *((real if SLOTS[name].averages_squares else number, name) for name in names)]
 
 
 @cache

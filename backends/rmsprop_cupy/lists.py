@@ -11,7 +11,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters, Updatable
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired, slots, variant_of
 from rmsprop_cupy.captures import scalars
@@ -29,13 +30,13 @@ class Plan:
     ----------
     positions : list of int
         Where its parameters stand in the step's list.
-    formula : (bool, bool)
-        Whether the table has the addresses of ``momentum`` and of ``mg``.
+    slots : tuple of str
+        The names of those whose addresses the table has.
     table : cupy.ndarray of uint64
     """
 
     def __init__(self, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> None:
-        self.positions, self.formula = positions, _formula(hyper)
+        self.positions, self.slots = positions, hyper.slots
         tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
         rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
         self.table = cupy.asarray(np.concatenate(rows))
@@ -72,14 +73,10 @@ def _plan(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: 
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
     plan: Plan | None = kept.lists.get(key)
-    if plan is None or (plan.formula, plan.positions) != (_formula(hyper), positions):
+    if plan is None or (plan.slots, plan.positions) != (hyper.slots, positions):
         hold(plan)
         plan = kept.lists[key] = Plan(parameters, positions, hyper)
     return plan
-
-
-def _formula(hyper: Hyperparameters) -> tuple[bool, bool]:
-    return hyper.momentum is not None, hyper.centered
 
 
 def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, cast
 import cupy
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters, Updatable
+from rmsprop.backends import Gradient, Updatable
 from rmsprop.clipping import RANGES, limits
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired

@@ -5,7 +5,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.backends import Hyperparameters, Updatable
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired

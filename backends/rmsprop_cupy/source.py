@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from rmsprop.formula import Numbers
+
 COMPUTE = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
 DTYPES = (*COMPUTE, "complex64", "complex128")
 CUPY_TYPE = {"float": "float32", "double": "float64"}
@@ -74,11 +76,8 @@ template <typename R> __device__ inline complex<R> clipped(const complex<R> x, c
 }
 """
 
-SCALARS = ("lr", "rho", "fresh", "beta", "inner", "outer", "limit")
-"""Arguments of every kernel; `fresh` is 1 - rho, `beta` the momentum, `limit` that of clipping by value.
-
-Of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
-"""
+SCALARS = (*Numbers._fields, "limit")
+"""Arguments of every kernel: the numbers of the formula, and the limit of clipping by value."""
 
 
 def scalar_parameters(variant: Variant) -> str:
@@ -111,27 +110,28 @@ def factor(variant: Variant, which: str) -> str:
 
 
 def formula(variant: Variant) -> str:
-    """Return the statements that update the references v, r, mom and mg by a `gradient`.
+    """Return the statements that update v, rms, momentum and mg by a `gradient`; see `rmsprop.formula`.
 
-    Each is read once, into a local: after a store, the compiler would have to read it again.
+    These are references. Each is read once, into a local: after a store, the compiler would have to read it again.
     """
     real, number = real_type(variant.dtype), number_type(variant.dtype)
     lines = [
-        f"const {real} rms = rho * r + fresh * square(gradient);",
-        "r = rms;",
-        f"{real} variance = rms;",
+        f"const {real} new_rms = rho * rms + one_minus_rho * square(gradient);",
+        "rms = new_rms;",
+        f"{real} variance = new_rms;",
     ]
     if variant.centered:
         lines += [
-            f"const {number} mean = times(({number})mg, rho) + times(gradient, fresh);",
-            "mg = mean;",
-            "variance = rms - square(mean);",
+            f"const {number} new_mg = times(({number})mg, rho) + times(gradient, one_minus_rho);",
+            "mg = new_mg;",
+            "variance = new_rms - square(new_mg);",
             "if (variance < 0) variance = 0;  // by rounding",
-            "if (isinf(rms)) variance = rms;  // and so may be the square of the mean",
+            "if (isinf(new_rms)) variance = new_rms;  // and so may be the square of the mean",
         ]
-    lines.append(f"{number} step = over(times(gradient, lr), sqrt(variance + inner) + outer);")
+    root = "sqrt(variance + epsilon_inside) + epsilon_outside"
+    lines.append(f"{number} step = over(times(gradient, learning_rate), {root});")
     if variant.momentum:
-        lines += [f"step = times(({number})mom, beta) + step;", "mom = step;"]
+        lines += [f"step = times(({number})momentum, mu) + step;", "momentum = step;"]
     lines.append(f"v = ({number})v - step;")
     return "\n".join(lines)
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from rmsprop.backends import Gradient, Hyperparameters, Refresh, Updatable
+from rmsprop.backends import Gradient, Refresh, Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import devices, kernels, lists, norms, rows
 from rmsprop_cupy.arguments import paired, slots, variant_of

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rmsprop.backends import Backend
+from rmsprop.formula import SLOTS
 from rmsprop.memory import overlapping
 from rmsprop_numba import step, variables
 
@@ -33,7 +34,7 @@ class NumbaBackend(Backend):
         """Return a slot of zeros in a smaller dtype."""
         from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
 
-        return CompactSlot(array.shape, array.dtype, state_dtype, name != "rms", label)
+        return CompactSlot(array.shape, array.dtype, state_dtype, not SLOTS[name].averages_squares, label)
 
 
 backend = NumbaBackend()

@@ -61,13 +61,13 @@ class CompactSlot(Variable):
     name : str
     """
 
-    __slots__ = ("_dtype", "_shape", "blocks", "codes", "scales")
+    __slots__ = ("_dtype", "_shape", "blocks", "codes", "is_signed", "scales")
 
     def __init__(
         self, shape: tuple[int, ...], dtype: Any, state_dtype: str, is_signed: bool, name: str | None
     ) -> None:
         self.name, self.trainable, self.constraint = name or "Variable", False, None
-        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._shape, self._dtype, self.is_signed = shape, np.dtype(dtype), is_signed
         self.blocks = blocks_of(shape, state_dtype)
         size = math.prod(shape)
         count = size // self.blocks.row * self.blocks.per_row
@@ -76,7 +76,7 @@ class CompactSlot(Variable):
         self.scales: Array = np.zeros(count if state_dtype == "uint8" else 0, self._dtype)
 
     def __reduce__(self) -> Any:
-        return _restored, (self._shape, self._dtype, self.codes, self.scales, self.name)
+        return _restored, (self._shape, self._dtype, self.is_signed, self.codes, self.scales, self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class CompactSlot(Variable):
     @parts.setter
     def parts(self, parts: dict[str, Array]) -> None:
         codes, scales = parts["codes"], parts["scales"]
-        if (scales < 0).any() or (self.name.endswith("/rms") and _has_negative(codes)):
+        if (scales < 0).any() or (not self.is_signed and _has_negative(codes)):
             raise ValueError(f"{self.name} has negative numbers where there can't be any.")
         self.codes, self.scales = codes, scales
 
@@ -134,9 +134,9 @@ def _has_negative(codes: Array) -> bool:
     return bool((codes < 0).any())
 
 
-def _restored(shape: tuple[int, ...], dtype: Any, codes: Array, scales: Array, name: str) -> CompactSlot:
-    slot = CompactSlot(
-        shape, dtype, "bfloat16" if codes.dtype == np.int16 else "uint8", codes.dtype == np.int8, name
-    )
+def _restored(
+    shape: tuple[int, ...], dtype: Any, is_signed: bool, codes: Array, scales: Array, name: str
+) -> CompactSlot:
+    slot = CompactSlot(shape, dtype, "bfloat16" if codes.dtype == np.int16 else "uint8", is_signed, name)
     slot.codes, slot.scales = own(codes), own(scales)
     return slot

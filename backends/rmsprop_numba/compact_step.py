@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters, Updatable
+from rmsprop.backends import Gradient, Updatable
+from rmsprop.formula import SLOTS, Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.weights import SLOTS
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
 from rmsprop_numba.block_kernels import LENGTH
@@ -30,11 +30,10 @@ def jobs(
     parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
 ) -> list[Job]:
     """Return the calls that update all variables and slots, of which none may fail."""
-    names = ("rms", *["momentum"] * (hyper.momentum is not None), *["mg"] * hyper.centered)
     found: list[Job] = []
     variables = [(parameter.variable.array,) for parameter in parameters]
     for i, gradient in enumerate(disjoint(gradients, [owners_of(v) for v in variables], variables)):
-        slots = [parameters[i].slots[name] if name in names else None for name in SLOTS]
+        slots = hyper.used(parameters[i].slots)
         factor = None if factors is None else tuple(factors[i].tolist())
         found += _jobs(parameters[i], cast("Slots", slots), gradient, factor, hyper)
     return found

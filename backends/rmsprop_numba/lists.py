@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rmsprop import clipping, nonfinite
-from rmsprop.backends import Hyperparameters, Updatable
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop_numba import headers, list_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
@@ -32,7 +33,7 @@ class ListPlan:
 
     def __init__(self, parameters: Sequence[Updatable], plans: Sequence[Plan]) -> None:
         self._plans = list(plans)
-        self._slots = frozenset(["rms", *_slots(plans[0])])
+        self._slots = plans[0].slots
         rows = [tuple(plan.flat or ()) for plan in plans]
         self.division = divided(rows)
         addresses = [[0 if a is None else address(a) for a in row] for row in rows]
@@ -54,7 +55,7 @@ class ListPlan:
         """Tell whether it is the plan of a list of parameters, given by their own plans."""
         return len(plans) == len(self._plans) and all([a is b for a, b in zip(plans, self._plans, strict=True)])
 
-    def accept(self, given: list[Any], slots: frozenset[str]) -> Array | None:
+    def accept(self, given: list[Any], slots: tuple[str, ...]) -> Array | None:
         """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
         if not self._is_known or slots != self._slots or len(given) != len(self._plans):
             return None
@@ -113,9 +114,7 @@ def list_plan_of(parameters: Sequence[Updatable], plans: Sequence[Plan]) -> List
 
 def scalars(hyper: Hyperparameters) -> tuple[Any, ...]:
     """Return the scalars of the kernels, in double precision, and the limit of values."""
-    inner, outer = hyper.epsilons
-    momentum = hyper.momentum or 0.0
-    return hyper.learning_rate, hyper.rho, 1.0 - hyper.rho, momentum, inner, outer, hyper.clipvalue
+    return (*hyper.numbers, hyper.clipvalue)
 
 
 def squared_norms(division: Division, gradients: Array, limit: float | None, scale: float = 1.0) -> Array:
@@ -135,8 +134,3 @@ def first_nonfinite(division: Division, gradients: Array) -> int | None:
         kernels = list_kernels.find_in_list, list_kernels.find_in_list_parallel
         run(*kernels, batch.size, batch.tasks, batch.pieces, gradients, batch.likes[0], found)
     return int(found[0]) if found[0] < count else None
-
-
-def _slots(plan: Plan) -> list[str]:
-    _, _, mom, mg = plan.tables
-    return [name for name, table in (("momentum", mom), ("mg", mg)) if table is not None]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.backends import Gradient, Hyperparameters, Updatable
+from rmsprop.backends import Gradient, Updatable
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint

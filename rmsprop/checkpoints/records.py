@@ -7,7 +7,6 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from rmsprop import dtypes
 from rmsprop.backends import backend_of
 from rmsprop.checkpoints import layout
 from rmsprop.checkpoints.errors import CheckpointError
@@ -15,10 +14,10 @@ from rmsprop.checkpoints.layout import LONGEST_REASON, Content
 from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import Host, array_of
+from rmsprop.formula import SLOTS
 from rmsprop.hyperparameters import STATE_DTYPES
 from rmsprop.iterations import check_count
 from rmsprop.variable import Variable
-from rmsprop.weights import SLOTS, check_average
 
 
 class Record(NamedTuple):
@@ -118,13 +117,13 @@ def _slot(record: Record, name: str, parts: dict[str, Host], settings: dict[str,
     ((part, array),) = parts.items()
     dtype, shape = record.dtype, array.shape
     if name in SLOTS:
-        dtype, shape = dtypes.slot_dtype(name, dtype, settings.get("complex_as_real") is True), record.shape
+        dtype, shape = SLOTS[name].dtype(dtype, settings.get("complex_as_real") is True), record.shape
     if part != "slots" or array.shape != shape or not _is_called(array, dtype):
         raise ValueError(
             f"{part} {label} has {array.dtype} and shape {array.shape}; expected {dtype}, shape {shape}."
         )
-    if name == "rms":
-        check_average(array, label)
+    if name in SLOTS:
+        SLOTS[name].check(array, label)
     return Variable.around(array, label, trainable=False)
 
 

@@ -15,10 +15,11 @@ from rmsprop.checkpoints.numbers import set_numbers
 from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import check_same, optimizer_from
 from rmsprop.checkpoints.tensors import Host
+from rmsprop.formula import SLOTS
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tell_tapes
 from rmsprop.variable import Variable
-from rmsprop.weights import SLOTS, initial_value
+from rmsprop.weights import initial_value
 
 Change = partial[Any]
 """What brings a prepared value to its place."""

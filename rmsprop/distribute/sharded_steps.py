@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.backends import Hyperparameters
 from rmsprop.distribute.halves import rounded
 from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sharding import Share, exchange_rows, rows_of, share_of
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal
 from rmsprop.parameters import Parameter

@@ -2,17 +2,17 @@
 
 import signal
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmsprop import dtypes, gradients
 from rmsprop.arrays import namespace, on_device
-from rmsprop.backends import Gradient, Hyperparameters
+from rmsprop.backends import Gradient
 from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import undoing, uninterrupted
+from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal
 from rmsprop.nonfinite import first_of_groups
@@ -20,7 +20,6 @@ from rmsprop.parameters import Parameter
 from rmsprop.recording import tapes, tell_tapes
 from rmsprop.step import Group, by_backend, clipped, is_captured, prepared, update
 from rmsprop.variable import Variable
-from rmsprop.weights import SLOTS
 
 if TYPE_CHECKING:
     from rmsprop.distribute.strategy import Strategy
@@ -73,9 +72,9 @@ def take(optimizer: "RMSprop", given: Any, aggregate: bool) -> Variable | None:
     return optimizer._iterations
 
 
-def _spread(strategy: "Strategy", parameters: Sequence[Parameter], needed: AbstractSet[str]) -> None:
+def _spread(strategy: "Strategy", parameters: Sequence[Parameter], needed: Sequence[str]) -> None:
     """Give parameters, with their slots, that the strategy has not yet seen the values of rank 0."""
-    names = [name for name in SLOTS if name in needed and not strategy.shard_state]
+    names = () if strategy.shard_state else needed
     for parameter in parameters:
         if not parameter.is_synced:
             for variable in (parameter.variable, *[parameter.slots[name] for name in names]):

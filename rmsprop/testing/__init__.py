@@ -14,10 +14,11 @@ The whole test file of a backend for the arrays of ``mylib``::
             return mylib.asarray    # from NumPy arrays
 """
 
-from rmsprop.oracle import Snapshot, assert_step, expected_step, hyper_of, snapshot
+from rmsprop.formula import VariableState
+from rmsprop.oracle import assert_step, expected_step, hyper_of, snapshot
 from rmsprop.testing.backend_tests import BackendTests
 
-__all__ = ["BackendTests", "Snapshot", "assert_step", "expected_step", "hyper_of", "snapshot"]
+__all__ = ["BackendTests", "VariableState", "assert_step", "expected_step", "hyper_of", "snapshot"]
 
 
 def __dir__() -> list[str]:

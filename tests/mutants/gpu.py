@@ -5,7 +5,7 @@ from machinery import Mutant
 MUTANTS = [
     Mutant(
         "epsilon at the other place", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
-        "sqrt(variance + inner) + outer", "sqrt(variance + outer) + inner",
+        "sqrt(variance + epsilon_inside) + epsilon_outside", "sqrt(variance + epsilon_outside) + epsilon_inside",
     ),
     Mutant(
         "complex gradients squared", "backends/rmsprop_cupy/source.py", "test_cupy.py -k oracle",
@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "table of another formula used", "backends/rmsprop_cupy/lists.py", "test_cupy_pending.py -k formulas",
-        "(plan.formula, plan.positions) != (_formula(hyper), positions)", "plan.positions != positions",
+        "(plan.slots, plan.positions) != (hyper.slots, positions)", "plan.positions != positions",
     ),
     Mutant(
         "kernels compiled one after the other", "backends/rmsprop_cupy/launches.py", "test_cupy.py -k compile",

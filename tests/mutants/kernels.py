@@ -36,9 +36,8 @@ MUTANTS = [
         "low = -limit if x < -limit else x", "low = x",
     ),
     Mutant(
-        "learning rate and rho swapped", "backends/rmsprop_numba/lists.py",
-        "test_optimizer.py -k page_gives_its_number",
-        "return hyper.learning_rate, hyper.rho,", "return hyper.rho, hyper.learning_rate,",
+        "learning rate and rho swapped", "rmsprop/formula.py", "test_optimizer.py -k page_gives_its_number",
+        "Numbers(self.learning_rate, self.rho,", "Numbers(self.rho, self.learning_rate,",
     ),
     # Halves
     Mutant(
@@ -144,7 +143,7 @@ MUTANTS = [
     ),
     Mutant(
         "plan of another formula used", "backends/rmsprop_numba/plans.py", "test_lists.py -k turned_off",
-        " or plan.variant != variant", "",
+        " or plan.slots != hyper.slots", "",
     ),
     Mutant(
         "memory that was moved not noticed", "rmsprop/parameters.py", "test_hostile_input.py -k moved",

@@ -1,49 +1,13 @@
-"""The formula of RMSprop on whole arrays; real and complex."""
+"""What is done to gradients before the formula: clipping by value, and taking apart complex numbers."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rmsprop.arrays import is_on_host
-from rmsprop.backends import Hyperparameters
 
 Array = Any
-
-
-class State(NamedTuple):
-    """A variable and its slots, or rows of them; None for slots that are not used."""
-
-    variable: Array
-    rms: Array
-    momentum: Array | None
-    mg: Array | None
-
-
-def stepped(xp: Any, state: State, gradient: Array, hyper: Hyperparameters) -> State:
-    """Return the state after a step, by a gradient that has been clipped, in the dtype of the computation."""
-    new = 1.0 - hyper.rho
-    inner, outer = hyper.epsilons
-    rms = variance = hyper.rho * state.rms + new * square(xp, gradient)
-    mg = None
-    if state.mg is not None:
-        mg = hyper.rho * state.mg + new * gradient
-        variance = rms - square(xp, mg)
-        variance = xp.maximum(variance, xp.zeros_like(variance))  # it may be negative by rounding
-        variance = xp.where(xp.isinf(rms), rms, variance)  # and so may be the square of the mean
-    step = hyper.learning_rate * gradient / (xp.sqrt(variance + inner) + outer)
-    momentum = None
-    if state.momentum is not None:
-        step = momentum = hyper.momentum * state.momentum + step
-    return State(state.variable - step, rms, momentum, mg)
-
-
-def square(xp: Any, x: Array) -> Array:
-    """Return ``|x|**2``."""
-    if not xp.isdtype(x.dtype, "complex floating"):
-        return x * x
-    real, imag = xp.real(x), xp.imag(x)
-    return real * real + imag * imag
 
 
 def clipped(xp: Any, x: Array, limit: float | None) -> Array:
