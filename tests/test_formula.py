@@ -1,11 +1,13 @@
 """The formula stands in one place: slots and numbers are those of `rmsprop.formula`, wherever they are spelt."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import rmsprop_numba.kernels
 from rmsprop import RMSprop, Variable, dtypes
 from rmsprop.formula import SLOTS, Numbers, Slot, VariableState, needed_slots, stepped
 
@@ -25,6 +27,12 @@ def another_slot(monkeypatch):
 
 def test_arrays_of_a_state_are_a_variable_and_its_slots_in_order():
     assert VariableState._fields == ("variable", *SLOTS)
+
+
+def test_the_compiled_formula_takes_slots_and_numbers_in_order():
+    formula = rmsprop_numba.kernels.stepped.py_func
+    assert [name for name in inspect.signature(formula).parameters if name in SLOTS] == [*SLOTS]
+    assert f"    {', '.join(Numbers._fields)} = numbers\n" in inspect.getsource(formula)
 
 
 @pytest.mark.parametrize("settings", FORMULAS)

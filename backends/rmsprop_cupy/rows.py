@@ -37,7 +37,7 @@ def launches(
     scalars, averages = numbers(hyper), tables[1:]
     decays = not hyper.lazy and hyper.momentum is None
     if decays:
-        scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
+        scalars = (*hyper.numbers._replace(rho=1.0), scalars[-1])  # the listed rows decay with all others
     begun = [_decay(variant, average, factor, hyper.rho) for average in averages if decays]
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
     if values.size == 0:

@@ -69,28 +69,26 @@ def fits(x, largest, scales, k):
 
 
 @inlined_kernel
-def lift(r, mg, least):
+def lift(rms, mg, least):
     """Let the mean of squares exceed the square of the mean by as much as rounding may hide."""
-    for j in range(r.size):
-        floor = mg[j] * mg[j] * r.dtype.type(least)
-        r[j] = floor if r[j] < floor else r[j]  # NaN stays NaN
+    for j in range(rms.size):
+        floor = mg[j] * mg[j] * rms.dtype.type(least)
+        rms[j] = floor if rms[j] < floor else rms[j]  # NaN stays NaN
 
 
 @inlined_kernel
-def sweep_codes(
-    v, g, codes, scale, work, dither, stride, lr, rho, new, momentum, inner, outer, limit, factor
-):  # fmt: skip
+def sweep_codes(v, g, codes, scale, work, dither, stride, numbers, limit, factor):
     """Update a block whose only slot is ``rms``, from codes to codes in one loop; return the bits of the largest.
 
     `work` receives the numbers. With more arrays, compilers would give up vector registers.
     """
     largest = bits_of(v.dtype.type(0))
     for i in range(v.size):
-        old = v.dtype.type(decoded(codes[i], scale))
-        step, rms, _, _ = stepped(g[i], old, None, None, lr, rho, new, momentum, inner, outer, limit, factor)
-        v[i], work[i] = store(load(v[i]) - step, v[i]), rms  # read late, or else registers get scarce
-        largest = max(largest, bits_of(rms))
-        codes[i] = encoded(rms, scale, dither, codes[i])
+        rms = v.dtype.type(decoded(codes[i], scale))
+        step, new_rms, _, _ = stepped(g[i], rms, None, None, numbers, limit, factor)
+        v[i], work[i] = store(load(v[i]) - step, v[i]), new_rms  # read late, or else registers get scarce
+        largest = max(largest, bits_of(new_rms))
+        codes[i] = encoded(new_rms, scale, dither, codes[i])
         dither = np.uint32(dither + stride)
     return largest
 
@@ -98,8 +96,7 @@ def sweep_codes(
 @kernel
 def sweep_task(
     first, last, blocks, row, length, dithers, stride, least, v, g,
-    r, r_scales, mom, mom_scales, mg, mg_scales,
-    lr, rho, new, momentum, inner, outer, limit, factor
+    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
 ):  # fmt: skip
     """Update the blocks from `first` to `last`."""
     work = on_stack(WORK, v)  # memory of the heap could run out half way
@@ -115,35 +112,34 @@ def sweep_task(
             k = blocks[n]
             start, _ = bounds(k, per_row, row, length)
         onwards = np.uint32(np.uint32(start) * stride)
-        values, gradient, codes = view(v, a, size), view(g, a, size), view(r, start, size)
-        rms, velocity, mean = row_for(r, work, 0, size), row_for(mom, work, 1, size), row_for(mg, work, 2, size)
+        values, gradient, codes = view(v, a, size), view(g, a, size), view(rms, start, size)
+        full_rms, full_mg = row_for(rms, work, 0, size), row_for(mg, work, 2, size)
+        full_momentum = row_for(momentum, work, 1, size)
         dither = np.uint32(dithers[0] + onwards)
-        if mom is None and mg is None:
-            largest = sweep_codes(
-                values, gradient, codes, item(r_scales, k), rms, dither, stride,
-                lr, rho, new, momentum, inner, outer, limit, factor,
-            )  # fmt: skip
-            if not fits(rms, largest, r_scales, k):
-                write(rms, codes, r_scales, k, dither, stride)
+        if momentum is None and mg is None:
+            scale = item(rms_scales, k)
+            largest = sweep_codes(values, gradient, codes, scale, full_rms, dither, stride, numbers, limit, factor)
+            if not fits(full_rms, largest, rms_scales, k):
+                write(full_rms, codes, rms_scales, k, dither, stride)
             continue
-        read(codes, r_scales, k, rms)
-        if mom is not None:
-            read(view(mom, start, size), mom_scales, k, velocity)
+        read(codes, rms_scales, k, full_rms)
+        if momentum is not None:
+            read(view(momentum, start, size), momentum_scales, k, full_momentum)
         if mg is not None:
-            read(view(mg, start, size), mg_scales, k, mean)
-            lift(rms, mean, least)
-        sweep(values, gradient, rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
-        write(rms, codes, r_scales, k, dither, stride)
-        if mom is not None:
-            write(velocity, view(mom, start, size), mom_scales, k, np.uint32(dithers[1] + onwards), stride)
+            read(view(mg, start, size), mg_scales, k, full_mg)
+            lift(full_rms, full_mg, least)
+        sweep(values, gradient, full_rms, full_momentum, full_mg, numbers, limit, factor)
+        write(full_rms, codes, rms_scales, k, dither, stride)
+        if momentum is not None:
+            each = np.uint32(dithers[1] + onwards)
+            write(full_momentum, view(momentum, start, size), momentum_scales, k, each, stride)
         if mg is not None:
-            write(mean, view(mg, start, size), mg_scales, k, np.uint32(dithers[2] + onwards), stride)
+            write(full_mg, view(mg, start, size), mg_scales, k, np.uint32(dithers[2] + onwards), stride)
 
 
 def _sweep_blocks(
     count, blocks, row, length, dithers, stride, least, v, g,
-    r, r_scales, mom, mom_scales, mg, mg_scales,
-    lr, rho, new, momentum, inner, outer, limit, factor
+    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
 ):  # fmt: skip
     """Update all blocks; `dithers` are those of the first element of each slot."""
     at_once = max(1, TASK // length)
@@ -151,8 +147,7 @@ def _sweep_blocks(
         begin = task * at_once
         sweep_task(
             begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, v, g,
-            r, r_scales, mom, mom_scales, mg, mg_scales,
-            lr, rho, new, momentum, inner, outer, limit, factor,
+            rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The update and the norm, as loops over memory.
 
 Arithmetic is strict (no fastmath), so that results depend neither on the number of threads nor on the layout.
-An argument that is None, such as the slot `mom` without momentum, is removed when a kernel is compiled.
+An argument that is None, such as the slot `momentum` where there is none, is removed when a kernel is compiled.
 """
 
 import numba
@@ -29,72 +29,71 @@ ROWS = 8
 
 
 @inlined_kernel
-def stepped(g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+def stepped(g, rms, momentum, mg, numbers, limit, factor):
     """Return what is to be subtracted from an element, and its slots after a step; a slot that is None stays so.
 
-    `new` is ``1 - rho``; of `inner` and `outer`, the epsilons inside and outside of the root, one is zero.
+    The lines are those of `rmsprop.formula`, and so are the `numbers`.
     """
-    real = type(r)  # a double among the factors would make a double of everything
+    learning_rate, rho, one_minus_rho, mu, epsilon_inside, epsilon_outside = numbers
+    real = type(rms)  # a double among the factors would make a double of everything
     gradient = load(g)
     if limit is not None:
         gradient = clip(gradient, real(limit))
     if factor is not None:
         gradient = scaled(gradient, factor)
-    rms = real(rho) * r + real(new) * square(gradient)
-    variance, mean = rms, None
+    new_rms = real(rho) * rms + real(one_minus_rho) * square(gradient)
+    variance, new_mg = new_rms, None
     if mg is not None:
-        mean = times(mg, real(rho)) + times(gradient, real(new))
-        variance = rms - square(mean)
+        new_mg = times(mg, real(rho)) + times(gradient, real(one_minus_rho))
+        variance = new_rms - square(new_mg)
         if variance < real(0):  # by rounding
             variance = real(0)
-        if np.isinf(rms):  # and so may be the square of the mean: their difference would be NaN
-            variance = rms
-    step = over(times(gradient, real(lr)), np.sqrt(variance + real(inner)) + real(outer))
-    velocity = None
-    if mom is not None:
-        step = times(mom, real(momentum)) + step
-        velocity = step
-    return step, rms, velocity, mean
+        if np.isinf(new_rms):  # and so may be the square of the mean: their difference would be NaN
+            variance = new_rms
+    root = np.sqrt(variance + real(epsilon_inside)) + real(epsilon_outside)
+    step = over(times(gradient, real(learning_rate)), root)
+    new_momentum = None
+    if momentum is not None:
+        step = times(momentum, real(mu)) + step
+        new_momentum = step
+    return step, new_rms, new_momentum, new_mg
 
 
 @inlined_kernel  # a call would take as long as the update of ten elements
-def sweep(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+def sweep(v, g, rms, momentum, mg, numbers, limit, factor):
     """Update elements of one-dimensional arrays."""
     for i in range(v.size):
         before = load(v[i])
-        step, r[i], velocity, mean = stepped(
-            g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor
+        step, rms[i], new_momentum, new_mg = stepped(
+            g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor
         )
         v[i] = store(before - step, v[i])
-        if mom is not None:
-            mom[i] = velocity
+        if momentum is not None:
+            momentum[i] = new_momentum
         if mg is not None:
-            mg[i] = mean
+            mg[i] = new_mg
 
 
 @kernel
-def sweep_matrix(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+def sweep_matrix(v, g, rms, momentum, mg, numbers, limit, factor):
     """Update two-dimensional arrays of any strides, row by row."""
     for i in range(len(v)):
-        sweep(v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor)
 
 
 @parallel_kernel
-def sweep_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+def sweep_parallel(v, g, rms, momentum, mg, numbers, limit, factor):
     """Do as `sweep`, in several threads."""
     for chunk in numba.prange((v.size + CHUNK - 1) // CHUNK):
         a, b = chunk * CHUNK, min((chunk + 1) * CHUNK, v.size)
-        sweep(
-            v[a:b], g[a:b], r[a:b], part(mom, a, b), part(mg, a, b),
-            lr, rho, new, momentum, inner, outer, limit, factor,
-        )  # fmt: skip
+        sweep(v[a:b], g[a:b], rms[a:b], part(momentum, a, b), part(mg, a, b), numbers, limit, factor)
 
 
 @parallel_kernel
-def sweep_matrix_parallel(v, g, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factor):
+def sweep_matrix_parallel(v, g, rms, momentum, mg, numbers, limit, factor):
     """Do as `sweep_matrix`, in several threads."""
     for i in numba.prange(len(v)):
-        sweep(v[i], g[i], r[i], item(mom, i), item(mg, i), lr, rho, new, momentum, inner, outer, limit, factor)
+        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor)
 
 
 @kernel

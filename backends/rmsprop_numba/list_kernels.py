@@ -2,7 +2,8 @@
 
 A piece is a stretch of an array: its row of the table holds the position of the array in the step's list, its
 first element, its size, and the number of its first block. A task is what one thread does at a time: some pieces
-that follow each other. The empty arrays `v`, `r`, `mom` and `mg` tell the dtypes; None stands for what isn't used.
+that follow each other. The empty arrays `v`, `rms`, `momentum` and `mg` tell the dtypes; None stands for what a
+step does not use.
 """
 
 import numba
@@ -13,28 +14,23 @@ from rmsprop_numba.pointers import entry, stretch
 
 
 @kernel
-def sweep_pieces(
-    pieces, addresses, gradients, v, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factors
-):
+def sweep_pieces(pieces, addresses, gradients, v, rms, momentum, mg, numbers, limit, factors):
     """Update the pieces of a task."""
     for i in range(len(pieces)):
         k, start, size = pieces[i, 0], pieces[i, 1], pieces[i, 2]
         sweep(
             stretch(addresses[k, 0], start, size, v), stretch(gradients[k], start, size, v),
-            stretch(addresses[k, 1], start, size, r), stretch(addresses[k, 2], start, size, mom),
-            stretch(addresses[k, 3], start, size, mg),
-            lr, rho, new, momentum, inner, outer, limit, entry(factors, k),
+            stretch(addresses[k, 1], start, size, rms), stretch(addresses[k, 2], start, size, momentum),
+            stretch(addresses[k, 3], start, size, mg), numbers, limit, entry(factors, k),
         )  # fmt: skip
 
 
-def _sweep_list(
-    tasks, pieces, addresses, gradients, v, r, mom, mg, lr, rho, new, momentum, inner, outer, limit, factors
-):
+def _sweep_list(tasks, pieces, addresses, gradients, v, rms, momentum, mg, numbers, limit, factors):
     """Update all pieces."""
     for task in numba.prange(len(tasks) - 1):
         sweep_pieces(
-            pieces[tasks[task] : tasks[task + 1]], addresses, gradients, v, r, mom, mg,
-            lr, rho, new, momentum, inner, outer, limit, factors,
+            pieces[tasks[task] : tasks[task + 1]], addresses, gradients,
+            v, rms, momentum, mg, numbers, limit, factors,
         )  # fmt: skip
 
 

@@ -113,8 +113,8 @@ def list_plan_of(parameters: Sequence[Updatable], plans: Sequence[Plan]) -> List
 
 
 def scalars(hyper: Hyperparameters) -> tuple[Any, ...]:
-    """Return the scalars of the kernels, in double precision, and the limit of values."""
-    return (*hyper.numbers, hyper.clipvalue)
+    """Return the numbers of the formula, as a plain tuple for the kernels, and the limit of values."""
+    return tuple(hyper.numbers), hyper.clipvalue
 
 
 def squared_norms(division: Division, gradients: Array, limit: float | None, scale: float = 1.0) -> Array:

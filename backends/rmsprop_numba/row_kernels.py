@@ -68,10 +68,7 @@ def by_row(indices, buffers):
 
 
 @kernel
-def sweep_rows(
-    listed, low, values, tables, width, totals, v, r, mom, mg,
-    lr, rho, new, momentum, inner, outer, limit, factor,
-):  # fmt: skip
+def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg, numbers, limit, factor):
     """Update the listed rows of tables, each by the sum of its gradients in their order.
 
     Parameters
@@ -86,7 +83,7 @@ def sweep_rows(
         Elements of a row.
     totals : array, shape (n, width)
         Memory to work in; a row of it is needed.
-    v, r, mom, mg : array
+    v, rms, momentum, mg : array
         Empty ones, which tell the dtypes of the tables; None stands for what isn't used.
     """
     total, given = totals[0], values.ctypes.data
@@ -94,35 +91,32 @@ def sweep_rows(
         i = listed[k] >> low
         if k + AHEAD < len(listed):
             fetch_row(tables[0], listed[k + AHEAD] >> low, width * v.itemsize)
-            fetch_row(tables[1], listed[k + AHEAD] >> low, width * r.itemsize)
+            fetch_row(tables[1], listed[k + AHEAD] >> low, width * rms.itemsize)
         if k > 0 and listed[k - 1] >> low == i:
             continue  # it was updated with the first of its listings
-        variable, rms = table_row(tables[0], i, width, v), table_row(tables[1], i, width, r)
-        velocity, mean = table_row(tables[2], i, width, mom), table_row(tables[3], i, width, mg)
+        row_v, row_rms = table_row(tables[0], i, width, v), table_row(tables[1], i, width, rms)
+        row_momentum, row_mg = table_row(tables[2], i, width, momentum), table_row(tables[3], i, width, mg)
         if k + 1 == len(listed) or listed[k + 1] >> low != i:
             gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
-            sweep(variable, gradient, rms, velocity, mean, lr, rho, new, momentum, inner, outer, limit, factor)
+            sweep(row_v, gradient, row_rms, row_momentum, row_mg, numbers, limit, factor)
         else:
             total[:] = 0
             for number in listed[k:]:
                 if number >> low != i:
                     break
                 add(total, stretch(given, (number & (1 << low) - 1) * width, width, v), limit, factor)
-            sweep(variable, total, rms, velocity, mean, lr, rho, new, momentum, inner, outer, None, None)
+            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, None, None)
 
 
 @parallel_kernel
-def sweep_rows_parallel(
-    listed, low, values, tables, width, totals, v, r, mom, mg,
-    lr, rho, new, momentum, inner, outer, limit, factor,
-):  # fmt: skip
+def sweep_rows_parallel(listed, low, values, tables, width, totals, v, rms, momentum, mg, numbers, limit, factor):
     """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
     for task in numba.prange(len(totals)):
         a = next_row(listed, low, task * len(listed) // len(totals))
         b = next_row(listed, low, (task + 1) * len(listed) // len(totals))
         sweep_rows(
-            listed[a:b], low, values, tables, width, totals[task : task + 1], v, r, mom, mg,
-            lr, rho, new, momentum, inner, outer, limit, factor,
+            listed[a:b], low, values, tables, width, totals[task : task + 1],
+            v, rms, momentum, mg, numbers, limit, factor,
         )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def jobs(
     """
     decays = not hyper.lazy and hyper.momentum is None
     if decays:
-        scalars = (scalars[0], 1.0, *scalars[2:])  # the listed rows decay with all others
+        scalars = (tuple(hyper.numbers._replace(rho=1.0)), *scalars[1:])  # the listed rows decay with all others
         for average in arrays[1:]:
             if average is not None:
                 yield from _decays(average, hyper.rho)

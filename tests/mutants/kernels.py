@@ -7,7 +7,8 @@ MUTANTS = [
     Mutant(
         "epsilon at the other place", "backends/rmsprop_numba/kernels.py",
         "test_optimizer.py -k epsilon_is_outside",
-        "np.sqrt(variance + real(inner)) + real(outer)", "np.sqrt(variance + real(outer)) + real(inner)",
+        "np.sqrt(variance + real(epsilon_inside)) + real(epsilon_outside)",
+        "np.sqrt(variance + real(epsilon_outside)) + real(epsilon_inside)",
     ),
     Mutant(
         "variance not clamped at zero", "backends/rmsprop_numba/kernels.py",
@@ -16,15 +17,16 @@ MUTANTS = [
     ),
     Mutant(
         "infinity minus infinity", "backends/rmsprop_numba/kernels.py", "test_extremes.py -k square_overflows",
-        "if np.isinf(rms):", "if np.isnan(rms):",
+        "if np.isinf(new_rms):", "if np.isnan(new_rms):",
     ),
     Mutant(
         "momentum times the sum", "backends/rmsprop_numba/kernels.py", "test_accuracy.py -k ulp",
-        "step = times(mom, real(momentum)) + step", "step = times(mom + step, real(momentum))",
+        "step = times(momentum, real(mu)) + step", "step = times(momentum + step, real(mu))",
     ),
     Mutant(
         "mean with the factors swapped", "backends/rmsprop_numba/kernels.py", "test_accuracy.py -k ulp",
-        "times(mg, real(rho)) + times(gradient, real(new))", "times(mg, real(new)) + times(gradient, real(rho))",
+        "times(mg, real(rho)) + times(gradient, real(one_minus_rho))",
+        "times(mg, real(one_minus_rho)) + times(gradient, real(rho))",
     ),
     Mutant(
         "squares of complex numbers instead of their moduli", "backends/rmsprop_numba/scalars.py",
@@ -253,15 +255,13 @@ MUTANTS = [
         "values clipped after they were summed", "backends/rmsprop_numba/row_kernels.py",
         "test_optimizer.py -k before_duplicates",
         "width, v), limit, factor)\n"
-        "            sweep(variable, total, rms, velocity, mean, lr, rho, new, momentum, inner, outer, "
-        "None, None)",
+        "            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, None, None)",
         "width, v), None, factor)\n"
-        "            sweep(variable, total, rms, velocity, mean, lr, rho, new, momentum, inner, outer, "
-        "limit, None)",
+        "            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, limit, None)",
     ),
     Mutant(
         "listed rows decaying twice", "backends/rmsprop_numba/rows.py", "test_reference.py -k trajectory",
-        "scalars = (scalars[0], 1.0, *scalars[2:])", "pass",
+        "scalars = (tuple(hyper.numbers._replace(rho=1.0)), *scalars[1:])", "pass",
     ),
     Mutant(
         "rows of odd layouts not decaying", "backends/rmsprop_numba/rows.py", "test_rows.py -k layout_and_threads",
@@ -304,7 +304,7 @@ MUTANTS = [
     Mutant(
         "codes of another scale kept", "backends/rmsprop_numba/block_kernels.py",
         "test_compact_state.py -k 2_percent",
-        "if not fits(rms, largest, r_scales, k):", "if fits(rms, largest, r_scales, k):",
+        "if not fits(full_rms, largest, rms_scales, k):", "if fits(full_rms, largest, rms_scales, k):",
     ),
     Mutant(
         "blocks across the ends of rows", "backends/rmsprop_numba/block_kernels.py",
@@ -314,7 +314,7 @@ MUTANTS = [
     Mutant(
         "variance below what rounding hides", "backends/rmsprop_numba/block_kernels.py",
         "test_compact_state.py -k rounding_may_hide",
-        "r[j] = floor if r[j] < floor else r[j]", "r[j] = r[j]",
+        "rms[j] = floor if rms[j] < floor else rms[j]", "rms[j] = rms[j]",
     ),
     Mutant(
         "copies of strided variables not put back", "backends/rmsprop_numba/compact_step.py",
