@@ -167,8 +167,7 @@ def _updated_rows(
     """
     xp, tables = namespace(state.variable), state
     if not hyper.lazy and hyper.momentum is None:
-        mg = None if state.mg is None else hyper.rho * state.mg
-        tables = state._replace(rms=hyper.rho * state.rms, mg=mg)
+        tables = VariableState(state.variable, *(x if x is None else hyper.rho * x for x in state[1:]))
     rows, order, starts = _group_by_row(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables

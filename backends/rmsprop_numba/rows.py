@@ -32,7 +32,7 @@ class Tables(NamedTuple):
 
 def tables_of(arrays: Sequence[Any]) -> Tables | None:
     """Return arrays as tables, unless there are no rows or they do not lie in memory in one piece each."""
-    variable, rms, _, _ = arrays
+    variable, rms = arrays[:2]
     if not all([a is None or layout.has_rows(a) for a in arrays]):
         return None
     places = [(0, 0) if a is None else (address(a), a.strides[0]) for a in arrays]
