@@ -138,7 +138,7 @@ class Parameter:
     def hold(self, variable: Variable, is_raw: bool, anchor: Any = None) -> None:
         """Be the parameter of a variable, which has the same shape and dtype as any before."""
         self.variable, self.is_raw, self.plan = variable, is_raw, None
-        array: Any = variable.array
+        array = variable.array
         is_there = not isinstance(array, Absent) and has_strides(array)
         self._strides = array.strides if is_there else None
         self._address = self.backend.address(array) if is_there else None

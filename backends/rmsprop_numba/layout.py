@@ -38,8 +38,8 @@ def matrices(arrays: Sequence[Array | None]) -> Iterator[list[Any]]:
     first = next(a for a in arrays if a is not None)
     ones = [k for k in range(first.ndim) if first.shape[k] == 1]
     axes = sorted((k for k in range(first.ndim) if first.shape[k] > 1), key=lambda k: -abs(first.strides[k]))
-    others: Any = (*[0] * len(ones), ...)
-    turned = [a if a is None else a.transpose(*ones, *axes)[others] for a in arrays]
+    first_of_ones: Any = (*[0] * len(ones), ...)  # without the dots, a single element would not be a view
+    turned = [a if a is None else a.transpose(*ones, *axes)[first_of_ones] for a in arrays]
     shape = _merged_shape([a for a in turned if a is not None]) or [1]
     merged = [a if a is None else a.reshape(shape) for a in turned]  # a view, as only axes that are one are merged
     for index in np.ndindex(*shape[:-2]):
