@@ -139,7 +139,7 @@ class Parameter:
         """Be the parameter of a variable, which has the same shape and dtype as any before."""
         self.variable, self.is_raw, self.plan = variable, is_raw, None
         array = variable.array
-        is_there = not isinstance(array, Absent) and has_strides(array)
+        is_there = not self.is_gone and has_strides(array)
         self._strides = array.strides if is_there else None
         self._address = self.backend.address(array) if is_there else None
         if is_raw and anchor is None and not self.is_gone:
