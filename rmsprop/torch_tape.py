@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmsprop import dtypes
-from rmsprop.arrays import Array, has_strides, is_array, namespace
+from rmsprop.arrays import Array, ends_pytorch, has_strides, is_array, namespace
 from rmsprop.backends import Gradient, is_updated_in_place
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import described, flatten
@@ -181,7 +181,7 @@ def _viewed(array: Array) -> "torch.Tensor":
         return array.detach()
     if _needs_integers(array):
         return _viewed(array.view(np.int16)).view(torch.bfloat16)
-    if _may_have_negative_strides(array):  # at which PyTorch ends the process
+    if _may_end_pytorch(array):
         return torch.from_dlpack(_copied(array))
     try:
         return torch.from_dlpack(array)
@@ -189,10 +189,10 @@ def _viewed(array: Array) -> "torch.Tensor":
         return torch.from_dlpack(_copied(array))
 
 
-def _may_have_negative_strides(array: Array) -> bool:
-    """Tell whether strides are negative, or not known to be none."""
+def _may_end_pytorch(array: Array) -> bool:
+    """Tell whether PyTorch may end the process at a view: strides are negative, or not known to be none."""
     if has_strides(array):
-        return min(array.strides, default=0) < 0
+        return min(array.strides, default=0) < 0 or (isinstance(array, np.ndarray) and ends_pytorch(array))
     return namespace(array).__name__ != "jax.numpy"
 
 

@@ -167,6 +167,17 @@ class BackendTests:
             held = [v.array, *(optimizer.get_slot(v, name).array for name in ("rms", "momentum", "mg"))]
             assert all(a is b for a, b in zip(arrays, held, strict=True))
 
+    def test_numbers_are_taken_from_wherever_they_lie_in_memory(self, asarray: AsArray, dtype: str) -> None:
+        start = _draw(dtype, (5,))
+        v, optimizer = Variable(asarray(start)), RMSprop(momentum=0.9, centered=True)
+        optimizer.apply_gradients([(asarray(start), v)])
+        value, weights = v.numpy().copy(), optimizer.get_weights()
+        for offset in range(1, 16):
+            v.assign(_moved(value, offset))
+            optimizer.set_weights([_moved(weight, offset) for weight in weights])
+            for a, b in zip([v.numpy(), *optimizer.get_weights()], [value, *weights], strict=True):
+                np.testing.assert_array_equal(a, b)
+
     def test_gradients_are_not_modified(self, asarray: AsArray, dtype: str) -> None:
         start = _draw(dtype, (5,))
         gradient, v = asarray(start), Variable(asarray(start))
@@ -266,6 +277,13 @@ def _assert_steps(asarray: AsArray, dtype: str, shape: tuple[int, ...], optimize
         before, hyper = snapshot(optimizer, variable), hyper_of(optimizer)
         optimizer.apply_gradients([(asarray(gradient), variable)])
         assert_step(before, snapshot(optimizer, variable), gradient, hyper, dtype)
+
+
+def _moved(array: Host, offset: int) -> Host:
+    """Return a copy that begins some bytes after where NumPy would have it begin."""
+    copy = np.zeros(array.nbytes + offset, np.uint8)[offset:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _draw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Host:
