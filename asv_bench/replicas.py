@@ -83,15 +83,15 @@ def optimizer(strategy, variable):
 
 def counted(strategy, step):
     """Return the bytes that this rank sends in a step."""
-    counting, exchange = Counting(strategy._link.comm), Rows.exchange
+    counting, exchange = Counting(strategy.ranks.link.comm), Rows.exchange
 
     def exchanged(rows, doing):
-        counting.sent += rows.own.nbytes * (strategy._link.size - 1)
+        counting.sent += rows.own.nbytes * (strategy.ranks.link.size - 1)
         return exchange(rows, doing)
 
-    strategy._link.comm, Rows.exchange = counting, exchanged
+    strategy.ranks.link.comm, Rows.exchange = counting, exchanged
     step()
-    strategy._link.comm, Rows.exchange = counting._comm, exchange
+    strategy.ranks.link.comm, Rows.exchange = counting._comm, exchange
     return counting.sent
 
 
@@ -111,7 +111,7 @@ def dense(strategies, comm, size):
         comm,
         {
             "allreduce": lambda: comm.Allreduce(gradient, total),
-            "sum": lambda: plain._reduction.sums([gradient]) if comm.size > 1 else None,
+            "sum": lambda: plain.ranks.reduction.sums([gradient]) if comm.size > 1 else None,
             "update": lambda: alone.apply_gradients([(gradient, arrays[2])]),
             "plain": lambda: step(0),
             "sharded": lambda: step(1),

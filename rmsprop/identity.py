@@ -42,11 +42,10 @@ def release(own: Holder, anchors: AbstractSet[int]) -> None:
     """
     with ExitStack() as locks:
         holders = [own]
-        for optimizer in living():
-            other: Any = vars(optimizer).get("_parameters")
-            if other is None or other is own or not other.holds(anchors):
+        for state in living():
+            other, lock = state.parameters, state.lock
+            if other is own or not other.holds(anchors):
                 continue
-            lock = optimizer._lock
             if hasattr(lock, "acquire") and lock.acquire(timeout=PATIENCE):  # one cut off by a fork has none
                 locks.callback(lock.release)
                 holders.append(other)

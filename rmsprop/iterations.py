@@ -34,7 +34,7 @@ class Iterations(Variable):
     tally : Tally or None
         What knows of more.
     owner : weakref.ref or None
-        The optimizer, whose lock is held while the tally is read: other threads may step meanwhile.
+        The state that it belongs to, whose lock is held while the tally is read: other threads may step then.
     loss_scale : LossScale or None
         What is told of each step if it was taken.
     """
@@ -76,7 +76,7 @@ class Iterations(Variable):
         if self.tally is None:
             return
         owner = self.owner() if self.owner is not None else None
-        with nullcontext() if owner is None else owner._lock:
+        with nullcontext() if owner is None else owner.lock:
             missing = self.tally.take()
             self.count[()] -= missing
             for _ in range(missing):

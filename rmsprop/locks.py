@@ -1,4 +1,4 @@
-"""The lock of each optimizer, which a fork waits for.
+"""The lock of the state of each optimizer, which a fork waits for.
 
 A forked process is born with the memory as it is, but without other threads: a step that one of them was taking
 would never be completed there, and its lock never be released.
@@ -24,8 +24,8 @@ _held: list[Any] = []
 
 
 def give_lock(owner: Any) -> None:
-    """Give an object the attribute ``_lock``, which the same thread can take several times."""
-    owner._lock = threading.RLock()
+    """Give an object the attribute ``lock``, which the same thread can take several times."""
+    owner.lock = threading.RLock()
     _owners[id(owner)] = owner
 
 
@@ -34,11 +34,11 @@ R = TypeVar("R")
 
 
 def locked(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Let a method of an object with a lock be run by one thread at a time."""
+    """Let a method of an optimizer be run by one thread at a time."""
 
     @wraps(method)
     def alone(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._lock:
+        with self._state.lock:
             return method(self, *args, **kwargs)
 
     return alone
@@ -50,12 +50,12 @@ class Unchanged:
     While an object is being pickled, no lock can be held: nothing tells the end.
     """
 
-    def __init__(self, optimizer: Any) -> None:
-        self._optimizer, self._count = optimizer, int(optimizer.iterations.array)
+    def __init__(self, state: Any) -> None:
+        self._state, self._count = state, int(state.iterations.array)
 
     def __reduce__(self) -> Any:
-        with self._optimizer._lock:
-            if int(self._optimizer.iterations.array) != self._count:
+        with self._state.lock:
+            if int(self._state.iterations.array) != self._count:
                 raise RuntimeError(
                     "another thread has taken steps of this optimizer while it was being pickled. Expected none "
                     "meanwhile, or copy.deepcopy(optimizer), opt.save or opt.get_weights, which steps wait for."
@@ -86,7 +86,7 @@ def _before_fork() -> None:
     _forking.acquire()
     deadline = time.monotonic() + PATIENCE
     for owner in living():
-        lock = owner._lock
+        lock = owner.lock
         if not isinstance(lock, Torn) and lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             _held.append(lock)
     for lock in further:
@@ -103,12 +103,12 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     _after_fork()
     for owner in living():
-        if isinstance(owner._lock, Torn):
+        if isinstance(owner.lock, Torn):
             continue
-        if owner._lock.acquire(blocking=False):
-            owner._lock.release()
+        if owner.lock.acquire(blocking=False):
+            owner.lock.release()
         else:
-            owner._lock = Torn()
+            owner.lock = Torn()
 
 
 if hasattr(os, "register_at_fork"):

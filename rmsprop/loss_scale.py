@@ -68,7 +68,7 @@ class LossScale:
         self.initial_scale = _scale("initial_scale", initial_scale)
         self.dynamic_growth_steps, self.dynamic = int(dynamic_growth_steps), bool(dynamic)
         self._scale, self._counter = self.initial_scale, 0
-        self._iterations: Steps | None = None
+        self.steps: Steps | None = None
 
     @property
     def scale(self) -> float:
@@ -117,8 +117,8 @@ class LossScale:
         self._scale, self._counter = scale, int(counter)
 
     def _settle(self) -> None:
-        if self._iterations is not None:
-            self._iterations.settle()
+        if self.steps is not None:
+            self.steps.settle()
 
     def _update(self, is_finite: bool) -> None:
         """Take note of a step that was taken, or left out."""

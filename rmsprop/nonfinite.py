@@ -8,8 +8,8 @@ import numpy as np
 
 from rmsprop.arrays import Array, namespace, on_device, to_numpy
 from rmsprop.formula import Hyperparameters
+from rmsprop.groups import Group
 from rmsprop.parameters import described
-from rmsprop.step import Group
 
 
 def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hyperparameters]:

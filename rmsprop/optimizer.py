@@ -1,47 +1,43 @@
 """The optimizer: `RMSprop`, with the interface of Keras."""
 
+import copy
 import inspect
-import weakref
-from collections.abc import Iterable, Sequence
-from typing import Any, SupportsFloat
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsFloat
 
-from rmsprop import gradients, nonfinite
+import numpy as np
+
+from rmsprop import capturing, gradients, slots, take
 from rmsprop.arrays import Array
 from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
-from rmsprop.checkpointed import Checkpointed
+from rmsprop.checks import Flag, Nonfinite, Pairs, Rate, StateDtype, Transformer, Value
 from rmsprop.differentiation import compute_gradients
-from rmsprop.formula import needed_slots
 from rmsprop.hooks import refuse_hooks
-from rmsprop.hyperparameters import (
-    Flag,
-    Nonfinite,
-    Pairs,
-    Rate,
-    Settings,
-    StateDtype,
-    Transformer,
-    Value,
-    learning_rate_of,
-)
-from rmsprop.journal import reserve_stack
-from rmsprop.locks import locked
+from rmsprop.locks import Unchanged, locked
 from rmsprop.loss_scale import LossScale
-from rmsprop.parameters import Parameter, described, refuse_repetition
-from rmsprop.rebinding import Rebinding
-from rmsprop.recording import tapes, tell_tapes
+from rmsprop.parameters import described, flatten, listed, refuse_repetition
+from rmsprop.rows import ROWS, HasSettings, config_of, given_by, learning_rate_of
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
-from rmsprop.step import Captured, by_backend, check_capturable, clipped, fixed, is_captured, update
+from rmsprop.settings import Settings
+from rmsprop.state import State
 from rmsprop.tape import Tape
 from rmsprop.variable import Variable
-from rmsprop.weights import Weights
+from rmsprop.weights import set_weights as _set_weights
+from rmsprop.weights import weights_of
+
+if TYPE_CHECKING:
+    from rmsprop.checkpoints.background import Saving
+
+Path = str | os.PathLike[str]
 
 Step = Variable | Any
 """Result of a step: its number. The None of a step without variables is an `Any` to type checkers, so that
 ``int(step)`` needs no check that all other steps would never fail."""
 
 
-class RMSprop(Settings, Weights, Checkpointed, Rebinding):
+class RMSprop(HasSettings):
     """Optimizer that divides the gradient by a running root mean square of its recent magnitudes.
 
     The interface and the results are those of ``tf.keras.optimizers.legacy.RMSprop``. Without momentum::
@@ -177,40 +173,48 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         loss_scale: LossScale | None = None,
         validate: Flag = False,
     ) -> None:
+        given = locals()
         if clipnorm is not None and global_clipnorm is not None:
             raise ValueError(
                 f"Cannot accept both `clipnorm` and `global_clipnorm`. "
                 f"Received: `clipnorm`={clipnorm}, `global_clipnorm`={global_clipnorm}."
             )
-        Weights.__init__(self)
-        self.name = name
-        self.gradient_aggregator = gradient_aggregator
-        self.gradient_transformers = gradient_transformers
-        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
-        self.learning_rate, self.decay = learning_rate_of(learning_rate, lr), decay
-        self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
-        self.centered, self.lazy = centered, lazy
-        self.epsilon_in_sqrt, self.complex_as_real = epsilon_in_sqrt, complex_as_real
-        self.state_dtype, self.validate = state_dtype, validate
-        self.nonfinite, self.loss_scale = nonfinite, loss_scale
+        self._state = State()
+        self._settings = Settings(self._state)
+        given["learning_rate"] = learning_rate_of(learning_rate, lr)
+        for each in ROWS:
+            setattr(self, each, given[each])
         if entered:
-            self._strategy = entered_strategy()
+            self._state.strategy = entered_strategy()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_hooks(cls, RMSprop)
 
     def __repr__(self) -> str:
-        names = inspect.signature(RMSprop).parameters
-        given = {name: self.__dict__[f"_{name}"] for name in names if f"_{name}" in self.__dict__}
-        if not given.get("gradient_transformers"):
-            given.pop("gradient_transformers", None)
+        names = [name for name in inspect.signature(RMSprop).parameters if name in ROWS]
+        given = {name: self._settings.values[name] for name in names}
+        if not given["gradient_transformers"]:
+            del given["gradient_transformers"]
         return call_of(self, RMSprop, given)
 
-    @property
-    def current_learning_rate(self) -> float:
-        """The learning rate that the next step will use, with schedule and `decay`."""
-        return self._learning_rate_at(int(self._iterations.array))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy state and variables; these in the memo, so that whoever else copies them has the same copies."""
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        with self._state.lock:
+            twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("an optimizer and a shallow copy of it would share their state; use copy.deepcopy.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._state.lock:
+            return {**self.__dict__, "_unchanged": Unchanged(self._state)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        del self.__dict__["_unchanged"]
 
     def apply_gradients(
         self,
@@ -269,208 +273,19 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         """
         if entered:
             refuse_across_replicas()
-        if self._strategy is None:
+        state = self._state
+        if state.strategy is None:
             grads_and_vars = gradients.listed(grads_and_vars)  # may take a while, in which others can take steps
-        with self._lock:
-            if self._is_stepping:
+        with state.lock:
+            if state.is_stepping:
                 raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
-            state = self.__dict__  # which `Settings.__setattr__` need not look at
-            state["_is_stepping"] = True
+            state.is_stepping = True
             try:
-                return self._step(grads_and_vars, experimental_aggregate_gradients)
+                if state.strategy is not None:
+                    return state.strategy.take(self._settings, grads_and_vars, experimental_aggregate_gradients)
+                return take.take(self._settings, grads_and_vars, experimental_aggregate_gradients)
             finally:
-                state["_is_stepping"] = False
-
-    def _step(self, given: Any, aggregate: bool) -> Step:
-        """Take one step, while no other thread uses the optimizer."""
-        if self._strategy is not None:
-            return self._strategy._take(self, given, aggregate)
-        if self.gradient_aggregator is None and not self._gradient_transformers and self._is_replayed(given):
-            return self._iterations
-        pairs = gradients.pairs(given)
-        if not pairs:
-            return None
-        pairs = self._transformed(pairs, aggregate)
-        if not pairs:
-            return None
-        parameters, grads = self._checked(pairs)
-        groups = by_backend(parameters, grads)
-        captured = is_captured(groups)
-        hyper = self._read(self._step_number(is_needed=not captured))
-        if self._constant is None:  # to read the settings may have run the user's code, after which all may differ
-            parameters, grads = self._checked(pairs)
-            groups = by_backend(parameters, grads)
-        if captured:
-            check_capturable(groups, [gradient for gradient, _ in pairs], self._needed_slots(), hyper)
-        decided_here, hyper_of_update = nonfinite.divided(groups, hyper)
-        self._prepare(parameters)  # may fail, and so comes before a device counts that the step is left out
-        groups = clipped(groups, hyper_of_update)
-        variables = [variable for _, variable in pairs]
-        if decided_here and (position := nonfinite.first_of_groups(groups, hyper)) is not None:
-            self._leave_out(position, variables[position])
-            return self._iterations
-        if tapes:
-            reserve_stack()  # what they do when they are told, after the step, is not known here
-        refresh = update(groups, hyper_of_update)
-        tally = self._parameters.plans.tally if hyper_of_update.nonfinite == "skip" else None
-        if tally is not None:
-            self._iterations.owner = weakref.ref(self)
-        if refresh is not None:
-            self._iterations.tally = tally
-            self._parameters.captured.append(Captured(variables, fixed(hyper), refresh))
-            return self._iterations
-        self._iterations.take(tally)
-        if tapes:
-            tell_tapes(*variables)
-        return self._iterations
-
-    def _is_replayed(self, given: list[Any]) -> bool:
-        """Take the step by what the backend has kept of an earlier one, if all is as it was then."""
-        replay, slots = self._parameters.replay_of(given), self._needed_slots()
-        accepted = None if replay is None else replay.accept(given, slots)
-        if replay is None or accepted is None:
-            return False
-        hyper = self._constant
-        if hyper is None:  # to read the settings may run the user's code, after which all may be different
-            hyper = self._read(self._step_number())
-            accepted = replay.accept(given, slots)
-            if accepted is None or slots is not self._needed_slots():
-                return False
-        if tapes:
-            reserve_stack()
-        position = replay.step(accepted, hyper)
-        if position is not None:
-            self._leave_out(position, given[position][1])
-            return True
-        self._iterations.take()
-        if tapes:
-            tell_tapes(*[variable for _, variable in given])
-        return True
-
-    def _step_number(self, is_needed: bool = True) -> int:
-        """Return the number of steps so far; if the settings depend on it, wait until it is certain."""
-        if is_needed and self._depends_on_step():
-            self._iterations.settle()
-        return int(self._iterations.count)
-
-    def _leave_out(self, position: int, variable: Any) -> None:
-        """Count a step that is not taken, or raise the error for the gradient that forbids it."""
-        if self.nonfinite == "raise":
-            raise nonfinite.error_of(position, variable)
-        self._iterations.skip()
-
-    @locked
-    def advance(self) -> Variable:
-        """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
-
-        Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
-        graph. It copies 88 bytes for each captured step, asynchronously. `clipvalue`, `clipnorm`,
-        `global_clipnorm` and the variant of the formula stay as captured; to capture a step with others ends the
-        replays of earlier ones. The optimizer keeps the variables and gradients of captured steps alive, until
-        `discard_captured`, and must itself live as long as the graph. What else is captured with a step must be
-        kept alive by you. The stream has to capture in the mode "relaxed", which is CuPy's default.
-
-        Returns
-        -------
-        Variable
-            `iterations`, increased by one.
-
-        Raises
-        ------
-        RuntimeError
-            If no step has been captured, or a setting has been changed that a captured step keeps.
-
-        Examples
-        --------
-        On a GPU::
-
-            opt.build([x])
-            stream = cupy.cuda.Stream(non_blocking=True)
-            with stream:
-                stream.begin_capture()
-                opt.apply_gradients([(gradient, x)])    # is captured, not run
-                graph = stream.end_capture()
-                for _ in range(100):
-                    opt.advance()
-                    graph.launch()
-        """
-        captured = self._parameters.captured
-        if not captured:
-            raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
-        hyper = self._read(self._step_number())
-        for name, value in fixed(hyper).items():
-            if value != captured[-1].fixed[name]:
-                raise RuntimeError(
-                    f"{name} can't change between replays of a captured step, which has "
-                    f"{captured[-1].fixed[name]!r}; given {value!r}. Capture the step again."
-                )
-        for step in captured:
-            if step.fixed == captured[-1].fixed:
-                step.refresh(hyper)
-                if tapes:
-                    tell_tapes(*step.variables)
-        self._iterations.count[()] += 1
-        if self._iterations.tally is not None:
-            self._iterations.tally.replayed()
-        return self._iterations
-
-    @locked
-    def discard_captured(self) -> None:
-        """Forget all captured steps, and free what their replays need; their graphs must not be launched again.
-
-        Call it in the stream of the last launch. Without it, `advance` goes on to serve each step that was ever
-        captured.
-
-        Examples
-        --------
-        On a GPU, where the step is captured again because an array was replaced::
-
-            opt.discard_captured()
-            stream.begin_capture()
-            opt.apply_gradients([(other_gradient, x)])
-            graph = stream.end_capture()
-        """
-        self._parameters.captured.clear()
-
-    def _transformed(self, pairs: Pairs, aggregate: bool) -> Pairs:
-        """Apply the caller's aggregation and transformations, to pairs that have passed the checks."""
-        functions = self._gradient_transformers
-        if aggregate and self.gradient_aggregator is not None:
-            functions = (self.gradient_aggregator, *functions)
-        if functions:
-            self._checked(pairs)
-        for function in functions:
-            pairs = gradients.pairs(function(pairs))
-        return pairs
-
-    def _checked(self, pairs: Pairs) -> tuple[list[Parameter], list[Gradient]]:
-        """Return the parameters, which may still lack slots, and the gradients in their final form."""
-        parameters, grads = [], []
-        for position, (gradient, variable) in enumerate(pairs):
-            parameter = self._parameters.obtain(variable, position)
-            array = parameter.variable.array
-            if not (  # in a steady step, this is all that a gradient is checked for
-                type(gradient) is type(array)
-                and gradient.shape == parameter.shape
-                and gradient.dtype == array.dtype
-            ):
-                gradient = gradients.checked(gradient, parameter, position, self.validate)
-            parameters.append(parameter)
-            grads.append(gradient)
-        if len(pairs) > 1 and len({id(p.key) for p in parameters}) < len(pairs):
-            refuse_repetition(parameters)
-        self._parameters.check_joining(parameters)
-        return parameters, grads
-
-    def _prepare(self, parameters: Sequence[Parameter]) -> None:
-        """Create the slots that are missing."""
-        needed = {*self._needed_slots()}
-        missing = [p for p in parameters if not p.slots.keys() >= needed]
-        if missing:
-            self._create_slots(missing)
-
-    def _needed_slots(self) -> tuple[str, ...]:
-        return needed_slots(self._has_momentum, self.__dict__["_centered"])
+                state.is_stepping = False
 
     def minimize(
         self,
@@ -559,17 +374,522 @@ class RMSprop(Settings, Weights, Checkpointed, Rebinding):
         ValueError
             If the loss does not depend on a variable.
         """
-        return [gradient for gradient, _ in self._complete(compute_gradients(loss, params))]
+        return [gradient for gradient, _ in _complete(compute_gradients(loss, params))]
 
     def get_updates(self, loss: Any, params: Any) -> list[Step]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
-        return [self.apply_gradients(self._complete(self._scaled_gradients(loss, params)))]
+        return [self.apply_gradients(_complete(self._scaled_gradients(loss, params)))]
 
-    @staticmethod
-    def _complete(pairs: Pairs) -> Pairs:
-        for position, (gradient, variable) in enumerate(pairs):
-            if gradient is None:
-                raise ValueError(
-                    f"Variable {position} {described(variable)} has `None` for gradient: the loss ignores it."
-                )
-        return pairs
+    @property
+    def current_learning_rate(self) -> float:
+        """The learning rate that the next step will use, with schedule and `decay`."""
+        return self._settings.learning_rate_at(int(self._state.iterations.array))
+
+    @locked
+    def advance(self) -> Variable:
+        """Count one replay of a step captured in a CUDA graph, and bring its hyperparameters to the device.
+
+        Call it before each launch of the graph, in the stream of the launch: schedules then go on as without a
+        graph. It copies 88 bytes for each captured step, asynchronously. `clipvalue`, `clipnorm`,
+        `global_clipnorm` and the variant of the formula stay as captured; to capture a step with others ends the
+        replays of earlier ones. The optimizer keeps the variables and gradients of captured steps alive, until
+        `discard_captured`, and must itself live as long as the graph. What else is captured with a step must be
+        kept alive by you. The stream has to capture in the mode "relaxed", which is CuPy's default.
+
+        Returns
+        -------
+        Variable
+            `iterations`, increased by one.
+
+        Raises
+        ------
+        RuntimeError
+            If no step has been captured, or a setting has been changed that a captured step keeps.
+
+        Examples
+        --------
+        On a GPU::
+
+            opt.build([x])
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                opt.apply_gradients([(gradient, x)])    # is captured, not run
+                graph = stream.end_capture()
+                for _ in range(100):
+                    opt.advance()
+                    graph.launch()
+        """
+        capturing.advance(self._settings)
+        return self._state.iterations
+
+    @locked
+    def discard_captured(self) -> None:
+        """Forget all captured steps, and free what their replays need; their graphs must not be launched again.
+
+        Call it in the stream of the last launch. Without it, `advance` goes on to serve each step that was ever
+        captured.
+
+        Examples
+        --------
+        On a GPU, where the step is captured again because an array was replaced::
+
+            opt.discard_captured()
+            stream.begin_capture()
+            opt.apply_gradients([(other_gradient, x)])
+            graph = stream.end_capture()
+        """
+        self._state.parameters.captured.clear()
+
+    @locked
+    def build(self, var_list: Any) -> None:
+        """Create the slots of variables before the first step, so that weights can be restored.
+
+        Parameters
+        ----------
+        var_list : array or Variable, or nested list, tuple or dict of these
+            In the order in which `set_weights` will give their slots.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a variable can't be optimised; nothing has changed then.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> w = np.ones(3)
+        >>> opt = rmsprop.RMSprop()
+        >>> opt.build([w])
+        >>> opt.set_weights([np.array(7), np.full(3, 0.5)])
+        >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
+        (7, array([0.5, 0.5, 0.5]))
+        """
+        if isinstance(var_list, Iterator):
+            var_list = list(var_list)
+        known = self._state.parameters
+        parameters = [known.obtain(v, i) for i, v in enumerate(flatten(var_list))]
+        refuse_repetition(parameters)
+        known.check_joining(parameters)
+        slots.create(self._settings, parameters, var_list)
+
+    @locked
+    def rebind(self, var_list: Any) -> None:
+        """Go on with other variables, in the place of all that are known; their state stays as it is.
+
+        Parameters
+        ----------
+        var_list : array or Variable, or nested list, tuple or dict of these
+            One for each known variable, in the order in which these became known, of the same array library,
+            device, shape and dtype. Some may be those that are known.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If number, shapes or dtypes differ, or a variable can't be optimised; nothing has changed then.
+        RuntimeError
+            If loaded state still waits for its variables, steps have been captured, or in something that a step
+            calls.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> x = np.array([1.0, -1.0])
+        >>> opt = rmsprop.RMSprop(learning_rate=0.1)
+        >>> for _ in range(2):
+        ...     step = opt.apply_gradients([(2 * x, x)])
+        ...     x = np.maximum(x, 0)    # with np.maximum(x, 0, out=x), nothing need be told
+        ...     opt.rebind([x])
+        >>> len(opt.get_weights()), x.round(2)
+        (2, array([0.5, 0. ]))
+        """
+        self._state.check_idle("rebind")
+        if self._state.waiting is not None:
+            raise RuntimeError("the loaded state waits for its variables: call build(var_list), not rebind.")
+        self._state.parameters.rebind(listed(var_list))
+
+    @locked
+    def forget(self, variables: Any = None) -> None:
+        """Drop the state of variables, which are no longer known then; `iterations` goes on.
+
+        Parameters
+        ----------
+        variables : array or Variable, or nested list, tuple or dict of these, optional
+            By default all that nobody else holds, such as arrays that others have taken the place of.
+
+        Raises
+        ------
+        ValueError
+            If a variable is not known; nothing has changed then.
+        RuntimeError
+            If steps have been captured that use them, or in something that a step calls.
+
+        Examples
+        --------
+        A new array for each frame, on purpose:
+
+        >>> import numpy as np, rmsprop
+        >>> opt = rmsprop.RMSprop(learning_rate=0.1)
+        >>> for frame in (1.0, 2.0, 3.0):
+        ...     x = np.zeros(2)
+        ...     opt.forget()            # the array of the last frame, which `x` does not refer to any more
+        ...     for _ in range(100):
+        ...         step = opt.apply_gradients([(x - frame, x)])
+        >>> len(opt.get_weights()), x.round(1)
+        (2, array([3., 3.]))
+        """
+        self._state.check_idle("forget", also_captures=variables is not None)
+        self._state.forget(None if variables is None else listed(variables))
+
+    @property
+    def iterations(self) -> Variable:
+        """The number of steps so far, an int64 scalar `Variable`.
+
+        It can be replaced, by a `Variable` or a number from 0 to 2**62, as long as there are no slots. Later,
+        ``assign`` to it.
+        """
+        return self._state.iterations
+
+    @iterations.setter
+    @locked
+    def iterations(self, value: Any) -> None:
+        self._state.replace_iterations(value)
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps that were left out, with ``nonfinite="skip"``, for gradients that were not finite.
+
+        To read it waits for a GPU, as it does to read `iterations`.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(nonfinite="skip"), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, np.inf]), w)])
+        >>> opt.skipped, int(opt.iterations), w
+        (1, 0, array([1., 1.]))
+        """
+        self._state.iterations.settle()
+        return self._state.iterations.skipped
+
+    @property
+    def weights(self) -> list[Variable]:
+        """The iteration count and all slots: first ``rms`` of each variable, then ``momentum``, then ``mg``.
+
+        Slots of other names follow. Variables are in the order in which they became known.
+        """
+        return [self._state.iterations, *(slot for _, slot in self._state.ordered_slots)]
+
+    def variables(self) -> list[Variable]:
+        """Return `weights`."""
+        return self.weights
+
+    @locked
+    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+        """Return NumPy copies of the `weights`, in the order of Keras.
+
+        Raises
+        ------
+        ValueError
+            Once, if a GPU found rows out of range in a sparse gradient of an earlier step.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(rho=0.5), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, 2.0]), w)])
+        >>> opt.get_weights()
+        [array(1), array([0.5, 2. ])]
+        """
+        return weights_of(self._state)
+
+    @locked
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Replace the `weights`, for instance by those of an optimizer in Keras.
+
+        Parameters
+        ----------
+        weights : sequence of array_like
+            As `get_weights` returns them. If the iteration count is missing, it becomes 0, as in Keras.
+
+        Raises
+        ------
+        ValueError
+            If number, shapes or dtypes do not fit. Nothing has changed then.
+        TypeError
+            If `weights` is no sequence of arrays of numbers, likewise.
+        """
+        _set_weights(self._state, weights, self.name)
+
+    def get_slot_names(self) -> list[str]:
+        """Return the names of the slots, in order of creation."""
+        return list(self._state.slot_names)
+
+    @locked
+    def get_slot(self, var: Any, slot_name: str) -> Variable:
+        """Return a slot of a variable.
+
+        Parameters
+        ----------
+        var : array or Variable
+        slot_name : {"rms", "momentum", "mg"} or a name given to `add_slot`
+
+        Raises
+        ------
+        KeyError
+            If the variable, or the slot, does not exist.
+        ValueError
+            If the variable was copied together with the optimizer, and its copy is in use.
+        """
+        if not isinstance(slot_name, str):
+            raise TypeError(f"slot_name must be a string; given {slot_name!r}.")
+        parameter = self._state.parameters.find(var)
+        if parameter is None:
+            raise KeyError(f"the optimizer has no slots for the variable {described(var)}; build() creates them.")
+        if slot_name not in parameter.slots:
+            raise KeyError(f"there is no slot {slot_name!r}; there are {sorted(parameter.slots)}.")
+        return parameter.slots[slot_name]
+
+    @locked
+    def add_slot(self, var: Any, slot_name: str, initializer: Any = "zeros", shape: Any = None) -> Variable:
+        """Create a slot for a variable, or return the one there is.
+
+        Parameters
+        ----------
+        var : array or Variable
+        slot_name : str
+        initializer : {"zeros", "ones"}, callable or array_like, default "zeros"
+            A callable gets ``shape`` and ``dtype``. An array is the initial value itself.
+        shape : tuple of int, optional
+            Defaults to the variable's, as it must be for the slots that steps use; not used with an array as
+            `initializer`.
+
+        Returns
+        -------
+        Variable
+
+        Raises
+        ------
+        ValueError
+            If `initializer` is an unknown name, or the shape can't be that of the slot.
+        """
+        return slots.added(self._settings, var, slot_name, initializer, shape)
+
+    def add_weight(
+        self,
+        name: str,
+        shape: Any,
+        dtype: Any = None,
+        initializer: Any = "zeros",
+        trainable: bool | None = None,
+        synchronization: str = "auto",
+        aggregation: str = "none",
+    ) -> Variable:
+        """Return a new NumPy `Variable`, which is not among the `weights`.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+        dtype : dtype, default float32
+        initializer : as in `add_slot`
+        trainable : bool, optional
+            Defaults to True, with `synchronization` "on_read" to False.
+        synchronization, aggregation : str
+            How replicas would share the variable. "on_read" excludes `trainable`.
+
+        Raises
+        ------
+        ValueError
+            If `trainable` is True with `synchronization` "on_read", or `initializer` is unknown.
+        """
+        on_read = synchronization.lower() == "on_read"
+        if trainable and on_read:
+            raise ValueError("synchronization 'on_read' needs trainable=False; given trainable=True.")
+        dtype = np.dtype(np.float32 if dtype is None else dtype)
+        value = slots.initial_value(initializer, tuple(shape), dtype, np.zeros(()))
+        return Variable.around(value, name, trainable=not on_read if trainable is None else trainable)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings, in the form of Keras: JSON-serialisable, without the state.
+
+        A callable is stored as its present value; if that is a momentum of 0, the copy is one without momentum.
+        `gradient_aggregator` and `gradient_transformers` are left
+        out, as in Keras; settings that Keras does not know, as long as they have their default.
+
+        Examples
+        --------
+        >>> import rmsprop
+        >>> rmsprop.RMSprop(momentum=0.5, clipnorm=1).get_config()
+        {'name': 'RMSprop', 'clipnorm': 1.0, 'learning_rate': 0.001, 'decay': 0.0, 'rho': 0.9, 'momentum': 0.5,
+         'epsilon': 1e-07, 'centered': False}
+        """
+        return config_of(self._settings.values, {})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        """Return a new optimizer with the settings of `get_config`: of this library, or of an RMSprop of Keras.
+
+        That of Keras 3 and the present one of tf_keras add `epsilon` inside of the root, clip by one limit alone,
+        and not by 0: so does the optimizer that is made of their settings. Sparse gradients follow `lazy`.
+
+        Parameters
+        ----------
+        config : dict
+            It is not changed.
+        custom_objects : dict of str to class, optional
+            Classes of your own schedules, by name.
+
+        Raises
+        ------
+        TypeError
+            If a key is unknown, or the class of a schedule.
+        ValueError
+            If a setting asks for what is not done here: weight decay, averages of the variables, accumulation of
+            gradients, a constant loss scale.
+        """
+        given = given_by(config, cls, custom_objects)
+        # The constructor refuses both norms, but one can be assigned later.
+        later = given.pop("global_clipnorm", None) if given.get("clipnorm") is not None else None
+        optimizer = cls(**given)
+        if later is not None:
+            optimizer.global_clipnorm = later
+        return optimizer
+
+    @locked
+    def save(self, path: Path, variables: Any = None, *, wait: bool = True) -> "Saving | None":
+        """Save state and settings to a file and, if they are given, the variables themselves.
+
+        The file is replaced in one piece, when all of it is on the disk: whatever happens, `path` is what it was
+        or what it is to be. It has the format of safetensors, which other programs read, and ends with a digest.
+
+        Parameters
+        ----------
+        path : str or path
+            Directories on the way must exist. Of a link, what it points to is replaced.
+        variables : array or Variable, or nested list, tuple or dict of these, optional
+            All that the optimizer has state of, and others if you like. Their names are the keys of dicts and the
+            positions in lists, joined by ``/``; in a list, a `Variable` goes by its own name. Without, only state
+            is saved, of plain arrays in the order in which the optimizer first saw them.
+        wait : bool, default True
+            Whether to return when the file is complete. If not, it is written in the background from a copy of
+            everything, while steps go on.
+
+        Returns
+        -------
+        Saving or None
+            With ``wait=False``, what has a method ``wait()``, which raises what the save raises. Else that is
+            raised by the next `save` or `restore` or, if there is none, printed when the program ends. Both, and
+            the end, wait for it.
+
+        Raises
+        ------
+        OSError
+            If the file can't be written, or `path` is a FIFO, a device or a socket; it is as it was then.
+        TypeError
+            If `variables` holds something else, or settings are not what JSON can hold.
+        ValueError
+            If a variable with state is missing, occurs twice, or a GPU found rows out of range in an earlier step.
+        RuntimeError
+            If the state was loaded, and no variables have been given to it yet.
+
+        Notes
+        -----
+        A callable as a setting, and a schedule without ``get_config``, are code, which is not saved: such
+        optimizers can be restored, but not loaded. On several replicas, all ranks call this, and rank 0 writes.
+
+        Examples
+        --------
+        >>> import os, tempfile, numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(rho=0.5), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, 2.0]), w)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "w.safetensors")
+        ...     opt.save(path, {"w": w})
+        ...     again, v = rmsprop.RMSprop(rho=0.5), np.zeros(2)
+        ...     again.restore(path, {"w": v})
+        >>> bool((v == w).all()), again.get_weights()
+        (True, [array(1), array([0.5, 2. ])])
+        """
+        from rmsprop.checkpoints.saving import save
+
+        return save(self._settings, self.get_config, path, variables, wait)
+
+    @classmethod
+    def load(cls, path: Path, custom_objects: Mapping[str, type] | None = None) -> Self:
+        """Return a new optimizer with the settings and the state in a file.
+
+        The state waits for its variables, whose own values are left alone: the first `build` or `apply_gradients`
+        must have all of them, under the names that they were saved under. `restore`, in place of these, brings
+        back the values, too.
+
+        Parameters
+        ----------
+        path : str or path
+        custom_objects : mapping of str to class, optional
+            Classes of your own schedules, by name.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is no sound checkpoint, or the settings were in part code, see `save`.
+        OSError
+            If it can't be read.
+
+        Examples
+        --------
+        >>> import os, tempfile, numpy as np, rmsprop
+        >>> opt, w = rmsprop.RMSprop(rho=0.5), np.ones(2)
+        >>> _ = opt.apply_gradients([(np.array([1.0, 2.0]), w)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "opt.safetensors")
+        ...     opt.save(path)
+        ...     again = rmsprop.RMSprop.load(path)
+        >>> again.rho, again.get_weights()
+        (0.5, [array(1), array([0.5, 2. ])])
+        >>> again.build([w])
+        >>> again.get_slot(w, "rms").numpy()
+        array([0.5, 2. ])
+        """
+        from rmsprop.checkpoints.restoring import load
+
+        optimizer: Self = load(cls, path, custom_objects)
+        return optimizer
+
+    @locked
+    def restore(self, path: Path, variables: Any) -> None:
+        """Bring the state, and the values of variables if they were saved, back from a file.
+
+        Parameters
+        ----------
+        path : str or path
+        variables : array or Variable, or nested list, tuple or dict of these
+            All that were saved, under the same names, see `save`.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is no sound checkpoint, or names, shapes, dtypes or settings are not those that were saved.
+        OSError
+            If it can't be read.
+        TypeError, ValueError
+            If a variable can't be optimised or written to.
+
+        In case of an error, nothing has changed.
+
+        Examples
+        --------
+        See `save`.
+        """
+        from rmsprop.checkpoints.restoring import restore
+
+        restore(self._settings, self.get_config, path, variables)
+
+
+def _complete(pairs: Pairs) -> Pairs:
+    for position, (gradient, variable) in enumerate(pairs):
+        if gradient is None:
+            raise ValueError(
+                f"Variable {position} {described(variable)} has `None` for gradient: the loss ignores it."
+            )
+    return pairs

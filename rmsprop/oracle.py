@@ -35,7 +35,7 @@ def snapshot(optimizer: Any, variable: Any) -> VariableState:
 
 def hyper_of(optimizer: Any) -> Hyperparameters:
     """Return the hyperparameters that the next step of an optimizer will use."""
-    return optimizer._read(int(optimizer.iterations))  # type: ignore[no-any-return]
+    return optimizer._settings.read(int(optimizer.iterations))  # type: ignore[no-any-return]
 
 
 def expected_step(

@@ -3,13 +3,38 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+
+class Replicas(Protocol):
+    """What an optimizer asks of a strategy; see `rmsprop.distribute.Strategy`."""
+
+    @property
+    def shard_state(self) -> bool:
+        """Whether each rank keeps its share of the slots only."""
+        ...
+
+    @property
+    def ranks(self) -> Any:
+        """The ranks, as steps and files use them."""
+        ...
+
+    @property
+    def num_replicas_in_sync(self) -> int:
+        """The number of replicas."""
+        ...
+
+    def take(self, settings: Any, given: Any, aggregate: bool) -> Any:
+        """Take one step of an optimizer together with all other replicas."""
+
+    def share_of_slot(self, parameter: Any, dtype: str, name: str) -> Any:
+        """Return this rank's share of a new slot."""
 
 
 class Context(NamedTuple):
     """A strategy in use: in its scope, across replicas, or as one of them, in `Strategy.run`."""
 
-    strategy: Any
+    strategy: Replicas
     is_replica: bool
 
 
@@ -20,7 +45,7 @@ current: ContextVar[Context | None] = ContextVar("rmsprop.distribute", default=N
 
 
 @contextmanager
-def entering(strategy: Any, is_replica: bool) -> Iterator[None]:
+def entering(strategy: Replicas, is_replica: bool) -> Iterator[None]:
     """Make a strategy the current one."""
     context = Context(strategy, is_replica)
     token = current.set(context)
@@ -32,7 +57,7 @@ def entering(strategy: Any, is_replica: bool) -> Iterator[None]:
         current.reset(token)
 
 
-def entered_strategy() -> Any:
+def entered_strategy() -> Replicas | None:
     """Return the strategy of the scope that this thread is in; None where there is none."""
     context = current.get()
     return None if context is None else context.strategy

@@ -475,9 +475,9 @@ def test_no_other_thread_takes_a_step_while_a_manager_saves(tmp_path):
     class Watched(dict):
         def items(self):
             def look():
-                is_free.append(opt._lock.acquire(blocking=False))
+                is_free.append(opt._state.lock.acquire(blocking=False))
                 if is_free[-1]:
-                    opt._lock.release()
+                    opt._state.lock.release()
 
             thread = threading.Thread(target=look)
             thread.start()

@@ -267,7 +267,7 @@ def test_plans_of_lists_in_ever_another_order_do_not_add_up():
     opt.build(variables)
     for _ in range(12):
         opt.apply_gradients([(variables[i] * 0, variables[i]) for i in rng.permutation(len(variables))])
-    (kept,) = {id(p.plans): p.plans for p in opt._parameters}.values()
+    (kept,) = {id(p.plans): p.plans for p in opt._state.parameters}.values()
     assert len(kept) == 4
 
 

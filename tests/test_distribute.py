@@ -11,7 +11,8 @@ import pytest
 
 import rmsprop
 from rmsprop import RMSprop
-from rmsprop.distribute import Strategy
+from rmsprop.distribute import Strategy, steps
+from rmsprop.distribute.ranks import Ranks
 
 
 @pytest.fixture
@@ -114,12 +115,12 @@ def test_copies_keep_the_strategy_and_pickles_take_that_of_their_scope(strategy)
         opt = RMSprop()
     v = np.ones(2)
     opt.apply_gradients([(v, v)])
-    assert copy.deepcopy(opt)._strategy is strategy
-    assert pickle.loads(pickle.dumps(opt))._strategy is None
+    assert copy.deepcopy(opt)._state.strategy is strategy
+    assert pickle.loads(pickle.dumps(opt))._state.strategy is None
     other = Strategy()
     with other.scope():
         again, w = pickle.loads(pickle.dumps((opt, v)))
-    assert again._strategy is other
+    assert again._state.strategy is other
     again.apply_gradients([(w, w)])
     assert int(again.iterations) == 2
 
@@ -166,13 +167,15 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_that_waits_for_the_end_of_a_step_is_raised_although_the_step_is_refused(strategy):
-    with strategy.scope():
-        opt = RMSprop(nonfinite="raise")
-    v, agree = np.ones(2), strategy._agree
-    strategy._agree = lambda *terms: (agree(*terms), terms[1] or signal.raise_signal(signal.SIGINT))
+def test_an_interrupt_that_waits_for_the_end_of_a_step_is_raised_although_the_step_is_refused():
+    class Interrupted(Ranks):
+        def agree(self, doing, terms):
+            if not terms:
+                signal.raise_signal(signal.SIGINT)
+
+    v, settings = np.ones(2), RMSprop(nonfinite="raise")._settings
     with pytest.raises(KeyboardInterrupt) as caught:
-        opt.apply_gradients([(np.array([1, np.nan]), v)])
+        steps.take(Interrupted(), False, settings, [(np.array([1, np.nan]), v)], True)
     assert isinstance(caught.value.__context__, FloatingPointError)
     assert (v == 1).all()
 

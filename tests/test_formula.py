@@ -39,7 +39,7 @@ def test_the_compiled_formula_takes_slots_and_numbers_in_order():
 def test_the_slots_that_are_created_are_those_that_the_step_needs(settings):
     opt, v = RMSprop(**settings), np.ones(3)
     opt.build([v])
-    hyper = opt._read(0)
+    hyper = opt._settings.read(0)
     assert opt.get_slot_names() == [*hyper.slots]
     slots = {name: opt.get_slot(v, name) for name in hyper.slots}
     assert hyper.used(slots) == [slots.get(name) for name in SLOTS]

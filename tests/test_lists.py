@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop.backends import PLANNED
+from rmsprop.take import checked
 from rmsprop.testing import assert_step, hyper_of, snapshot
 from rmsprop_numba import headers
 from rmsprop_numba.step import prepare, squared_norms
@@ -274,7 +275,7 @@ def test_a_callable_that_moves_a_gradient_in_memory_does_no_harm():
 def test_copies_have_plans_of_their_own(copied):
     optimizer, variables, gradients = start(momentum=0.9)
     twin, copies = copied((optimizer, variables))
-    assert not twin._parameters.plans
+    assert not twin._state.parameters.plans
     for one, arrays in ((optimizer, variables), (twin, copies)):
         for _ in range(2):
             one.apply_gradients(zip(gradients, arrays, strict=True))
@@ -305,7 +306,7 @@ def test_lists_in_ever_another_order_fill_no_memory_and_the_latest_is_replayed(m
     for first in range(100):
         given = [(gradient, v) for v in variables[first:] + variables[:first]]
         optimizer.apply_gradients(given)
-        plans = [len(plan) for plan in optimizer._parameters.plans.values()]
+        plans = [len(plan) for plan in optimizer._state.parameters.plans.values()]
         assert sum(plans) <= PLANNED
     assert len(plans) > 1
     assert all(v.tobytes() == variables[0].tobytes() for v in variables)
@@ -354,7 +355,7 @@ def test_norms_are_summed_in_a_fixed_order():
 
 def test_a_copy_of_a_gradient_in_the_memory_of_variables_lives_until_the_step_is_taken():
     optimizer, variables, _ = start([(np.float32, (1_000,))])
-    parameters, gradients = optimizer._checked([(variables[0], variables[0])])
+    parameters, gradients = checked(optimizer._settings, [(variables[0], variables[0])])
     before, hyper = snapshot(optimizer, variables[0]), hyper_of(optimizer)
     take = prepare(parameters, gradients, None, hyper)
     reused = [np.full(1_000, np.nan, np.float32) for _ in range(100)]

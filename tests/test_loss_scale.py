@@ -122,7 +122,7 @@ def test_copies_have_a_scale_of_their_own_that_goes_on():
     opt.apply_gradients([(np.ones(2), v)])
     for twin in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
         assert (twin.loss_scale.scale, twin.loss_scale.dynamic_counter, twin.skipped) == (4, 1, 1)
-        x = twin._parameters  # of a pickle, the variables are copies, too
+        x = twin._state.parameters  # of a pickle, the variables are copies, too
         variable = next(iter(x)).variable.array
         twin.apply_gradients([(np.full(2, np.inf), variable)])
         assert twin.loss_scale.scale == 2

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable, optimizer, schedules
+from rmsprop import IndexedSlices, RMSprop, Variable, schedules, slots, take
 
 BAD = [np.nan, -np.nan, np.inf, -np.inf]
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
@@ -216,8 +216,8 @@ def test_slots_are_created_before_a_device_decides_on_the_step(monkeypatch):
         raise MemoryError
 
     judged, opt = [], RMSprop(nonfinite="skip")
-    monkeypatch.setattr(optimizer, "clipped", lambda groups, hyper: judged.append(groups))
-    monkeypatch.setattr(opt, "_create_slots", failing)
+    monkeypatch.setattr(take, "factored", lambda groups, hyper: judged.append(groups))
+    monkeypatch.setattr(slots, "create", failing)
     with pytest.raises(MemoryError):
         opt.apply_gradients([(np.ones(2), np.ones(2))])
     assert not judged  # a device would have counted a step that is none

@@ -391,7 +391,7 @@ def test_the_memory_of_a_copy_is_let_go_when_the_original_takes_its_place(xp):
     opt, x = RMSprop(), xp.ones(1000)
     step(opt, x)
     twin = copy.deepcopy(opt)
-    (parameter,) = twin._parameters
+    (parameter,) = twin._state.parameters
     assert parameter.key is not x
     step(twin, x)
     assert parameter.key is x
@@ -456,9 +456,9 @@ def test_an_array_where_another_one_was_is_a_new_one(settings):
     opt, block = RMSprop(0.1, **settings), np.ones(20)
     x = np.ones(3)
     step(opt, x)
-    (parameter,) = opt._parameters
+    (parameter,) = opt._state.parameters
     parameter._address += 8  # as if x had been elsewhere, which can't be forced
-    opt._parameters._by_memory = {parameter.backend.memory(block[:3]): parameter}
+    opt._state.parameters._by_memory = {parameter.backend.memory(block[:3]): parameter}
     y = block[:3]
     step(opt, y)
     assert (block[:3] < 1).all()

@@ -93,7 +93,7 @@ def test_what_a_step_calls_may_read_the_optimizer():
 def test_copies_have_locks_of_their_own(copied):
     opt = RMSprop()
     twin = copied(opt)
-    assert twin._lock is not opt._lock
+    assert twin._state.lock is not opt._state.lock
     twin.apply_gradients([(np.ones(2), np.ones(2))])
 
 
@@ -168,16 +168,16 @@ def test_steps_left_out_are_counted_once_whoever_asks_while_others_step():
     class Tally:
         def take(self):
             def look():
-                is_free.append(opt._lock.acquire(blocking=False))
+                is_free.append(opt._state.lock.acquire(blocking=False))
                 if is_free[-1]:
-                    opt._lock.release()
+                    opt._state.lock.release()
 
             thread = threading.Thread(target=look)
             thread.start()
             thread.join()
             return 0
 
-    opt._iterations.tally, opt._iterations.owner = Tally(), weakref.ref(opt)
+    opt._state.iterations.tally, opt._state.iterations.owner = Tally(), weakref.ref(opt._state)
     assert (opt.skipped, int(opt.iterations)) == (0, 0)
     assert is_free == [False, False]
 
@@ -189,16 +189,16 @@ def test_a_setting_made_while_another_thread_reads_it_is_not_lost():
         started.set()
         opt.rho = 0.25
 
-    with opt._lock:  # as a step does
+    with opt._state.lock:  # as a step does
         thread = threading.Thread(target=assign)
         thread.start()
         started.wait()
         thread.join(0.1)
         is_waiting = thread.is_alive()
-        opt._read(0)
+        opt._settings.read(0)
     thread.join()
     assert is_waiting
-    assert opt._read(0).rho == 0.25
+    assert opt._settings.read(0).rho == 0.25
 
 
 USES = {

@@ -86,7 +86,7 @@ class CheckpointManager:
         ------
         As `rmsprop.RMSprop.save`, and ``OSError`` if an old checkpoint can't be removed.
         """
-        with optimizer._lock:  # or else other threads might take steps while the file is written
+        with optimizer._settings.state.lock:  # or else other threads might take steps while the file is written
             return self._save(optimizer, variables, wait)
 
     def _save(self, optimizer: Any, variables: Any, wait: bool) -> "str | Saving | None":
@@ -95,11 +95,11 @@ class CheckpointManager:
         if not is_due:
             self._seen = step
             return None
-        background.settle(optimizer)  # whose file is to be counted
+        background.settle(optimizer._settings.state)  # whose file is to be counted
         os.makedirs(self.directory, exist_ok=True)
         number = max([number for number, _ in self._numbered()], default=0) + 1
         path = os.path.join(self.directory, f"checkpoint-{number:06}-step-{step}.safetensors")
-        saving = save(optimizer, path, variables, wait, self._remove_old)
+        saving = save(optimizer._settings, optimizer.get_config, path, variables, wait, self._remove_old)
         self._seen = step
         return path if saving is None else saving
 

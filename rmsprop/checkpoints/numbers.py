@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmsprop.loss_scale import LossScale
+from rmsprop.settings import Settings
 
 
-def numbers_of(optimizer: Any) -> dict[str, Any]:
+def numbers_of(settings: Settings) -> dict[str, Any]:
     """Return what an optimizer remembers, as JSON gives it back."""
-    numbers = {"has_momentum": optimizer._has_momentum, "skipped": optimizer.skipped}
-    scale = optimizer.loss_scale
+    iterations = settings.state.iterations
+    iterations.settle()
+    numbers = {"has_momentum": settings.has_momentum, "skipped": iterations.skipped}
+    scale = settings.values["loss_scale"]
     return numbers if scale is None else {**numbers, "loss_scale": [scale.scale, scale.dynamic_counter]}
 
 
@@ -28,10 +31,11 @@ def check_numbers(numbers: Any, settings: Mapping[str, Any]) -> None:
         LossScale().set_weights(scale)  # which checks it
 
 
-def set_numbers(optimizer: Any, iterations: int, numbers: Mapping[str, Any]) -> None:
+def set_numbers(settings: Settings, count: int, numbers: Mapping[str, Any]) -> None:
     """Let an optimizer remember the number of steps, and what has been checked."""
-    optimizer._iterations.array[()] = iterations
-    optimizer._has_momentum, optimizer._constant = numbers["has_momentum"], None
-    optimizer._iterations.skipped = numbers["skipped"]
-    if optimizer.loss_scale is not None:
-        optimizer.loss_scale.set_weights(numbers["loss_scale"])
+    iterations, scale = settings.state.iterations, settings.values["loss_scale"]
+    iterations.array[()] = count
+    settings.has_momentum, settings.constant = numbers["has_momentum"], None
+    iterations.skipped = numbers["skipped"]
+    if scale is not None:
+        scale.set_weights(numbers["loss_scale"])

@@ -6,74 +6,86 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmsprop import dtypes
+from rmsprop import dtypes, slots
 from rmsprop.arrays import on_device
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import set_numbers
 from rmsprop.checkpoints.records import Checkpoint, Record
-from rmsprop.checkpoints.settings import check_same, optimizer_from
+from rmsprop.checkpoints.settings import GetConfig, check_same, optimizer_from, settings_of
 from rmsprop.checkpoints.tensors import Host
 from rmsprop.formula import SLOTS
 from rmsprop.parameters import Parameter, described, refuse_repetition
 from rmsprop.recording import tell_tapes
+from rmsprop.settings import Settings
+from rmsprop.state import State
 from rmsprop.variable import Variable
-from rmsprop.weights import initial_value
 
 Change = partial[Any]
 """What brings a prepared value to its place."""
+
+
+class Waiting:
+    """State that was loaded, until there are variables for it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        records = {name: record._replace(value=None) for name, record in checkpoint.records.items()}
+        self._checkpoint = checkpoint._replace(records=records)
+
+    @property
+    def owners(self) -> list[Record]:
+        """The variables that have slots, in the order in which they became known."""
+        return self._checkpoint.owners
+
+    def claim(self, settings: Settings, parameters: Sequence[Parameter], variables: Any) -> None:
+        """Give the slots to parameters, by the names of their variables.
+
+        Raises
+        ------
+        CheckpointError
+            If one is missing, or names, shapes or dtypes are others. Nothing has changed then.
+        """
+        checkpoint, names = self._checkpoint, named(variables)
+        owners = {name: record for name, record in checkpoint.records.items() if record.slots or name in names}
+        try:
+            _match(checkpoint._replace(records=owners), names)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"The loaded state still waits for its variables: call restore(path, variables) or "
+                f"build(variables) with all of them first. {error}"
+            ) from None
+        by_key = {id(p.key): p for p in parameters}
+        _attach(settings, checkpoint, names, {name: by_key[id(variable)] for name, variable in names.items()})
 
 
 def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any:
     """Return the optimizer in a file; see `rmsprop.RMSprop.load`."""
     checkpoint = records.read(path)
     optimizer = optimizer_from(cls, checkpoint.settings, custom_objects, checkpoint.source)
-    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
-    optimizer._waiting = checkpoint._replace(
-        records={name: record._replace(value=None) for name, record in checkpoint.records.items()}
-    )
-    for owner, name in checkpoint.order:
-        optimizer._list(name, checkpoint.records[owner].slots[name])
+    settings: Settings = optimizer._settings
+    set_numbers(settings, checkpoint.iterations, checkpoint.numbers)
+    settings.state.waiting = Waiting(checkpoint)
+    for _, name in checkpoint.order:
+        settings.state.note(name)
     return optimizer
 
 
-def restore(optimizer: Any, path: Any, variables: Any) -> None:
+def restore(settings: Settings, get_config: GetConfig, path: Any, variables: Any) -> None:
     """Restore an optimizer and variables; see `rmsprop.RMSprop.restore`."""
-    background.settle(optimizer)
+    known = settings.state.parameters
+    background.settle(settings.state)
     checkpoint = records.read(path)
-    check_same(optimizer, checkpoint.settings, checkpoint.source)
+    check_same(settings_of(settings, get_config), checkpoint.settings, checkpoint.source)
     names = named(variables)
     _match(checkpoint, names)
     parameters = {
-        name: optimizer._parameters.obtain(variable, position)
+        name: known.obtain(variable, position)
         for position, (name, variable) in enumerate(names.items())
-        if checkpoint.records[name].slots or optimizer._parameters.find(variable) is not None
+        if checkpoint.records[name].slots or known.find(variable) is not None
     }
-    _attach(optimizer, checkpoint, names, parameters)
-    set_numbers(optimizer, checkpoint.iterations, checkpoint.numbers)
-
-
-def claim(optimizer: Any, parameters: Sequence[Parameter], variables: Any) -> None:
-    """Give the state of a loaded optimizer to the first variables that it sees, by their names.
-
-    Raises
-    ------
-    CheckpointError
-        If one is missing, or names, shapes or dtypes are others. Nothing has changed then.
-    """
-    checkpoint = optimizer._waiting
-    names = named(variables)
-    owners = {name: record for name, record in checkpoint.records.items() if record.slots or name in names}
-    try:
-        _match(checkpoint._replace(records=owners), names)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"The loaded state still waits for its variables: call restore(path, variables) or build(variables) "
-            f"with all of them first. {error}"
-        ) from None
-    by_key = {id(p.key): p for p in parameters}
-    _attach(optimizer, checkpoint, names, {name: by_key[id(variable)] for name, variable in names.items()})
+    _attach(settings, checkpoint, names, parameters)
+    set_numbers(settings, checkpoint.iterations, checkpoint.numbers)
 
 
 def _match(checkpoint: Checkpoint, names: Mapping[str, Any]) -> None:
@@ -95,31 +107,31 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _attach(
-    optimizer: Any, checkpoint: Checkpoint, names: Mapping[str, Any], parameters: Mapping[str, Parameter]
+    settings: Settings, checkpoint: Checkpoint, names: Mapping[str, Any], parameters: Mapping[str, Parameter]
 ) -> None:
     """Give variables, and an optimizer, what was saved of them; `parameters` are those of them that have slots."""
+    state = settings.state
     for name, variable in names.items():
         _check(checkpoint.records[name], variable, checkpoint.source)
-    _check_known(optimizer, list(parameters.values()), checkpoint.source)
-    optimizer._parameters.name(list(parameters.values()))
+    _check_known(state, list(parameters.values()), checkpoint.source)
+    state.parameters.name(list(parameters.values()))
     changes = [_value_change(names[r.name], r.value) for r in checkpoint.records.values() if r.value is not None]
     created = []
     for owner, name in checkpoint.order:
         parameter, saved = parameters[owner], checkpoint.records[owner].slots[name]
         slot = parameter.slots.get(name)
         if slot is None:
-            slot = _new_slot(optimizer, parameter, name, saved)
+            slot = _new_slot(settings, parameter, name, saved)
             created.append((parameter, name, slot))
         changes.append(_change(slot, saved))
     for name, parameter in parameters.items():
         changes += _resets(parameter, checkpoint.records[name], checkpoint.source)
     for change in sorted(changes, key=lambda change: change.func in (_copy, _copy_parts)):  # which can't fail
         change()
-    if optimizer._waiting is not None:
-        optimizer._waiting, optimizer._slots, optimizer._slot_names = None, [], []
+    if state.waiting is not None:
+        state.waiting, state.slot_names = None, []
     for parameter, name, slot in created:
-        optimizer._parameters.add(parameter)
-        optimizer._add(parameter, name, slot)
+        state.add(parameter, name, slot)
     for parameter in parameters.values():
         parameter.is_synced = False
 
@@ -133,26 +145,26 @@ def _check(record: Record, variable: Any, source: str) -> None:
         )
 
 
-def _check_known(optimizer: Any, parameters: Sequence[Parameter], source: str) -> None:
+def _check_known(state: State, parameters: Sequence[Parameter], source: str) -> None:
     """Check the parameters that are to be restored against those that the optimizer knows."""
     restored = {id(p) for p in parameters}
     refuse_repetition(parameters)
-    optimizer._parameters.check_joining(parameters)
-    for parameter in optimizer._parameters:
+    state.parameters.check_joining(parameters)
+    for parameter in state.parameters:
         if id(parameter) not in restored:
             raise CheckpointError(
                 f"{source}: the variable {parameter}, of which the optimizer has state, is not there."
             )
 
 
-def _new_slot(optimizer: Any, parameter: Parameter, name: str, saved: Variable) -> Variable:
+def _new_slot(settings: Settings, parameter: Parameter, name: str, saved: Variable) -> Variable:
     """Return a new slot for a parameter, which is not changed."""
     if name in SLOTS:
-        return optimizer._zeros(parameter, name)  # type: ignore[no-any-return]
+        return slots.zeros(settings, parameter, name)
     array = parameter.variable.array
     with on_device(array):
-        zeros = initial_value("zeros", saved.shape, parameter.dtype, array)
-    return optimizer._slot(parameter, name, zeros)  # type: ignore[no-any-return]
+        zeros = slots.initial_value("zeros", saved.shape, parameter.dtype, array)
+    return Variable.around(zeros, slots.labelled(settings, parameter, name), trainable=False)
 
 
 def _resets(parameter: Parameter, record: Record, source: str) -> list[Change]:
@@ -161,8 +173,8 @@ def _resets(parameter: Parameter, record: Record, source: str) -> list[Change]:
     for name in later:
         if name not in SLOTS:
             raise CheckpointError(f"{source}: the variable {record.name!r} has no slot {name!r} there.")
-    slots = [parameter.slots[name] for name in later]
-    return [partial(slot.assign, np.zeros(slot.shape, dtypes.name_of(slot.dtype))) for slot in slots]
+    reset = [parameter.slots[name] for name in later]
+    return [partial(slot.assign, np.zeros(slot.shape, dtypes.name_of(slot.dtype))) for slot in reset]
 
 
 def _value_change(variable: Any, value: Host) -> Change:

@@ -17,14 +17,17 @@ from rmsprop.checkpoints.background import Saving
 from rmsprop.checkpoints.layout import Tensor, text_of, write
 from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import numbers_of
-from rmsprop.checkpoints.settings import settings_of
+from rmsprop.checkpoints.settings import GetConfig, settings_of
 from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
 from rmsprop.gradients import report_misses
+from rmsprop.settings import Settings
+from rmsprop.state import State
 from rmsprop.variable import Variable, array_of
 
 
 def save(
-    optimizer: Any,
+    settings: Settings,
+    get_config: GetConfig,
     path: str | os.PathLike[str],
     variables: Any,
     wait: bool,
@@ -32,37 +35,38 @@ def save(
 ) -> Saving | None:
     """Save an optimizer, see `rmsprop.RMSprop.save`; who has written the file calls `then`."""
     path = os.path.abspath(os.fsdecode(path))  # whatever directory the program goes to meanwhile
-    background.settle(optimizer)
-    strategy = optimizer._strategy
+    background.settle(settings.state)
+    strategy = settings.state.strategy
     if strategy is not None and strategy.num_replicas_in_sync > 1:
-        _save_once(optimizer, path, variables, wait, then)
+        with strategy.ranks.announcing("save"):
+            if not wait:
+                raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
+            notes, tensors = _content(settings, get_config, variables)
+        _save_once(strategy.ranks, path, notes, tensors, then)
         return None
-    notes, tensors = _content(optimizer, variables)
+    notes, tensors = _content(settings, get_config, variables)
     if wait:
         _write(path, notes, tensors, _arrays(tensors), then)
         return None
     copies = _snapshot(tensors)
     told = [tensor._replace(read=_read) for tensor in tensors]  # which do not hold the variables meanwhile
-    return background.start(optimizer, partial(_write, path, notes, told, copies, then))
+    return background.start(settings.state, partial(_write, path, notes, told, copies, then))
 
 
-def _save_once(optimizer: Any, path: str, variables: Any, wait: bool, then: Callable[[], None] | None) -> None:
+def _save_once(
+    ranks: Any, path: str, notes: dict[str, str], tensors: list[Tensor], then: Callable[[], None] | None
+) -> None:
     """Save what all ranks have together, by rank 0; shares of slots are gathered one after the other."""
-    strategy = optimizer._strategy
-    with strategy._announcing("save"):
-        if not wait:
-            raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
-        notes, tensors = _content(optimizer, variables)
-    strategy._agree("save", [f"{len(tensors)} arrays"])  # all have seen which files there are, too
-    with strategy._announcing("the end of a save"):
+    ranks.agree("save", [f"{len(tensors)} arrays"])  # all have seen which files there are, too
+    with ranks.announcing("the end of a save"):
         arrays = _arrays(tensors)
         try:
-            if strategy.rank == 0:
+            if ranks.rank == 0:
                 _write(path, notes, tensors, arrays, then)
         finally:
             for _ in arrays:  # the other ranks gather, too
                 pass
-    strategy._agree("the end of a save", [])
+    ranks.agree("the end of a save", [])
 
 
 def _write(
@@ -90,13 +94,14 @@ def _snapshot(tensors: list[Tensor]) -> list[Host]:
     return [tensor.read(True) for tensor in tensors]
 
 
-def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
+def _content(settings: Settings, get_config: GetConfig, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
     """Return what a file is to say, without a copy of it."""
-    if optimizer._waiting:
+    state = settings.state
+    if state.waiting is not None:
         raise RuntimeError(
             "the loaded state has no variables yet, and is saved as it is: call build(var_list) first."
         )
-    parameters = {id(p): p for p in optimizer._parameters}
+    parameters = {id(p): p for p in state.parameters}
     for parameter in parameters.values():
         if parameter.is_gone:
             raise ValueError(
@@ -104,28 +109,29 @@ def _content(optimizer: Any, variables: Any) -> tuple[dict[str, str], list[Tenso
             )
     known = [p.key for p in parameters.values()]
     names = named(known if variables is None else variables)
-    owners = _owners(optimizer, names)
+    owners = _owners(state, names)
     missing = [str(p) for i, p in parameters.items() if i not in owners]
     if missing:
         raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
     for parameter in parameters.values():
         report_misses(parameter)
-    told = {"settings": settings_of(optimizer), "numbers": numbers_of(optimizer)}
+    told = {"settings": settings_of(settings, get_config), "numbers": numbers_of(settings)}
     notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
-    tensors = [_tensor("iterations", optimizer._iterations.array)]
+    tensors = [_tensor("iterations", state.iterations.array)]
     if variables is not None:
         tensors += [_tensor(f"variables/{name}", array_of(variable)) for name, variable in names.items()]
-    places = {id(s): (owners[i], slot) for i, p in parameters.items() for slot, s in p.slots.items()}
-    for slot in optimizer._slots:
-        tensors += _slot_tensors(slot, *places[id(slot)])
+    for name in state.slot_names:
+        for i, parameter in parameters.items():
+            if name in parameter.slots:
+                tensors += _slot_tensors(parameter.slots[name], owners[i], name)
     return {"optimizer": json.dumps(told), **notes}, tensors
 
 
-def _owners(optimizer: Any, names: dict[str, Any]) -> dict[int, str]:
+def _owners(state: State, names: dict[str, Any]) -> dict[int, str]:
     """Return the names of the parameters that are known, by their identity."""
     owners: dict[int, str] = {}
     for name, variable in names.items():
-        parameter = optimizer._parameters.find(variable)
+        parameter = state.parameters.find(variable)
         if parameter is not None:
             first = owners.setdefault(id(parameter), name)
             if first != name:

@@ -1,39 +1,49 @@
 """What an optimizer is told, as a file can hold it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rmsprop import schedules
 from rmsprop.arrays import is_array
 from rmsprop.checkpoints.errors import CheckpointError
+from rmsprop.rows import ROWS, config_of
 from rmsprop.schedules import LearningRateSchedule
+from rmsprop.settings import READ, Settings
 from rmsprop.variable import Variable
 
 LARGEST = 2**20
 """Bytes of the settings at most, so that a file can't make the reader build objects without end."""
 
+GetConfig = Callable[[], dict[str, Any]]
+
 CODE = "code"
 """Key of what stands for a setting that is code, which no file holds: a callable, or a schedule without config."""
 
 
-def settings_of(optimizer: Any) -> dict[str, Any]:
+def settings_of(settings: Settings, get_config: GetConfig) -> dict[str, Any]:
     """Return the settings of an optimizer, as JSON gives them back. No callable is called.
+
+    Parameters
+    ----------
+    settings : Settings
+    get_config : callable
+        The optimizer's own, which a subclass may have extended.
 
     Raises
     ------
     TypeError, ValueError
         If a subclass's `get_config` returns what JSON can't write, or too much of it.
     """
-    present = {name: optimizer.__dict__[f"_{name}"] for name in ("learning_rate", "rho", "momentum")}
-    code = {name: _code(value) for name, value in present.items() if not _is_data(value)}
-    settings = dict(optimizer._config(code) if code else optimizer.get_config())
-    for name in ("gradient_aggregator", "gradient_transformers"):
-        if getattr(optimizer, name) not in (None, ()):
-            settings[name] = _code(getattr(optimizer, name))
-    text = json.dumps(settings, allow_nan=False)
+    values = settings.values
+    code = {name: _code(values[name]) for name in READ if not _is_data(values[name])}
+    told = dict(config_of(values, code) if code else get_config())
+    for name, row in ROWS.items():
+        if row.is_code and values[name]:
+            told[name] = _code(values[name])
+    text = json.dumps(told, allow_nan=False)
     if len(text) > LARGEST // 2:
-        raise ValueError(f"the settings of {optimizer.name!r} take {len(text)} bytes, more than {LARGEST // 2}.")
+        raise ValueError(f"the settings of {values['name']!r} take {len(text)} bytes, more than {LARGEST // 2}.")
     result: dict[str, Any] = json.loads(text)
     return result
 
@@ -72,7 +82,7 @@ def optimizer_from(
             )
     try:
         optimizer = cls.from_config(settings, custom_objects)  # type: ignore[attr-defined]
-        is_same = settings_of(optimizer) == settings
+        is_same = settings_of(optimizer._settings, optimizer.get_config) == settings
     except Exception as error:  # whatever a made-up setting leads to
         raise CheckpointError(f"{source}: no optimizer can be made with its settings: {_shown(error)}") from error
     if not is_same:
@@ -80,14 +90,13 @@ def optimizer_from(
     return optimizer
 
 
-def check_same(optimizer: Any, settings: Mapping[str, Any], source: str) -> None:
-    """Raise ``CheckpointError`` if an optimizer is told anything else than the one that was saved."""
-    own = settings_of(optimizer)
+def check_same(own: Mapping[str, Any], settings: Mapping[str, Any], source: str) -> None:
+    """Raise ``CheckpointError`` if an optimizer's own settings are not those of the one that was saved."""
     for name in sorted({*own, *settings}):
         if own.get(name) != settings.get(name):
             raise CheckpointError(
                 f"{source}: {name} is {_shown(settings.get(name))} there, but {_shown(own.get(name))} in the "
-                f"optimizer {optimizer.name!r}. Restore with the same settings, and change them afterwards."
+                f"optimizer {own.get('name')!r}. Restore with the same settings, and change them afterwards."
             )
 
 

@@ -1,6 +1,6 @@
 """Who is in the scope of a strategy: the functions of ``tf.distribute``."""
 
-from typing import Any
+from typing import Any, cast
 
 from rmsprop.distribute.strategy import Strategy
 from rmsprop.scopes import current
@@ -53,7 +53,7 @@ class ReplicaContext:
         >>> distribute.get_replica_context().all_reduce("sum", [np.ones(2)])    # of one replica
         [array([1., 1.])]
         """
-        return self.strategy._all_reduce(reduce_op, value)
+        return self.strategy.all_reduce(reduce_op, value)
 
 
 def get_strategy() -> Strategy:
@@ -66,7 +66,7 @@ def get_strategy() -> Strategy:
     1
     """
     context = current.get()
-    return Strategy() if context is None else context.strategy
+    return Strategy() if context is None else cast("Strategy", context.strategy)
 
 
 def has_strategy() -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rmsprop.distribute.link import Link
+from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import Reduction
 from rmsprop.distribute.strategy import Strategy
 
@@ -96,9 +97,9 @@ class MPIStrategy(Strategy):
             "bucket_bytes": bucket_bytes,
             "cuda_aware": cuda_aware,
         }
-        self._link = Link(communicator(comm), timeout)
-        self.shard_state = shard_state and self._link.size > 1
-        self._reduction = Reduction(self._link, bucket_bytes, cuda_aware)
+        link = Link(communicator(comm), timeout)
+        self.shard_state = shard_state and link.size > 1
+        self.ranks = Ranks(link, Reduction(link, bucket_bytes, cuda_aware))
 
 
 def checked(**settings: float) -> None:

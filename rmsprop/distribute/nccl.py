@@ -9,6 +9,7 @@ import numpy as np
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.mpi import BUCKET_BYTES, TIMEOUT, checked, communicator
+from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import Reduction
 from rmsprop.distribute.strategy import Strategy
 from rmsprop.indexed_slices import IndexedSlices
@@ -64,11 +65,11 @@ class NCCLStrategy(Strategy):
         nccl = _nccl()
         comm = communicator(comm)
         _choose(comm, device)
-        self._link = Link(comm, timeout)
-        own = nccl.get_unique_id() if self._link.rank == 0 else ()
-        unique = np.frombuffer(self._link.exchange(np.array(own, np.int64).tobytes(), "the start")[0], np.int64)
+        link = Link(comm, timeout)
+        own = nccl.get_unique_id() if link.rank == 0 else ()
+        unique = np.frombuffer(link.exchange(np.array(own, np.int64).tobytes(), "the start")[0], np.int64)
         ring = nccl.NcclCommunicator(comm.size, tuple(unique.tolist()), comm.rank)
-        self._reduction = DeviceReduction(self._link, ring, bucket_bytes)
+        self.ranks = Ranks(link, DeviceReduction(link, ring, bucket_bytes))
 
 
 class DeviceReduction(Reduction):

@@ -9,10 +9,10 @@ from rmsprop.distribute.halves import rounded
 from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sharding import Share, exchange_rows, rows_of, share_of
 from rmsprop.formula import Hyperparameters
+from rmsprop.groups import Group, by_backend, update
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal
 from rmsprop.parameters import Parameter
-from rmsprop.step import Group, by_backend, update
 
 
 class Part(NamedTuple):

@@ -60,6 +60,14 @@ class ShardedSlot(Variable):
         return f"ShardedSlot({self.name!r}, shape {self._shape}, elements from {self.start} on {self.own!r})"
 
 
+def new_share(link: Link, parameter: Parameter, dtype: str, name: str) -> ShardedSlot:
+    """Return this rank's share of a new slot, of zeros."""
+    check_shardable(parameter)
+    flat = parameter.variable.array.reshape(-1)
+    start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
+    return ShardedSlot(link, parameter.shape, parameter.backend.zeros(flat[start:stop], dtype), start, name)
+
+
 class Block(NamedTuple):
     """Neighbouring rows of a variable, or neighbouring elements of one row; of a vector, elements."""
 

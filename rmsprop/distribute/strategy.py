@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -11,17 +11,18 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
 from rmsprop.calls import call_of
-from rmsprop.distribute.agreement import Statement
-from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.operations import is_mean
-from rmsprop.distribute.reduction import Reduction, flattened, like, to_host
-from rmsprop.distribute.sharding import ShardedSlot, check_shardable
+from rmsprop.distribute.ranks import Ranks
+from rmsprop.distribute.reduction import flattened, to_host
+from rmsprop.distribute.sharding import new_share
 from rmsprop.distribute.steps import take
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.parameters import Parameter, described, flatten
 from rmsprop.recording import mapped
 from rmsprop.scopes import entered_strategy, entering
+from rmsprop.settings import Settings
+from rmsprop.take import take as take_alone
 from rmsprop.variable import Variable, array_of
 
 
@@ -41,8 +42,7 @@ class Strategy:
     """Whether each rank keeps its share of the slots only."""
     _given: Mapping[str, Any] = MappingProxyType({})
     """The arguments of the constructor."""
-    _link: Link | None = None
-    _reduction: Reduction
+    ranks = Ranks()
 
     def __repr__(self) -> str:
         return call_of(self, type(self), self._given)
@@ -50,12 +50,12 @@ class Strategy:
     @property
     def rank(self) -> int:
         """The number of this replica, from 0 on."""
-        return 0 if self._link is None else self._link.rank
+        return self.ranks.rank
 
     @property
     def num_replicas_in_sync(self) -> int:
         """The number of replicas whose gradients are summed."""
-        return 1 if self._link is None else self._link.size
+        return self.ranks.size
 
     def scope(self) -> AbstractContextManager[None]:
         """Return the context in which optimizers are made that aggregate over the replicas.
@@ -82,7 +82,7 @@ class Strategy:
         Exception
             What `fn` raises. The other ranks then raise `ReplicaError` where they next wait for this one.
         """
-        with entering(self, is_replica=True), self._announcing("strategy.run"):
+        with entering(self, is_replica=True), self.ranks.announcing("strategy.run"):
             return fn(*args, **({} if kwargs is None else kwargs))
 
     def reduce(self, reduce_op: str, value: Any, axis: int | None = None) -> Any:
@@ -110,13 +110,13 @@ class Strategy:
         3.0
         """
         if axis is None:
-            return self._all_reduce(reduce_op, value)
+            return self.all_reduce(reduce_op, value)
         averages = is_mean(reduce_op)
         local = mapped(lambda x: np.asarray(np.sum(to_host(array_of(x)), axis=axis)), value)
-        totals = self._all_reduce("sum", local)
+        totals = self.all_reduce("sum", local)
         if not averages:
             return totals
-        counts = self._all_reduce("sum", mapped(lambda x: to_host(array_of(x)).shape[axis], value))
+        counts = self.all_reduce("sum", mapped(lambda x: to_host(array_of(x)).shape[axis], value))
         quotients = iter([a / b for a, b in zip(flatten(totals), flatten(counts), strict=True)])
         return mapped(lambda x: next(quotients), value)
 
@@ -135,9 +135,9 @@ class Strategy:
             If the variables differ in number, dtype or shape.
         """
         targets = flatten(variables)
-        self._agree("broadcast", [f"variable {k} {described(v)}" for k, v in enumerate(targets)])
+        self.ranks.agree("broadcast", [f"variable {k} {described(v)}" for k, v in enumerate(targets)])
         for target in targets:
-            self._spread(target if isinstance(target, Variable) else Variable.around(target, "array"))
+            self.ranks.spread(target if isinstance(target, Variable) else Variable.around(target, "array"))
 
     def check_synced(self, variables: Any) -> None:
         """Check that variables have the same values, to the bit, on all ranks.
@@ -161,48 +161,29 @@ class Strategy:
             f"variable {k} {described(v)} of digest {hashlib.blake2b(_content(v), digest_size=8).hexdigest()}"
             for k, v in enumerate(flatten(variables))
         ]
-        self._agree("check_synced", terms)
+        self.ranks.agree("check_synced", terms)
 
-    def _take(self, optimizer: Any, grads_and_vars: Any, aggregate: bool) -> Variable | None:
-        return take(optimizer, grads_and_vars, aggregate)
+    def take(self, settings: Settings, given: Any, aggregate: bool) -> Variable | None:
+        """Take a step of an optimizer, together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
+        if self.ranks.size == 1:
+            return take_alone(settings, given, aggregate)
+        return take(self.ranks, self.shard_state, settings, given, aggregate)
 
-    def _slot(self, parameter: Parameter, dtype: str, name: str) -> Variable:
+    def share_of_slot(self, parameter: Parameter, dtype: str, name: str) -> Variable:
         """Return this rank's share of a new slot, of zeros."""
-        check_shardable(parameter)
-        link, flat = cast("Link", self._link), parameter.variable.array.reshape(-1)
-        start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
-        return ShardedSlot(link, parameter.shape, parameter.backend.zeros(flat[start:stop], dtype), start, name)
+        return new_share(cast("Link", self.ranks.link), parameter, dtype, name)
 
-    def _agree(self, doing: str, terms: Sequence[str]) -> None:
-        if self._link is not None:
-            self._link.agree(Statement(doing, tuple(terms)))
-
-    def _announcing(self, doing: str) -> AbstractContextManager[None]:
-        return nullcontext() if self._link is None else self._link.announcing(doing)
-
-    def _certain(self, doing: str) -> AbstractContextManager[None]:
-        return nullcontext() if self._link is None else self._link.certain(doing)
-
-    def _spread(self, target: Variable) -> None:
-        """Give a variable the value of rank 0."""
-        if self._link is None or self._link.size == 1:
-            return
-        own = flattened(target.array)
-        counts = [own.size] + [0] * (self._link.size - 1)
-        value = self._link.gather(own[: counts[self.rank]], counts, "broadcast")
-        target.assign(like(value.reshape(target.shape), target.array))
-
-    def _all_reduce(self, reduce_op: str, value: Any) -> Any:
+    def all_reduce(self, reduce_op: str, value: Any) -> Any:
         """Return the sum or mean over the replicas; see `rmsprop.distribute.ReplicaContext.all_reduce`."""
         leaves: list[Any] = []
-        with self._announcing("all_reduce"):
+        with self.ranks.announcing("all_reduce"):
             averages = is_mean(reduce_op)
             mapped(lambda leaf: leaves.append(_as_array(leaf)), value)
         terms = [described_gradient(k, leaf) for k, leaf in enumerate(leaves)]
         terms.append(f"the structure {mapped(lambda leaf: 0, value)}")
-        self._agree(f"all_reduce({'mean' if averages else 'sum'})", terms)
-        alone = self._link is None or self._link.size == 1
-        sums = leaves if alone else self._reduction.sums(leaves)
+        self.ranks.agree(f"all_reduce({'mean' if averages else 'sum'})", terms)
+        reduction = self.ranks.reduction
+        sums = leaves if reduction is None or self.ranks.size == 1 else reduction.sums(leaves)
         divisor = self.num_replicas_in_sync if averages else 1
         results = iter([_result(total, leaf, divisor) for total, leaf in zip(sums, leaves, strict=True)])
         return mapped(lambda leaf: next(results), value)

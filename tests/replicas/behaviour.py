@@ -256,7 +256,7 @@ def sharded_state_says_what_it_does_not_take(strategy):
 
 def rank_0_saves_what_all_ranks_restore(strategy):
     folder = tempfile.mkdtemp() if strategy.rank == 0 else ""
-    folder = strategy._link.exchange(folder.encode(), "test")[0].decode()
+    folder = strategy.ranks.link.exchange(folder.encode(), "test")[0].decode()
     path = os.path.join(folder, "checkpoint.safetensors")
     for sharded in (False, True):
         with MPIStrategy(timeout=30, shard_state=sharded).scope():
@@ -285,7 +285,7 @@ def rank_0_saves_what_all_ranks_restore(strategy):
         manager = rmsprop.CheckpointManager(os.path.join(folder, str(sharded)), max_to_keep=1)
         if strategy.rank == 1:
             manager._numbered = lambda seen=manager._numbered: (time.sleep(0.2), seen())[1]
-        (saved,) = {*strategy._link.exchange(manager.save(opt, [v]).encode(), "test")}
+        (saved,) = {*strategy.ranks.link.exchange(manager.save(opt, [v]).encode(), "test")}
         assert [saved.decode()] == manager.checkpoints
         manager.save(opt, [v])
         assert len(manager.checkpoints) == 1

@@ -50,7 +50,7 @@ def befall(fault, pairs, strategy, opt):
     if place == "an update":
         in_update(kind)
     elif place:
-        in_wait(kind, strategy._link, WAITING[place.split()[1]])
+        in_wait(kind, strategy.ranks.link, WAITING[place.split()[1]])
     elif fault == "options":
         opt.rho = 0.8
     elif fault == "another call":

@@ -105,7 +105,7 @@ def main():
         names = [call[0] for call in Recording.calls]
         assert names.count("reduceScatter") > 5 * 2  # several buckets in each step
         assert {call[3] for call in Recording.calls} == {cupy.cuda.get_current_stream().ptr}
-        strategy._reduction._communicator.fails = strategy.rank == 1
+        strategy.ranks.reduction._communicator.fails = strategy.rank == 1
         before = v.get()
         with pytest.raises((RuntimeError, ReplicaError), match="unhandled system error"):
             opt.apply_gradients([(v, v)])

@@ -1,4 +1,4 @@
-"""The step itself: parameters and gradients are handed to their backends, all or none of them."""
+"""The parameters of a step and their gradients, by backend: clipped, updated all or none, and put back."""
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -11,10 +11,8 @@ from rmsprop.arrays import Array, device, is_on_host, namespace, on_device
 from rmsprop.backends import Backend, Factors, Gradient, Refresh
 from rmsprop.dtypes import name_of
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal, reserve_stack
 from rmsprop.parameters import Parameter
-from rmsprop.variable import Variable
 
 
 class Group(NamedTuple):
@@ -52,61 +50,12 @@ def _place(array: Array) -> Hashable:
     return namespace(array).__name__, device(array)
 
 
-class Captured(NamedTuple):
-    """A step that has been captured in a graph."""
-
-    variables: Sequence[Variable | Array]
-    fixed: dict[str, Any]
-    """What its replays have in common of the hyperparameters."""
-    refresh: Refresh
-
-
-FIXED = ("centered", "clipvalue", "clipnorm", "global_clipnorm", "complex_as_real", "nonfinite", "loss_scale")
-
-
-def fixed(hyper: Hyperparameters) -> dict[str, Any]:
-    """Return the hyperparameters that all replays of a captured step share."""
-    return {"having momentum": hyper.momentum is not None, **{name: getattr(hyper, name) for name in FIXED}}
-
-
 def is_captured(groups: Sequence[Group]) -> bool:
     """Let the backends check a step; tell whether one of them will capture it, to be replayed later."""
     return any([g.backend.check_step(g.parameters, g.gradients, g.positions) for g in groups])
 
 
-def check_capturable(
-    groups: Sequence[Group], given: Sequence[object], needed: Sequence[str], hyper: Hyperparameters
-) -> None:
-    """Raise ``RuntimeError`` unless a captured step does the same as one that is taken.
-
-    Parameters
-    ----------
-    groups : sequence of Group
-    given : sequence
-        The gradients as the user gave them: a copy would be gone by the time of the replay.
-    needed : sequence of str
-        The names of the slots.
-    hyper : Hyperparameters
-    """
-    parameters = [p for group in groups for p in group.parameters]
-    gradients = [g for group in groups for g in group.gradients]
-    reasons = [
-        ("all variables must be CuPy arrays", len(groups) > 1),
-        ("call build(var_list) before, or take a step", not all(p.slots.keys() >= {*needed} for p in parameters)),
-        ("loss_scale changes from step to step, which a graph can't follow", hyper.loss_scale != 1.0),
-        ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
-        ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
-        (
-            "gradients must be dense arrays with the dtype of their variables",
-            any(isinstance(g, IndexedSlices) for g in gradients) or {*map(id, gradients)} != {*map(id, given)},
-        ),
-    ]
-    for reason, is_broken in reasons:
-        if is_broken:
-            raise RuntimeError(f"A step can't be captured in a graph: {reason}.")
-
-
-def clipped(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
+def factored(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
     """Return the groups with the factors of their gradients, as far as there are any; nothing is changed yet."""
     if not hyper.clips_by_norm and hyper.nonfinite == "propagate" and hyper.loss_scale == 1.0:
         return groups
