@@ -200,7 +200,7 @@ class Backend(ABC):
     def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
         """Return the sum of ``|scale * g|**2`` of each gradient, after clipping by value; shape (n,).
 
-        The scale is another power of two where a square would be too large or too small, see `rmsprop.clipping`.
+        The scale is another power of two where a square would be too large or too small, see `rmsprop.norms`.
         """
 
     @staticmethod
@@ -216,12 +216,12 @@ class Backend(ABC):
         Each gradient is clipped by value, then multiplied by its factor, if there is one, which clips by norm and
         divides by ``hyper.loss_scale``. `factors` are None, or what the function `factors` returned, or an array
         of shape (n, 2): a gradient is multiplied by the first number, then by the second one, see
-        `rmsprop.clipping`.
+        `rmsprop.norms`.
         """
 
     @staticmethod
     def factors(parameters: Sequence[Updatable], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Factors:
-        """Do in fewer calls what `squared_norms` and `rmsprop.clipping` do together.
+        """Do in fewer calls what `squared_norms` and `rmsprop.norms` do together.
 
         If ``hyper.nonfinite`` is "skip", this and `prepare` leave the step out if a gradient is not finite, and
         count that in the ``tally`` of the plans. Asked only of a backend that `makes_factors`.

@@ -8,7 +8,7 @@ from rmsprop.backends import Refresh
 from rmsprop.formula import Hyperparameters
 from rmsprop.groups import Group
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.recording import tapes, tell_tapes
+from rmsprop.observers import tapes, tell_tapes
 from rmsprop.rows import captured
 from rmsprop.settings import Settings
 from rmsprop.variable import Variable

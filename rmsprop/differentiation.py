@@ -11,10 +11,9 @@ import numpy as np
 
 from rmsprop.arrays import Array, is_array, namespace
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import described, flatten
-from rmsprop.recording import mapped
+from rmsprop.nested import flatten, mapped
 from rmsprop.tape import GradientTape, Tape
-from rmsprop.variable import Variable, array_of
+from rmsprop.variable import Variable, array_of, described
 
 
 def compute_gradients(

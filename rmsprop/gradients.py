@@ -19,8 +19,8 @@ from rmsprop.arrays import (
 )
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter, described
-from rmsprop.variable import Variable
+from rmsprop.parameters import Parameter
+from rmsprop.variable import Variable, described
 
 logger = logging.getLogger("rmsprop")
 
@@ -126,14 +126,6 @@ def _from_python(numbers: Any, like: Array, what: str) -> Array:
     if as_numpy.dtype.kind == "c" and not dtypes.is_complex(dtypes.name_of(like.dtype)):
         raise TypeError(f"{what} is complex, but the variable is real.")
     return as_beside(numbers, like, like.dtype)
-
-
-def report_misses(parameter: Parameter) -> None:
-    """Raise ``ValueError`` for rows out of range in gradients of earlier steps, as far as that is known by now."""
-    try:
-        parameter.backend.report_misses(parameter)
-    except ValueError as error:
-        raise ValueError(f"Gradient of variable {parameter}: {error}") from None
 
 
 def _check_range(indices: Array, parameter: Parameter, validate: bool) -> None:

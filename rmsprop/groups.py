@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop import clipping
+from rmsprop import norms
 from rmsprop.arrays import Array, device, is_on_host, namespace, on_device
 from rmsprop.backends import Backend, Factors, Gradient, Refresh
 from rmsprop.dtypes import name_of
@@ -64,20 +64,20 @@ def factored(groups: list[Group], hyper: Hyperparameters) -> list[Group]:
         return [groups[0]._replace(factors=factors, magnitudes=factors.magnitudes)]
     if not hyper.clips_by_norm:
         return [group._replace(factors=_inverse(group, hyper)) for group in groups]
-    found = clipping.clippings([_measure(group, hyper) for group in groups], hyper)
+    found = norms.clippings([_measure(group, hyper) for group in groups], hyper)
     return [g._replace(factors=c.factors, magnitudes=c.magnitudes) for g, c in zip(groups, found, strict=True)]
 
 
-def _measure(group: Group, hyper: Hyperparameters) -> clipping.Measure:
+def _measure(group: Group, hyper: Hyperparameters) -> norms.Measure:
     """Return how to measure the gradients of a group."""
     squared = partial(group.backend.squared_norms, group.gradients, hyper)
     arrays = [p.variable.array for p in group.parameters]
     may_be_double = is_on_host(arrays[0]) or any([name_of(a.dtype) in ("float64", "complex128") for a in arrays])
-    return clipping.Measure(squared, may_be_double)
+    return norms.Measure(squared, may_be_double)
 
 
 def _inverse(group: Group, hyper: Hyperparameters) -> Array:
-    return clipping.inverse(group.parameters[0].variable.array, len(group.parameters), hyper.loss_scale)
+    return norms.inverse(group.parameters[0].variable.array, len(group.parameters), hyper.loss_scale)
 
 
 def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from rmsprop.arrays import Array, has_strides, namespace, on_device
 from rmsprop.backends import is_updated_in_place
+from rmsprop.observers import tapes, tell_tapes
 from rmsprop.parameters import Parameter
-from rmsprop.recording import tapes, tell_tapes
 from rmsprop.variable import Variable
 
 FRAMES = 60

@@ -8,8 +8,8 @@ from typing import Any
 from rmsprop.arrays import is_array
 from rmsprop.backends import Backend, Plans, Replay, backend_of
 from rmsprop.identity import Original, release
-from rmsprop.parameters import Parameter, described, new_parameter, refuse_repetition
-from rmsprop.variable import Variable
+from rmsprop.parameters import Parameter, new_parameter, refuse_repetition
+from rmsprop.variable import Variable, described
 
 
 class Parameters:

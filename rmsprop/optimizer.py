@@ -17,13 +17,14 @@ from rmsprop.differentiation import compute_gradients
 from rmsprop.hooks import refuse_hooks
 from rmsprop.locks import Unchanged, locked
 from rmsprop.loss_scale import LossScale
-from rmsprop.parameters import described, flatten, listed, refuse_repetition
+from rmsprop.nested import flatten, listed
+from rmsprop.parameters import refuse_repetition
 from rmsprop.rows import ROWS, HasSettings, config_of, given_by, learning_rate_of
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
 from rmsprop.settings import Settings
 from rmsprop.state import State
 from rmsprop.tape import Tape
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, described
 from rmsprop.weights import set_weights as _set_weights
 from rmsprop.weights import weights_of
 

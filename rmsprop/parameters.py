@@ -2,14 +2,14 @@
 
 import copy
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rmsprop import dtypes
 from rmsprop.arrays import Absent, device, has_strides, is_array
 from rmsprop.backends import Plans, backend_of
 from rmsprop.identity import Away, Original
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, described
 
 
 class Parameter:
@@ -183,6 +183,13 @@ class Parameter:
         if self._address is not None and self.has_moved:
             raise ValueError("its memory was moved since it was first given, by resize.")
 
+    def report_misses(self) -> None:
+        """Raise ``ValueError`` for rows out of range in gradients of earlier steps, as far as these are known."""
+        try:
+            self.backend.report_misses(self)
+        except ValueError as error:
+            raise ValueError(f"Gradient of variable {self}: {error}") from None
+
     def __str__(self) -> str:
         return described(self.key)
 
@@ -225,25 +232,3 @@ def new_parameter(variable: Any) -> Parameter:
     if is_raw:
         parameter.backend.memory(array)
     return parameter
-
-
-def described(variable: Any) -> str:
-    """Return how messages call a variable: by its name, dtype and shape, or what was given instead of one."""
-    if not isinstance(variable, Variable | Absent) and not is_array(variable):
-        return f"({type(variable).__name__} {str(variable)[:40]!r})"
-    name = f"{variable.name!r}, " if isinstance(variable, Variable) else ""
-    return f"({name}{dtypes.name_of(variable.dtype)}, shape {tuple(variable.shape)})"
-
-
-def listed(variables: Any) -> list[Any]:
-    """Return the leaves of nested iterables, also of an iterator."""
-    return flatten(list(variables) if isinstance(variables, Iterator) else variables)
-
-
-def flatten(nested: Any) -> list[Any]:
-    """Return the leaves of nested iterables, of dicts by their sorted keys, as in Keras."""
-    if isinstance(nested, dict):
-        nested = [nested[key] for key in sorted(nested)]
-    if isinstance(nested, Variable | str) or is_array(nested) or not isinstance(nested, Iterable):
-        return [nested]
-    return [leaf for item in nested for leaf in flatten(item)]

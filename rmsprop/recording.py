@@ -1,32 +1,16 @@
 """What tapes have in common: they follow variables, and learn when a value changes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
+from typing import Any, Self
 
 from rmsprop import dtypes
 from rmsprop.arrays import Array, namespace, on_device
 from rmsprop.calls import call_of
-
-if TYPE_CHECKING:
-    from rmsprop.variable import Variable
-
-recording: ContextVar["Recorder | None"] = ContextVar("rmsprop.recording", default=None)
-"""The tape that records the reading of variables, if one does."""
-
-tapes: "WeakValueDictionary[int, Recorder]" = WeakValueDictionary()
-"""All tapes that may still be asked for gradients, recording or not."""
-
-
-def tell_tapes(*sources: "Variable | Array") -> None:
-    """Let all tapes know that variables or arrays get other values."""
-    for reference in tapes.valuerefs():  # unlike values(), safe while other threads open tapes
-        if (tape := reference()) is not None:
-            for source in sources:
-                tape.forget(source)
+from rmsprop.nested import mapped
+from rmsprop.observers import recording, tapes
+from rmsprop.variable import Variable
 
 
 class Recorder(ABC):
@@ -92,10 +76,8 @@ class Recorder(ABC):
             self._assigned.discard(id(source))
         return known[1][-1]
 
-    def watched_variables(self) -> tuple["Variable", ...]:
+    def watched_variables(self) -> tuple[Variable, ...]:
         """Return the variables that have been watched or used, in this order."""
-        from rmsprop.variable import Variable
-
         return tuple(source for source, _ in self._watched.values() if isinstance(source, Variable))
 
     @contextmanager
@@ -116,7 +98,7 @@ class Recorder(ABC):
         finally:
             self.is_stopped = before
 
-    def read(self, variable: "Variable") -> Any:
+    def read(self, variable: Variable) -> Any:
         """Return the traced value of a variable that is watched, that of any other as a constant."""
         if self.is_stopped:
             return self._constant(variable.array)
@@ -124,7 +106,7 @@ class Recorder(ABC):
         accessed = self._watch_accessed and variable.trainable and self._can_trace(variable.array)
         return self.watch(variable) if is_watched or accessed else self._constant(variable.array)
 
-    def forget(self, source: "Variable | Array") -> None:
+    def forget(self, source: Variable | Array) -> None:
         """Take note that a variable gets another value, of which what was computed before knows nothing."""
         if id(source) in self._watched:
             self._assigned.add(id(source))
@@ -154,18 +136,6 @@ class Recorder(ABC):
         """Return a new traced value of a variable or an array."""
 
 
-def mapped(function: Callable[[Any], Any], sources: Any) -> Any:
-    """Return what a function gives for each source, in the structure of the sources."""
-    if isinstance(sources, dict):
-        return {key: mapped(function, source) for key, source in sources.items()}
-    if isinstance(sources, list | tuple):
-        parts = [mapped(function, source) for source in sources]
-        if isinstance(sources, list):
-            return parts
-        return type(sources)(*parts) if hasattr(sources, "_fields") else tuple(parts)
-    return function(sources)
-
-
 def refuse_complex(dtype: Any) -> None:
     """Raise the ``TypeError`` for a complex target, which has no direction of descent."""
     raise TypeError(
@@ -188,7 +158,7 @@ def wants_zeros(unconnected_gradients: Any) -> bool:
     return bool(wanted == "zero")
 
 
-def zeros_of(source: "Variable | Array") -> Array:
+def zeros_of(source: Variable | Array) -> Array:
     """Return the gradient by a source that a target does not depend on."""
     array = getattr(source, "array", source)
     with on_device(array):

@@ -14,8 +14,8 @@ from rmsprop.checks import Pairs, Transformer
 from rmsprop.formula import Hyperparameters
 from rmsprop.groups import Group, by_backend, factored, is_captured, update
 from rmsprop.journal import reserve_stack
+from rmsprop.observers import tapes, tell_tapes
 from rmsprop.parameters import Parameter, refuse_repetition
-from rmsprop.recording import tapes, tell_tapes
 from rmsprop.rows import captured
 from rmsprop.settings import Settings
 from rmsprop.variable import Variable

@@ -12,9 +12,9 @@ from rmsprop import dtypes
 from rmsprop.arrays import Array, is_array
 from rmsprop.backends import Gradient
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import described, flatten
-from rmsprop.recording import Recorder, mapped, refuse_complex, wants_zeros, zeros_of
-from rmsprop.variable import array_of
+from rmsprop.nested import flatten, mapped
+from rmsprop.recording import Recorder, refuse_complex, wants_zeros, zeros_of
+from rmsprop.variable import array_of, described
 
 
 class Tape(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop._operators import ValueOperators, value_of
 from rmsprop.arrays import (
+    Absent,
     Array,
     as_beside,
     checked_numbers,
@@ -20,7 +21,7 @@ from rmsprop.arrays import (
     to_numpy,
 )
 from rmsprop.backends import is_updated_in_place
-from rmsprop.recording import recording, tell_tapes
+from rmsprop.observers import recording, tell_tapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,3 +268,11 @@ def _unwrapped(arguments: Any) -> Any:
     if isinstance(arguments, list | tuple):
         return type(arguments)(map(_unwrapped, arguments))
     return value_of(arguments)
+
+
+def described(variable: Any) -> str:
+    """Return how messages call a variable: by its name, dtype and shape, or what was given instead of one."""
+    if not isinstance(variable, Variable | Absent) and not is_array(variable):
+        return f"({type(variable).__name__} {str(variable)[:40]!r})"
+    name = f"{variable.name!r}, " if isinstance(variable, Variable) else ""
+    return f"({name}{dtypes.name_of(variable.dtype)}, shape {tuple(variable.shape)})"

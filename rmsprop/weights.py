@@ -8,7 +8,6 @@ import numpy as np
 from rmsprop import dtypes
 from rmsprop.arrays import refuse_subclass, to_numpy
 from rmsprop.formula import SLOTS
-from rmsprop.gradients import report_misses
 from rmsprop.iterations import Iterations, check_count
 from rmsprop.state import State
 from rmsprop.variable import Variable, array_of
@@ -18,7 +17,7 @@ def weights_of(state: State) -> list[np.ndarray[Any, Any]]:
     """Return copies of the weights; see `rmsprop.RMSprop.get_weights`."""
     weights = [to_numpy(weight.array) for weight in (state.iterations, *[slot for _, slot in state.ordered_slots])]
     for parameter in state.parameters:
-        report_misses(parameter)
+        parameter.report_misses()
     return weights
 
 

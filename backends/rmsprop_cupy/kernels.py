@@ -6,8 +6,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.clipping import RANGES, SMALLEST
 from rmsprop.formula import SLOTS, needed_slots
+from rmsprop.norms import RANGES, SMALLEST
 from rmsprop_cupy import source
 from rmsprop_cupy.source import Variant
 
@@ -144,7 +144,7 @@ __device__ inline double added(double* shared, const double mine, const int lane
 def factor_kernel() -> Any:
     """Return the kernel that makes norms and clipping factors of the sums, in one block of threads.
 
-    The rules are those of `rmsprop.clipping`; a limit below 0 stands for none. Factors come in both precisions,
+    The rules are those of `rmsprop.norms`; a limit below 0 stands for none. Factors come in both precisions,
     the two numbers of each next to each other. With `left_out`, the first of all is NaN if a norm is not finite,
     and the step is counted there as one that is left out. A team of threads adds up the sums of one gradient, so
     that neither many gradients nor a large one take long. Only if squares are beyond LARGE or below `least`, sums

@@ -13,9 +13,9 @@ import cupy
 import numpy as np
 
 from rmsprop.backends import Gradient, Updatable
-from rmsprop.clipping import RANGES, limits
 from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
+from rmsprop.norms import RANGES, limits
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired
 from rmsprop_cupy.devices import copied
@@ -114,7 +114,7 @@ class Clipping(NamedTuple):
 
     @property
     def magnitudes(self) -> Array:
-        """The norms; see `rmsprop.clipping.Clipping`."""
+        """The norms; see `rmsprop.norms.Clipping`."""
         return self.plan.norms
 
 

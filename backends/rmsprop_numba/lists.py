@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import clipping, nonfinite
+from rmsprop import norms
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import headers, list_kernels
@@ -69,12 +69,12 @@ class ListPlan:
         """Take a step with the gradients at these addresses, or return the position of one that forbids it."""
         factors = magnitudes = None
         if hyper.clips_by_norm:
-            measure = clipping.Measure(partial(squared_norms, self.division, gradients, hyper.clipvalue))
-            ((factors, magnitudes),) = clipping.clippings([measure], hyper)
+            measure = norms.Measure(partial(squared_norms, self.division, gradients, hyper.clipvalue))
+            ((factors, magnitudes),) = norms.clippings([measure], hyper)
         elif hyper.loss_scale != 1.0:
             factors = np.array([(1.0 / hyper.loss_scale, 1.0)] * len(self))
         if hyper.nonfinite != "propagate":
-            position = nonfinite.first(magnitudes, hyper, lambda: first_nonfinite(self.division, gradients))
+            position = norms.first(magnitudes, hyper, lambda: first_nonfinite(self.division, gradients))
             if position is not None:
                 return position
         for function, arguments in self.jobs(gradients, factors, hyper):

@@ -5,8 +5,7 @@ from typing import Any
 
 from rmsprop.arrays import is_array
 from rmsprop.backends import is_updated_in_place
-from rmsprop.parameters import described
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, described
 
 
 def named(variables: Any) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import GetConfig, check_same, optimizer_from, settings_of
 from rmsprop.checkpoints.tensors import Host
 from rmsprop.formula import SLOTS
-from rmsprop.parameters import Parameter, described, refuse_repetition
-from rmsprop.recording import tell_tapes
+from rmsprop.observers import tell_tapes
+from rmsprop.parameters import Parameter, refuse_repetition
 from rmsprop.settings import Settings
 from rmsprop.state import State
-from rmsprop.variable import Variable
+from rmsprop.variable import Variable, described
 
 Change = partial[Any]
 """What brings a prepared value to its place."""

@@ -19,7 +19,6 @@ from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import numbers_of
 from rmsprop.checkpoints.settings import GetConfig, settings_of
 from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
-from rmsprop.gradients import report_misses
 from rmsprop.settings import Settings
 from rmsprop.state import State
 from rmsprop.variable import Variable, array_of
@@ -114,7 +113,7 @@ def _content(settings: Settings, get_config: GetConfig, variables: Any) -> tuple
     if missing:
         raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
     for parameter in parameters.values():
-        report_misses(parameter)
+        parameter.report_misses()
     told = {"settings": settings_of(settings, get_config), "numbers": numbers_of(settings)}
     notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
     tensors = [_tensor("iterations", state.iterations.array)]

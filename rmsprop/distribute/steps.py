@@ -19,8 +19,8 @@ from rmsprop.groups import Group, by_backend, factored, prepared, update
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.journal import Journal
 from rmsprop.nonfinite import first_of_groups
+from rmsprop.observers import tapes, tell_tapes
 from rmsprop.parameters import Parameter
-from rmsprop.recording import tapes, tell_tapes
 from rmsprop.settings import Settings
 from rmsprop.take import Plan, checked, leave_out, planned, transformed
 from rmsprop.variable import Variable

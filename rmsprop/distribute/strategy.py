@@ -18,12 +18,12 @@ from rmsprop.distribute.reduction import flattened, to_host
 from rmsprop.distribute.sharding import new_share
 from rmsprop.distribute.steps import take
 from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter, described, flatten
-from rmsprop.recording import mapped
+from rmsprop.nested import flatten, mapped
+from rmsprop.parameters import Parameter
 from rmsprop.scopes import entered_strategy, entering
 from rmsprop.settings import Settings
 from rmsprop.take import take as take_alone
-from rmsprop.variable import Variable, array_of
+from rmsprop.variable import Variable, array_of, described
 
 
 class Strategy:

@@ -107,11 +107,11 @@ MUTANTS = [
         "else np.asarray(weights)) * scale", "else np.asarray(weights))",
     ),
     Mutant(
-        "multiplied by the loss scale", "rmsprop/clipping.py", "test_loss_scale.py -k other_libraries",
+        "multiplied by the loss scale", "rmsprop/norms.py", "test_loss_scale.py -k other_libraries",
         "(count,), 1.0 / loss_scale", "(count,), 1.0 * loss_scale",
     ),
     Mutant(
-        "norm of all gradients as it was before each was clipped", "rmsprop/clipping.py",
+        "norm of all gradients as it was before each was clipped", "rmsprop/norms.py",
         "test_optimizer.py -k both_norms_apply",
         "parts = [f * f * s for", "parts = [s for",
     ),

@@ -1,11 +1,11 @@
-"""Clipping by norm: the factor that each gradient is multiplied by, over the whole range of its dtype.
+"""Norms of gradients: the factors that they are clipped by, over the whole range of a dtype, and if all is finite.
 
 A factor is a pair of numbers that a gradient is multiplied by, one after the other: their product may be too small
 for a number of its own. The second one is a power of two, mostly 1.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from operator import add
 from types import ModuleType
@@ -203,3 +203,46 @@ def _pairs(norms: Array, targets: Array, loss_scale: float) -> Array:
     tails = xp.where(factors >= SMALLEST, one, xp.where(factors >= tiny, one * SMALLEST, one * tiny))
     heads = xp.where(factors >= tiny, factors / tails, scaled / tiny / norms)
     return xp.stack([heads, tails], axis=1)
+
+
+def first(magnitudes: Array | None, hyper: Hyperparameters, find: Callable[[], int | None]) -> int | None:
+    """Return the position of the first gradient that is not finite, or is clipped by a norm beyond its dtype.
+
+    Norms are computed in double precision where there is one: those of finite gradients are infinite from 1.8e308
+    on, or in a library without it, as JAX has by default, from 3.4e38 on.
+
+    Parameters
+    ----------
+    magnitudes : array, shape (n,), or None
+        See `Clipping`, if there are any: they save to read the gradients again.
+    hyper : Hyperparameters
+    find : callable
+        Returns the position of the first gradient with a NaN or an infinity, or None.
+    """
+    if are_finite(magnitudes, hyper):
+        return None
+    position = find()
+    if position is None and magnitudes is not None:
+        return first_beyond(enumerate(listed(magnitudes)))
+    return position
+
+
+def are_finite(magnitudes: Array | None, hyper: Hyperparameters) -> bool:
+    """Tell whether gradients are known to be finite by their norms, before which infinities were not clipped."""
+    if magnitudes is None or hyper.clipvalue is not None:
+        return False
+    with on_device(magnitudes), np.errstate(all="ignore"):
+        xp = namespace(magnitudes)
+        return math.isfinite(float(xp.sum(magnitudes))) or bool(xp.all(xp.isfinite(magnitudes)))
+
+
+def listed(magnitudes: Array | None) -> list[float]:
+    """Return norms as numbers, if there are any."""
+    return [] if magnitudes is None else to_numpy(magnitudes).tolist()
+
+
+def first_beyond(norms: Iterable[tuple[int, float]]) -> int | None:
+    """Return the position of the first norm that is infinite or, if none is, of the first that is not known."""
+    numbers = list(norms)
+    infinite = [position for position, norm in numbers if math.isinf(norm)]
+    return min(infinite or [position for position, norm in numbers if math.isnan(norm)], default=None)
