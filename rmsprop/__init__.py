@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.loss_scale import LossScale
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
-from rmsprop.tape import GradientTape
-from rmsprop.torch_tape import TorchTape
-from rmsprop.variable import Variable
+from rmsprop.state.loss_scale import LossScale
+from rmsprop.tapes.autograd_tape import GradientTape
+from rmsprop.tapes.torch_tape import TorchTape
+from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
     from rmsprop import distribute

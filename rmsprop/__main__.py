@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import IndexedSlices, RMSprop, Variable, dtypes
-from rmsprop.arrays import to_numpy
+from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.libraries import to_numpy
 from rmsprop.backends import installed
-from rmsprop.oracle import HALVES, assert_step, hyper_of, snapshot
+from rmsprop.testing.oracle import HALVES, assert_step, hyper_of, snapshot
 
 GENERIC = ("array_api_strict", "torch", "jax.numpy")
 """Libraries of which the first that is installed serves to check the backend for all others."""

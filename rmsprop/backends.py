@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rmsprop.arrays import Array, detached, namespace
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array, detached, namespace
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -66,7 +66,7 @@ class HasArray(Protocol):
 
 
 class Updatable(Protocol):
-    """A variable and its slots, as a backend receives them; see `rmsprop.parameters.Parameter`.
+    """A variable and its slots, as a backend receives them; see `rmsprop.state.parameters.Parameter`.
 
     In messages, ``str`` calls the variable by its name.
     """
@@ -267,7 +267,8 @@ class Backend(ABC):
         """Return the array that all have to hold who can reach the memory of a plain array.
 
         It is the array itself, or what it is a view of; None if others may share the memory, unless `is_its_own`
-        says that they do not. Where there is one, it is noticed if arrays are replaced, see `rmsprop.identity`.
+        says that they do not. Where there is one, it is noticed if arrays are replaced; see
+        `rmsprop.state.identity`.
         """
         return None
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from rmsprop import dtypes
-from rmsprop.arrays import Array
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.libraries import Array
 
 Kept = TypeVar("Kept")
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays import Array, as_beside, is_on_host, namespace, on_device, place_beside, to_numpy
-from rmsprop.dtypes import name_of
+from rmsprop.arrays.dtypes import name_of
+from rmsprop.arrays.libraries import Array, as_beside, is_on_host, namespace, on_device, place_beside, to_numpy
 from rmsprop.formula import Hyperparameters
 
 SMALLEST = 2.0**-126

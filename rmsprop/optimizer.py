@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsFloat
 
 import numpy as np
 
-from rmsprop import capturing, gradients, slots, take
-from rmsprop.arrays import Array
+from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
-from rmsprop.checks import Flag, Nonfinite, Pairs, Rate, StateDtype, Transformer, Value
-from rmsprop.differentiation import compute_gradients
-from rmsprop.hooks import refuse_hooks
 from rmsprop.locks import Unchanged, locked
-from rmsprop.loss_scale import LossScale
-from rmsprop.nested import flatten, listed
-from rmsprop.parameters import refuse_repetition
-from rmsprop.rows import ROWS, HasSettings, config_of, given_by, learning_rate_of
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
-from rmsprop.settings import Settings
-from rmsprop.state import State
-from rmsprop.tape import Tape
-from rmsprop.variable import Variable, described
-from rmsprop.weights import set_weights as _set_weights
-from rmsprop.weights import weights_of
+from rmsprop.settings.checks import Flag, Nonfinite, Pairs, Rate, StateDtype, Transformer, Value
+from rmsprop.settings.keras_hooks import refuse_hooks
+from rmsprop.settings.rows import ROWS, HasSettings, config_of, given_by, learning_rate_of
+from rmsprop.settings.settings import Settings
+from rmsprop.state.loss_scale import LossScale
+from rmsprop.state.parameters import refuse_repetition
+from rmsprop.state.state import State
+from rmsprop.state.weights import set_weights as _set_weights
+from rmsprop.state.weights import weights_of
+from rmsprop.step import capturing, gradients, slots, take
+from rmsprop.tapes.losses import compute_gradients
+from rmsprop.tapes.tape import Tape
+from rmsprop.variables.nested import flatten, listed
+from rmsprop.variables.variable import Variable, described
 
 if TYPE_CHECKING:
     from rmsprop.checkpoints.background import Saving
@@ -314,7 +314,7 @@ class RMSprop(HasSettings):
             Weights of the elements of the loss, or a number for all; by default they are summed.
         name : str, optional
             Not used.
-        tape : rmsprop.tape.Tape, optional
+        tape : rmsprop.tapes.tape.Tape, optional
             The tape that has recorded `loss`, or that is to record it if it is a callable; by default a
             `GradientTape`, which gives `IndexedSlices` for variables that are only read by arrays of integers. A
             `TorchTape` differentiates arrays of any library by PyTorch.

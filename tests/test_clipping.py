@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, LossScale, RMSprop, Variable
-from rmsprop.oracle import exact_norm, expected_clipping
 from rmsprop.testing import hyper_of
+from rmsprop.testing.oracle import exact_norm, expected_clipping
 
 COMPUTE = {"float16": "float32", "bfloat16": "float32", "complex64": "float32", "complex128": "float64"}
 EXPONENTS = {"float16": (-24, 15), "bfloat16": (-133, 127), "float32": (-149, 127), "float64": (-1074, 1023)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Variable
-from rmsprop.arrays import to_numpy
+from rmsprop.arrays.libraries import to_numpy
 from rmsprop_numba.kernels import BLOCK
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Variable, schedules
-from rmsprop.recording import Recorder
+from rmsprop.tapes.recorder import Recorder
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 pytestmark = [

@@ -135,7 +135,7 @@ def test_copies_keep_the_strategy_and_pickles_take_that_of_their_scope(strategy)
     ],
 )
 def test_reduce_keeps_the_structure(strategy, op, value, axis, expected):
-    assert repr(strategy.reduce(op, value, axis)) == repr(rmsprop.recording.mapped(np.asarray, expected))
+    assert repr(strategy.reduce(op, value, axis)) == repr(rmsprop.tapes.recorder.mapped(np.asarray, expected))
 
 
 def test_reduce_refuses_other_operations_and_what_is_no_number(strategy):

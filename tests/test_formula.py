@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import rmsprop_numba.kernels
-from rmsprop import RMSprop, Variable, dtypes
+from rmsprop import RMSprop, Variable
+from rmsprop.arrays import dtypes
 from rmsprop.formula import SLOTS, Numbers, Slot, VariableState, needed_slots, stepped
 
 ROOT = Path(__file__).parents[1]

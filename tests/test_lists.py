@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop.backends import PLANNED
-from rmsprop.take import checked
+from rmsprop.step.take import checked
 from rmsprop.testing import assert_step, hyper_of, snapshot
 from rmsprop_numba import headers
 from rmsprop_numba.step import prepare, squared_norms
@@ -113,7 +113,7 @@ def test_a_step_that_repeats_the_one_before_is_replayed(monkeypatch, wrap):
     optimizer, variables = RMSprop(), [wrap(np.ones(shape, np.float32)) for shape in [(3,), (), (2, 2)]]
     for _ in range(2):
         optimizer.apply_gradients([(np.ones(v.shape, np.float32), v) for v in variables])
-    monkeypatch.setattr("rmsprop.gradients.pairs", lambda given: pytest.fail("checked in Python"))
+    monkeypatch.setattr("rmsprop.step.gradients.pairs", lambda given: pytest.fail("checked in Python"))
     optimizer.apply_gradients([(np.ones(v.shape, np.float32), v) for v in variables])
     assert int(optimizer.iterations) == 3
 
@@ -311,7 +311,7 @@ def test_lists_in_ever_another_order_fill_no_memory_and_the_latest_is_replayed(m
     assert len(plans) > 1
     assert all(v.tobytes() == variables[0].tobytes() for v in variables)
     if headers.is_known():
-        monkeypatch.setattr("rmsprop.gradients.pairs", lambda given: pytest.fail("checked in Python"))
+        monkeypatch.setattr("rmsprop.step.gradients.pairs", lambda given: pytest.fail("checked in Python"))
         optimizer.apply_gradients(given)
 
 

@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable, schedules, slots, take
+from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop.step import slots, take
 
 BAD = [np.nan, -np.nan, np.inf, -np.inf]
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]

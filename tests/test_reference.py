@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop
-from rmsprop.arrays import to_numpy
+from rmsprop.arrays.libraries import to_numpy
 
 DATA = Path(__file__).parent / "data" / "keras_reference"
 RECORD = json.loads((DATA / "cases.json").read_text())

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmsprop import GradientTape, Variable
-from rmsprop.arrays import to_numpy
+from rmsprop.arrays.libraries import to_numpy
 from rmsprop.schedules import (
     CosineDecay,
     CosineDecayRestarts,

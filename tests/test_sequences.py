@@ -12,10 +12,11 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rmsprop import IndexedSlices, RMSprop, Variable, dtypes, schedules
+from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop.arrays import dtypes
 from rmsprop.formula import SLOTS, VariableState
-from rmsprop.oracle import assert_step
 from rmsprop.testing import hyper_of
+from rmsprop.testing.oracle import assert_step
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
 SHAPES = [(), (0,), (5,), (4, 3), (2, 0), (2, 3, 2)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rmsprop import RMSprop
-from rmsprop.hooks import KERAS_HOOKS
+from rmsprop.settings.keras_hooks import KERAS_HOOKS
 
 
 class Mine(RMSprop):

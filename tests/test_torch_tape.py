@@ -337,7 +337,7 @@ def test_second_derivatives_are_taken_in_the_loss():
 
 
 def test_a_tape_that_is_gone_is_told_nothing():
-    from rmsprop.recording import tapes
+    from rmsprop.tapes.recorder import tapes
 
     with TorchTape() as tape:
         pass

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import is_on_host
+from rmsprop.arrays.libraries import is_on_host
 
 Array = Any
 

@@ -6,8 +6,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rmsprop import dtypes
-from rmsprop.arrays import (
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import (
     as_beside,
     detached,
     moved_beside,
@@ -18,7 +19,6 @@ from rmsprop.arrays import (
 )
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import SLOTS, Hyperparameters, VariableState, square, stepped
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_array_api.elements import clipped, joined, parts
 
 Array = Any

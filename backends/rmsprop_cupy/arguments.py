@@ -4,7 +4,7 @@ from typing import Any
 
 from cupy.lib.stride_tricks import as_strided
 
-from rmsprop import dtypes
+from rmsprop.arrays import dtypes
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.source import Variant

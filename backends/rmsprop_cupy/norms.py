@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, cast
 import cupy
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.norms import RANGES, limits
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import paired

@@ -5,9 +5,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import kernels
 from rmsprop_cupy.arguments import numbers, paired
 from rmsprop_cupy.launches import Launch

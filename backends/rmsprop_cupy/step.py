@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Gradient, Refresh, Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import devices, kernels, lists, norms, rows
 from rmsprop_cupy.arguments import paired, slots, variant_of
 from rmsprop_cupy.captures import is_captured, scalars

@@ -6,8 +6,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop import memory as addresses
-from rmsprop.memory import Place
+from rmsprop.arrays import memory as addresses
+from rmsprop.arrays.memory import Place
 
 Array = Any
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from rmsprop.arrays.memory import overlapping
 from rmsprop.backends import Backend
 from rmsprop.formula import SLOTS
-from rmsprop.memory import overlapping
 from rmsprop_numba import step, variables
 
 __all__ = ["NumbaBackend", "backend"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.memory import owner
 from rmsprop.backends import Gradient
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.memory import owner
 
 Array = np.ndarray[Any, Any]
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays import own
-from rmsprop.variable import Variable
+from rmsprop.arrays.libraries import own
+from rmsprop.variables.variable import Variable
 from rmsprop_numba import block_kernels
 from rmsprop_numba.block_kernels import LENGTH
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import SLOTS, Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
 from rmsprop_numba.block_kernels import LENGTH

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.threads import Job, job

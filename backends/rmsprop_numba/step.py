@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of, scalars

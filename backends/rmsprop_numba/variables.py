@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.memory import Place, root, strides_of
+from rmsprop.arrays.memory import Place, root, strides_of
 
 Array = np.ndarray[Any, Any]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rmsprop.arrays import is_array
+from rmsprop.arrays.libraries import is_array
 from rmsprop.backends import is_updated_in_place
-from rmsprop.variable import Variable, described
+from rmsprop.variables.variable import Variable, described
 
 
 def named(variables: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rmsprop.loss_scale import LossScale
-from rmsprop.settings import Settings
+from rmsprop.settings.settings import Settings
+from rmsprop.state.loss_scale import LossScale
 
 
 def numbers_of(settings: Settings) -> dict[str, Any]:

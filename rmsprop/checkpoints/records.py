@@ -14,10 +14,10 @@ from rmsprop.checkpoints.layout import LONGEST_REASON, Content
 from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import Host, array_of
-from rmsprop.checks import STATE_DTYPES
 from rmsprop.formula import SLOTS
-from rmsprop.iterations import check_count
-from rmsprop.variable import Variable
+from rmsprop.settings.checks import STATE_DTYPES
+from rmsprop.state.iterations import check_count
+from rmsprop.variables.variable import Variable
 
 
 class Record(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmsprop import dtypes, slots
-from rmsprop.arrays import on_device
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.libraries import on_device
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
@@ -16,11 +16,12 @@ from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import GetConfig, check_same, optimizer_from, settings_of
 from rmsprop.checkpoints.tensors import Host
 from rmsprop.formula import SLOTS
-from rmsprop.observers import tell_tapes
-from rmsprop.parameters import Parameter, refuse_repetition
-from rmsprop.settings import Settings
-from rmsprop.state import State
-from rmsprop.variable import Variable, described
+from rmsprop.settings.settings import Settings
+from rmsprop.state.parameters import Parameter, refuse_repetition
+from rmsprop.state.state import State
+from rmsprop.step import slots
+from rmsprop.variables.observers import tell_tapes
+from rmsprop.variables.variable import Variable, described
 
 Change = partial[Any]
 """What brings a prepared value to its place."""

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rmsprop import dtypes
-from rmsprop.arrays import Array, to_numpy
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.libraries import Array, to_numpy
 from rmsprop.checkpoints import background
 from rmsprop.checkpoints.atomic import replacing
 from rmsprop.checkpoints.background import Saving
@@ -19,9 +19,9 @@ from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import numbers_of
 from rmsprop.checkpoints.settings import GetConfig, settings_of
 from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
-from rmsprop.settings import Settings
-from rmsprop.state import State
-from rmsprop.variable import Variable, array_of
+from rmsprop.settings.settings import Settings
+from rmsprop.state.state import State
+from rmsprop.variables.variable import Variable, array_of
 
 
 def save(

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rmsprop import schedules
-from rmsprop.arrays import is_array
+from rmsprop.arrays.libraries import is_array
 from rmsprop.checkpoints.errors import CheckpointError
-from rmsprop.rows import ROWS, config_of
 from rmsprop.schedules import LearningRateSchedule
-from rmsprop.settings import READ, Settings
-from rmsprop.variable import Variable
+from rmsprop.settings.rows import ROWS, config_of
+from rmsprop.settings.settings import READ, Settings
+from rmsprop.variables.variable import Variable
 
 LARGEST = 2**20
 """Bytes of the settings at most, so that a file can't make the reader build objects without end."""

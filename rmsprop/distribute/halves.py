@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import dtypes
-from rmsprop.arrays import is_array, namespace, on_device
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import is_array, namespace, on_device
 from rmsprop.backends import Gradient
 from rmsprop.distribute.reduction import summed_by_row
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.parameters import Parameter
-from rmsprop.variable import array_of
+from rmsprop.state.parameters import Parameter
+from rmsprop.variables.variable import array_of
 
 HALVES = ("float16", "bfloat16")
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.mpi import BUCKET_BYTES, TIMEOUT, checked, communicator
 from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import Reduction
 from rmsprop.distribute.strategy import Strategy
-from rmsprop.indexed_slices import IndexedSlices
 
 SUM, BYTE = 0, 1
 TYPES = {"float32": (7, 1), "float64": (8, 1), "complex64": (7, 2), "complex128": (8, 2), "int64": (4, 1)}

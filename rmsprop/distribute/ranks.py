@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.reduction import Reduction, flattened, like
-from rmsprop.variable import Variable
+from rmsprop.variables.variable import Variable
 
 
 class Ranks(NamedTuple):

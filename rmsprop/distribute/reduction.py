@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop import dtypes
-from rmsprop.arrays import Array, as_beside, namespace, on_device, to_numpy
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array, as_beside, namespace, on_device, to_numpy
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.sums import Shares, Vector
-from rmsprop.indexed_slices import IndexedSlices
 
 KEPT = 8
 """Layouts of lists that are kept, the most recent ones."""

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.distribute.halves import rounded
 from rmsprop.distribute.reduction import Reduction, flattened, summed_in
 from rmsprop.distribute.sharding import Share, exchange_rows, rows_of, share_of
 from rmsprop.formula import Hyperparameters
-from rmsprop.groups import Group, by_backend, update
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.journal import Journal
-from rmsprop.parameters import Parameter
+from rmsprop.state.parameters import Parameter
+from rmsprop.step.groups import Group, by_backend, update
+from rmsprop.step.journal import Journal
 
 
 class Part(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from rmsprop.arrays import Array
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.journal import Journal
-from rmsprop.parameters import Parameter
-from rmsprop.variable import Variable
+from rmsprop.state.parameters import Parameter
+from rmsprop.step.journal import Journal
+from rmsprop.variables.variable import Variable
 
 
 class ShardedSlot(Variable):

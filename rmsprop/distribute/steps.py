@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
-from rmsprop import dtypes, slots
-from rmsprop.arrays import namespace, on_device
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import namespace, on_device
 from rmsprop.backends import Gradient
 from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.ranks import Ranks
@@ -15,15 +16,15 @@ from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import undoing, uninterrupted
 from rmsprop.formula import Hyperparameters
-from rmsprop.groups import Group, by_backend, factored, prepared, update
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.journal import Journal
-from rmsprop.nonfinite import first_of_groups
-from rmsprop.observers import tapes, tell_tapes
-from rmsprop.parameters import Parameter
-from rmsprop.settings import Settings
-from rmsprop.take import Plan, checked, leave_out, planned, transformed
-from rmsprop.variable import Variable
+from rmsprop.settings.settings import Settings
+from rmsprop.state.parameters import Parameter
+from rmsprop.step import slots
+from rmsprop.step.groups import Group, by_backend, factored, prepared, update
+from rmsprop.step.journal import Journal
+from rmsprop.step.nonfinite import first_of_groups
+from rmsprop.step.take import Plan, checked, leave_out, planned, transformed
+from rmsprop.variables.observers import tapes, tell_tapes
+from rmsprop.variables.variable import Variable
 
 Prepared = tuple[Callable[[], object], tuple[int, Any] | None]
 """What takes a step, and the position and variable of the gradient that forbids it, if there is one."""

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from rmsprop import dtypes
-from rmsprop.arrays import is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays import dtypes
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import is_array, namespace, on_device, refuse_subclass
 from rmsprop.calls import call_of
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.operations import is_mean
@@ -17,13 +18,12 @@ from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import flattened, to_host
 from rmsprop.distribute.sharding import new_share
 from rmsprop.distribute.steps import take
-from rmsprop.indexed_slices import IndexedSlices
-from rmsprop.nested import flatten, mapped
-from rmsprop.parameters import Parameter
 from rmsprop.scopes import entered_strategy, entering
-from rmsprop.settings import Settings
-from rmsprop.take import take as take_alone
-from rmsprop.variable import Variable, array_of, described
+from rmsprop.settings.settings import Settings
+from rmsprop.state.parameters import Parameter
+from rmsprop.step.take import take as take_alone
+from rmsprop.variables.nested import flatten, mapped
+from rmsprop.variables.variable import Variable, array_of, described
 
 
 class Strategy:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rmsprop.journal import Journal
+from rmsprop.step.journal import Journal
 
 
 @contextmanager

@@ -15,8 +15,8 @@ The whole test file of a backend for the arrays of ``mylib``::
 """
 
 from rmsprop.formula import VariableState
-from rmsprop.oracle import assert_step, expected_step, hyper_of, snapshot
 from rmsprop.testing.backend_tests import BackendTests
+from rmsprop.testing.oracle import assert_step, expected_step, hyper_of, snapshot
 
 __all__ = ["BackendTests", "VariableState", "assert_step", "expected_step", "hyper_of", "snapshot"]
 

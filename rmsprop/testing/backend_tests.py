@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Backend, backend_of
-from rmsprop.indexed_slices import IndexedSlices
 from rmsprop.optimizer import RMSprop
-from rmsprop.oracle import assert_step, hyper_of, snapshot
-from rmsprop.variable import Variable
+from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
+from rmsprop.variables.variable import Variable
 
 Host = np.ndarray[Any, Any]
 AsArray = Callable[[Host], Any]

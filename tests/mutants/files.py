@@ -101,7 +101,7 @@ MUTANTS = [
     Mutant(
         "two saves in the background at once", "rmsprop/checkpoints/saving.py",
         "test_checkpoint_writing.py -k next_save_waits",
-        "    background.settle(optimizer)\n", "",
+        "    background.settle(settings.state)\n", "",
     ),
     Mutant(
         "one checkpoint too few kept", "rmsprop/checkpoints/manager.py",
@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant(
         "steps taken while a manager saves", "rmsprop/checkpoints/manager.py",
         "test_checkpoint_writing.py -k while_a_manager_saves",
-        "with optimizer._lock:", "if True:",
+        "with optimizer._settings.state.lock:", "if True:",
     ),
     Mutant(
         "checkpoint numbered like another", "rmsprop/checkpoints/manager.py",

@@ -148,7 +148,7 @@ MUTANTS = [
         " or plan.slots != hyper.slots", "",
     ),
     Mutant(
-        "memory that was moved not noticed", "rmsprop/parameters.py", "test_hostile_input.py -k moved",
+        "memory that was moved not noticed", "rmsprop/state/parameters.py", "test_hostile_input.py -k moved",
         "if self._address is not None and self.has_moved:", "if False:",
     ),
     # Headers: steps without checks in Python

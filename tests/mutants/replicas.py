@@ -28,7 +28,7 @@ MUTANTS = [
     Mutant(
         "each rank clips by the norm of its own gradients", "rmsprop/distribute/steps.py",
         "test_mpi.py -k 'replicas_train and 2'",
-        "            or hyper.clips_by_norm\n", "",
+        "        or hyper.clips_by_norm\n", "",
     ),
     Mutant(
         "interrupts lost with a step that is refused", "rmsprop/distribute/steps.py",

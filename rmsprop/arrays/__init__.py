@@ -1,0 +1,1 @@
+"""Arrays of any library: dtypes, places in memory, and what is asked of them."""

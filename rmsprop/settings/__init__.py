@@ -1,0 +1,1 @@
+"""Settings: what an optimizer is told."""

@@ -1,0 +1,201 @@
+"""Checks of settings: each returns what is to be kept of a value, or raises an error that says what was expected.
+
+Those that take `values` are given the settings as they are kept, by name, of which some exclude each other.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, SupportsFloat, TypeAlias, get_args
+
+import numpy as np
+
+from rmsprop.arrays.libraries import Array, is_array
+from rmsprop.schedules import LearningRateSchedule
+from rmsprop.state.loss_scale import LossScale
+from rmsprop.variables.variable import Variable
+
+LARGEST = sys.float_info.max
+DEFAULT_EPSILON = 1e-7
+SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
+
+StateDtype: TypeAlias = Literal["bfloat16", "uint8"]
+"""What slots can be kept in, other than in full."""
+STATE_DTYPES: tuple[StateDtype, ...] = get_args(StateDtype)
+
+Nonfinite: TypeAlias = Literal["propagate", "skip", "raise"]
+"""What can become of a step with gradients that are not finite."""
+NONFINITE: tuple[Nonfinite, ...] = get_args(Nonfinite)
+
+Value: TypeAlias = SupportsFloat | Callable[[], SupportsFloat]
+"""A number, 0-d array, `Variable` or callable without arguments."""
+
+Rate: TypeAlias = Value | LearningRateSchedule
+"""What a learning rate can be."""
+
+Kept: TypeAlias = float | Variable | Array
+"""What a value is when it is read: as it was given, of a callable the present one. Arrays are of any library."""
+
+Pairs: TypeAlias = list[tuple[Any, Any]]
+"""Gradients and variables, which are arrays of any library, `IndexedSlices` or `Variable`."""
+
+Flag: TypeAlias = bool | np.bool_
+Transformer: TypeAlias = Callable[[Pairs], Pairs]
+
+Values: TypeAlias = Mapping[str, Any]
+
+
+def number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> float:
+    """Return a number as a float; it must be finite and in range."""
+    try:
+        # Early NumPy 2 makes numbers of arrays of one element.
+        if isinstance(value, str | bytes | complex | np.complexfloating) or getattr(value, "ndim", 0) != 0:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number; given {value!r}.") from None
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not low <= number <= high:  # nor is NaN
+        at_least = "" if low == -LARGEST else f" and at least {low:g}"
+        expected = f"be finite{at_least}" if high == LARGEST else f"be between [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` must {expected}. Received: {name}={value!r} (of type {type(value)}).")
+    return number
+
+
+def current(name: str, setting: Any, low: float = -LARGEST, high: float = LARGEST, step: int = 0) -> float:
+    """Return the present value of a setting that is read at each step."""
+    if type(setting) is not float:
+        if isinstance(setting, LearningRateSchedule):
+            setting = setting(step)
+        elif isinstance(setting, Variable):
+            setting = setting.array
+        elif callable(setting):
+            setting = setting()
+    if type(setting) is float and low <= setting <= high:  # by far the most frequent, and the fastest
+        return setting
+    return number(name, setting, low, high)
+
+
+def is_read_by_call(setting: Any) -> bool:
+    """Tell whether the present value of a setting is what a call of it returns."""
+    return callable(setting) and not isinstance(setting, LearningRateSchedule | Variable)
+
+
+def any_number(values: Values, name: str, value: Rate) -> Any:
+    """Check a value that is read at each step, and may be any finite number."""
+    return _replaced(name, values.get(name), value)
+
+
+def fraction(values: Values, name: str, value: Value) -> Any:
+    """Check a value that is read at each step, and lies in [0, 1]."""
+    return _replaced(name, values.get(name), value, 0.0, 1.0)
+
+
+def _replaced(name: str, old: Any, new: Any, low: float = -LARGEST, high: float = LARGEST) -> Any:
+    """Return what a setting becomes when `new` is assigned to it.
+
+    As in Keras, a `Variable` stays the setting, and takes the new value. Callables and schedules are read at
+    each step, numbers only now.
+    """
+    if isinstance(new, LearningRateSchedule):
+        if name != "learning_rate":
+            raise ValueError(f"{name} can't be a schedule, only learning_rate can; given {new!r}.")
+        return new
+    if callable(new) and not is_array(new):
+        return new
+    present = current(name, new, low, high)
+    if isinstance(new, Variable) or is_array(new):
+        return new
+    return old.assign(present) if isinstance(old, Variable) else present
+
+
+def not_negative(values: Values, name: str, value: SupportsFloat) -> float:
+    """Check a number from 0 on."""
+    return number(name, value, 0.0)
+
+
+def epsilon(values: Values, name: str, value: SupportsFloat | None) -> float:
+    """Check `epsilon`, of which 0 and None mean the default."""
+    given = number(name, 0.0 if value is None else value, 0.0)
+    if 0.0 < given < SMALLEST_EPSILON:
+        raise ValueError(
+            f"epsilon must be at least {SMALLEST_EPSILON:.3g}, the smallest float32; given {value!r}."
+        )
+    return given or DEFAULT_EPSILON
+
+
+def limit(values: Values, name: str, value: SupportsFloat | None) -> float | None:
+    """Check a limit of clipping, which transformers exclude."""
+    if value is None:
+        return None
+    if values.get("gradient_transformers"):
+        raise ValueError(
+            f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. Given {name}={value!r}."
+        )
+    return number(name, value, 0.0)
+
+
+def transformers(values: Values, name: str, value: Iterable[Transformer] | None) -> tuple[Transformer, ...]:
+    """Check a sequence of functions, which limits of clipping exclude."""
+    functions: tuple[Any, ...] = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
+    if isinstance(value, str | bytes) or callable(value) or not all(map(callable, functions)):
+        raise TypeError(f"{name} must be a sequence of callables; given {value!r}.")
+    for other in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if functions and values.get(other) is not None:
+            raise ValueError(f"`gradient_transformers` cannot be set when `{other}` is set; let them clip.")
+    return functions
+
+
+def aggregator(values: Values, name: str, value: Transformer | None) -> Transformer | None:
+    """Check a function of pairs, or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable or None; given {value!r}.")
+    return value
+
+
+def text(values: Values, name: str, value: str | None) -> str:
+    """Check a name, of which an empty one and None mean the default."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string or None; given {value!r}.")
+    return value or "RMSprop"
+
+
+def flag(values: Values, name: str, value: Flag) -> bool:
+    """Check that a value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; given {value!r}.")
+    return bool(value)
+
+
+def optional_flag(values: Values, name: str, value: Flag | None) -> bool | None:
+    """Check that a value is True, False or None."""
+    return None if value is None else flag(values, name, value)
+
+
+def state_dtype(values: Values, name: str, value: StateDtype | None) -> StateDtype | None:
+    """Check what slots are to be kept in."""
+    if not (value is None or (isinstance(value, str) and value in STATE_DTYPES)):
+        raise ValueError(f"{name} must be None, 'bfloat16' or 'uint8'; given {value!r}.")
+    return value
+
+
+def nonfinite(values: Values, name: str, value: Nonfinite) -> Nonfinite:
+    """Check what is to become of steps that are not finite."""
+    if not (isinstance(value, str) and value in NONFINITE):
+        raise ValueError(f"{name} must be 'propagate', 'skip' or 'raise'; given {value!r}.")
+    _check_dynamic(values.get("loss_scale"), value)
+    return value
+
+
+def loss_scale(values: Values, name: str, value: LossScale | None) -> LossScale | None:
+    """Check a loss scale; a dynamic one needs steps to be left out."""
+    if not (value is None or isinstance(value, LossScale)):
+        raise TypeError(f"{name} must be a rmsprop.LossScale or None; given {value!r}.")
+    _check_dynamic(value, values["nonfinite"])
+    return value
+
+
+def _check_dynamic(loss_scale: LossScale | None, nonfinite: str) -> None:
+    if loss_scale is not None and loss_scale.dynamic and nonfinite != "skip":
+        raise ValueError(f"a dynamic loss_scale needs nonfinite='skip'; given nonfinite={nonfinite!r}.")

@@ -1,0 +1,82 @@
+"""What an optimizer is told, and the numbers of a step, which are read from it."""
+
+from typing import Any
+
+from rmsprop.formula import Hyperparameters, needed_slots
+from rmsprop.schedules import LearningRateSchedule
+from rmsprop.settings.checks import current
+from rmsprop.state.state import State
+
+LIMITS = ("clipvalue", "clipnorm", "global_clipnorm")
+
+
+class Settings:
+    """The settings of an optimizer as they are kept; `rmsprop.settings.rows` has a row for each.
+
+    Parameters
+    ----------
+    state : State
+        Of the optimizer: some settings can't be changed once there are slots.
+
+    Attributes
+    ----------
+    values : dict of str to object
+        By name. Callables, schedules, arrays and Variables are read at each step.
+    has_momentum : bool
+        Whether the momentum has ever been anything but the number 0, which chooses the formula.
+    constant : Hyperparameters or None
+        Those of all steps, if no step can differ.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.values: dict[str, Any] = {}
+        self.has_momentum = False
+        self.constant: Hyperparameters | None = None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of the slots that steps need, in order."""
+        return needed_slots(self.has_momentum, self.values["centered"])
+
+    def read(self, step: int) -> Hyperparameters:
+        """Return the numbers of a step; each schedule and callable is called once."""
+        if self.constant is not None:
+            return self.constant
+        values, has_momentum = self.values, self.has_momentum
+        numbers = {name: values[name] for name in Hyperparameters._fields if name in values}
+        numbers["learning_rate"] = self.learning_rate_at(step)
+        numbers["rho"] = current("rho", values["rho"], 0.0, 1.0)
+        numbers["momentum"] = current("momentum", values["momentum"], 0.0, 1.0) if has_momentum else None
+        if values["epsilon_in_sqrt"] is None:
+            numbers["epsilon_in_sqrt"] = has_momentum
+        if values["state_dtype"] is not None:
+            numbers["step"] = step
+        scale = numbers["loss_scale"] = 1.0 if values["loss_scale"] is None else values["loss_scale"].scale
+        for name in LIMITS:
+            if numbers[name] is not None:
+                numbers[name] *= scale
+        hyper = Hyperparameters(**numbers)
+        if not self.depends_on_step() and all([type(values[name]) is float for name in READ]):
+            self.constant = hyper
+        return hyper
+
+    def depends_on_step(self) -> bool:
+        """Tell whether steps differ by their number alone."""
+        values = self.values
+        return (
+            isinstance(values["learning_rate"], LearningRateSchedule)
+            or values["loss_scale"] is not None
+            or bool(values["decay"])
+            or values["state_dtype"] is not None
+        )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step, with schedule and `decay`."""
+        rate = current("learning_rate", self.values["learning_rate"], step=step)
+        decay: float = self.values["decay"]
+        return rate / (1.0 + decay * step) if decay else rate
+
+
+READ = ("learning_rate", "rho", "momentum")
+"""The settings that are read at each step."""

@@ -1,0 +1,1 @@
+"""State: what an optimizer remembers between steps."""

@@ -1,0 +1,1 @@
+"""Tapes: gradients of losses, by autograd or by PyTorch."""

@@ -1,0 +1,1 @@
+"""Arrays with a name that optimizers update, and what follows them."""
