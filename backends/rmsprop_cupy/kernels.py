@@ -299,7 +299,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
     adds up the gradients of all of them in their order, so that the sum always has the same bits, those of the
     CPU; a row that is listed very often so takes that many turns of one thread. Rows beyond `height` are left out,
-    and reported in `misses`, see `rmsprop_cupy.misses`.
+    and reported in `misses`, see `rmsprop_cupy.counters`.
     """
     factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     number = source.number_type(variant.dtype)

@@ -14,11 +14,9 @@ import numpy as np
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import scalars
 from rmsprop_cupy.kept import Kept
-from rmsprop_cupy.launches import Launch
-from rmsprop_cupy.pending import hold
+from rmsprop_cupy.launches import Launch, paired, slots, variant_of
+from rmsprop_cupy.streams import hold
 
 Array = Any
 
@@ -64,7 +62,7 @@ def launches(
     if plan.table.size == 0:
         return []
     factor = () if factors is None else (factors,)
-    arguments = (sample, addresses, *factor, *scalars(variant, hyper, kept.captured), plan.table)
+    arguments = (sample, addresses, *factor, *kept.scalars(variant, hyper), plan.table)
     kernel = kernels.list_kernel(variant, kernels.OPTIONS)
     return [Launch(first.device, kernel, arguments, {"size": plan.table.shape[0] * kernels.CHUNK})]
 

@@ -17,11 +17,10 @@ from rmsprop.clipping import RANGES, limits
 from rmsprop.formula import Hyperparameters
 from rmsprop.indexed_slices import IndexedSlices
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import paired
-from rmsprop_cupy.devices import copied
+from rmsprop_cupy.counters import Tally
 from rmsprop_cupy.kept import Kept, kept_for_step
-from rmsprop_cupy.pending import hold
-from rmsprop_cupy.tally import Tally
+from rmsprop_cupy.launches import paired
+from rmsprop_cupy.streams import copied, hold
 
 Array = Any
 
