@@ -52,7 +52,7 @@ MUTANTS = [
         devices=2,
     ),
     Mutant(
-        "squares summed by float atomics", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k atomics",
+        "squares summed by float atomics", "backends/rmsprop_cupy/norm.cu", "test_cupy.py -k atomics",
         "    total = added(shared, total, threadIdx.x, blockDim.x);\n"
         "    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;",
         "sums[2 * blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[2 * blockIdx.x], total); __syncthreads();\n"
