@@ -1,4 +1,4 @@
-"""Plans and tables for a list of parameters, kept from one step to the next."""
+"""Tables and other plans for a list of parameters, kept from one step to the next."""
 
 import sys
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Kept:
     Attributes
     ----------
     lists : dict
-        For each device and dtype the plan of `rmsprop_cupy.lists`.
+        For each device and dtype the `rmsprop_cupy.lists.Table`.
     norms : rmsprop_cupy.norms.Plan or None
     columns : dict of int to Column
         For each device the addresses of the gradients.

@@ -29,7 +29,7 @@ CHUNK = 1_024
 """Elements that one row of the table of `list_kernel` stands for."""
 
 NORM, FACTOR = [Template(files("rmsprop_cupy").joinpath(f"{name}.cu").read_text()) for name in ("norm", "factor")]
-"""The texts of two whole kernels; what has a dollar before it is filled in."""
+"""The texts of two whole kernels; names with a dollar before them are filled in."""
 
 SUMS = Template("""
 #ifndef RMSPROP_SUMS
@@ -50,7 +50,7 @@ __device__ inline double added(double* shared, const double mine, const int lane
 }
 #endif
 """).substitute(unit=RANGES["float64"].scale.hex())
-"""What the kernels for norms and for factors have in common: the sum of what the threads of a team have."""
+"""The sum of numbers that the threads of a team have: both kernels need it."""
 
 
 def _real(variant: Variant) -> str:

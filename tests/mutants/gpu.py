@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "table of another formula used", "backends/rmsprop_cupy/lists.py", "test_cupy_pending.py -k formulas",
-        "(plan.slots, plan.positions) != (hyper.slots, positions)", "plan.positions != positions",
+        "(table.slots, table.positions) != (hyper.slots, positions)", "table.positions != positions",
     ),
     Mutant(
         "kernels compiled one after the other", "backends/rmsprop_cupy/launches.py", "test_cupy.py -k compile",
