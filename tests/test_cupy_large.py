@@ -9,9 +9,9 @@ from rmsprop import IndexedSlices, RMSprop
 from rmsprop.testing import hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
-from rmsprop_cupy import arguments, kernels, rows  # noqa: E402
+from rmsprop_cupy import kernels, rows  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
-from rmsprop_cupy.launches import make  # noqa: E402
+from rmsprop_cupy.launches import make, numbers, variant_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,12 +24,12 @@ BEYOND = 2**31 + 7  # an index that a 32-bit integer can't hold
 def test_a_list_is_updated_beyond_an_index_of_32_bits():
     hyper = hyper_of(RMSprop())
     gradient, v, r = cupy.arange(5.0), cupy.zeros(5), cupy.zeros(5)
-    variant = arguments.variant_of(v, hyper, None, None)
+    variant = variant_of(v, hyper, None, None)
     shifted = (gradient.data.ptr - gradient.itemsize * BEYOND) % 2**64  # where its array would begin
     table = cupy.asarray([[5, BEYOND, 0, v.data.ptr, r.data.ptr]], np.uint64)
     addresses = cupy.asarray([shifted], np.uint64)
     kernel = kernels.list_kernel(variant, ())
-    kernel(v, addresses, *arguments.numbers(hyper), table, size=kernels.CHUNK)
+    kernel(v, addresses, *numbers(hyper), table, size=kernels.CHUNK)
     np.testing.assert_allclose(r.get(), 0.1 * np.arange(5.0) ** 2)
     assert (v.get()[1:] < 0).all()
 
@@ -40,8 +40,8 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     shifted = [beginning_before(table, BEYOND) for table in tables]
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
     parameter = SimpleNamespace(notes=None, shape=shifted[0].shape)
-    variant = arguments.variant_of(tables[0], hyper, None, None)
-    make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1))
+    variant = variant_of(tables[0], hyper, None, None)
+    make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
     np.testing.assert_array_equal(tables[0].get() < 0, [True, False, False, False, True])
 

@@ -243,7 +243,7 @@ def test_a_loss_scale_divides_and_follows_as_on_the_host(stream, settings):
 
 
 def test_a_step_that_is_counted_while_the_count_is_read_is_not_lost():
-    from rmsprop_cupy.tally import Tally
+    from rmsprop_cupy.counters import Tally
 
     class Growing:
         number = 0

@@ -1,4 +1,4 @@
-"""What the backend keeps about a list of parameters from one step to the next."""
+"""Tables and other plans for a list of parameters, kept from one step to the next."""
 
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,55 @@ import numpy as np
 
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy.aliases import Occupied
-from rmsprop_cupy.captures import Captured, aside, is_captured
-from rmsprop_cupy.columns import Column
-from rmsprop_cupy.pending import hold
+from rmsprop_cupy.launches import numbers
+from rmsprop_cupy.source import SCALARS, Variant, real_type
+from rmsprop_cupy.streams import Column, aside, hold, is_captured
+from rmsprop_cupy.variables import Occupied
 
 Array = Any
+
+
+COUNT = len(SCALARS)
+WORDS = COUNT + (COUNT + 1) // 2
+"""Words of 64 bits that the scalars take, in double and in single precision."""
+
+
+class Captured:
+    """The hyperparameters of a step captured in a CUDA graph, on the current device.
+
+    They lie in memory that nothing else writes to, where the graph's replays read them.
+
+    Parameters
+    ----------
+    hyper : Hyperparameters
+        Those of the first replay, if no others are written.
+    """
+
+    def __init__(self, hyper: Hyperparameters) -> None:
+        self.device = cupy.cuda.Device()
+        with aside():
+            self._column = Column(WORDS)
+            self.refresh(hyper)
+
+    def scalars(self, variant: Variant) -> Array:
+        """Return the array of a kernel's scalars."""
+        words = self._column.array
+        is_double = real_type(variant.dtype) == "double"
+        return words[:COUNT].view(cupy.float64) if is_double else words[COUNT:].view(cupy.float32)
+
+    def refresh(self, hyper: Hyperparameters) -> None:
+        """Bring the hyperparameters of the next replay to the device, by one asynchronous copy."""
+        with self.device:
+            self._column.write(_words(hyper))
+
+
+def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:
+    """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
+    words = np.zeros(WORDS, np.uint64)
+    words[:COUNT].view(np.float64)[:] = numbers(hyper)
+    with np.errstate(all="ignore"):
+        words[COUNT:].view(np.float32)[:COUNT] = numbers(hyper)
+    return words
 
 
 class Kept:
@@ -33,7 +76,7 @@ class Kept:
     Attributes
     ----------
     lists : dict
-        For each device and dtype the plan of `rmsprop_cupy.lists`.
+        For each device and dtype the `rmsprop_cupy.lists.Table`.
     norms : rmsprop_cupy.norms.Plan or None
     columns : dict of int to Column
         For each device the addresses of the gradients.
@@ -71,6 +114,10 @@ class Kept:
             if device not in self._events:
                 self._events[device] = cupy.cuda.Event(disable_timing=True)
             self._events[device].record()
+
+    def scalars(self, variant: Variant, hyper: Hyperparameters) -> tuple[Any, ...]:
+        """Return the arguments of a kernel that are numbers, or for a captured step the array of these."""
+        return numbers(hyper) if self.captured is None else (self.captured.scalars(variant),)
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay of a captured step to the device."""

@@ -1,13 +1,17 @@
-"""Launches, prepared for a whole step before the first of them is made."""
+"""Launches of kernels, with all that they are given, prepared for a whole step before the first is made."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cupy
+from cupy.lib.stride_tricks import as_strided
 
-from rmsprop_cupy.captures import aside
-from rmsprop_cupy.kept import Kept
+from rmsprop.arrays.dtypes import name_of
+from rmsprop.backends import Updatable
+from rmsprop.formula import Hyperparameters
+from rmsprop_cupy.source import Variant
+from rmsprop_cupy.streams import aside
 
 Array = Any
 
@@ -23,11 +27,40 @@ class Launch(NamedTuple):
     """What is to be called once it has been launched."""
 
 
-def make(launches: Sequence[Launch], kept: Kept) -> None:
+def slots(parameter: Updatable, hyper: Hyperparameters) -> list[Array]:
+    """Return a variable and those of its slots that a kernel updates, in the kernel's order."""
+    return [parameter.variable.array, *(parameter.slots[name].array for name in hyper.slots)]
+
+
+def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, captured: object) -> Variant:
+    """Return what the kernel for an array is to be compiled for."""
+    name = name_of(array.dtype)
+    has_momentum, has_limit = hyper.momentum is not None, hyper.clipvalue is not None
+    is_guarded = hyper.nonfinite == "skip"
+    return Variant(
+        name, has_momentum, hyper.centered, has_limit, factors is not None, captured is not None, is_guarded
+    )
+
+
+def numbers(hyper: Hyperparameters) -> tuple[float, ...]:
+    """Return the scalars of the kernels, in the order of `source.SCALARS`."""
+    return (*hyper.numbers, hyper.clipvalue or 0.0)
+
+
+def paired(array: Array, hyper: Hyperparameters) -> Array:
+    """Return a complex array as pairs of reals, if they count as such; any other as it is."""
+    if not hyper.complex_as_real or array.dtype.kind != "c":
+        return array
+    half = array.itemsize // 2
+    return as_strided(array.real, (*array.shape, 2), (*array.strides, half))
+
+
+def make(launches: Sequence[Launch], used: Callable[[], None]) -> None:
     """Make all launches, each in the current stream of its device, or none if a kernel can't be compiled.
 
     CuPy compiles a kernel when it is first launched with arrays of some layout. Where that could stop a step half
-    way, kernels that are new are launched before, in a stream that only records.
+    way, kernels that are new are launched before, in a stream that only records. After each launch that is made,
+    `used` is called.
     """
     for launch in launches if len(launches) > 1 else ():
         compiled_for = launch.device.id, launch.kernel, *map(_layout, launch.arguments)
@@ -37,7 +70,7 @@ def make(launches: Sequence[Launch], kept: Kept) -> None:
     for launch in launches:
         with launch.device:
             launch.kernel(*launch.arguments, **launch.options)
-            kept.used()
+            used()
             if launch.then is not None:
                 launch.then()
 

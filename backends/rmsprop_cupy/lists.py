@@ -14,16 +14,14 @@ import numpy as np
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import scalars
 from rmsprop_cupy.kept import Kept
-from rmsprop_cupy.launches import Launch
-from rmsprop_cupy.pending import hold
+from rmsprop_cupy.launches import Launch, paired, slots, variant_of
+from rmsprop_cupy.streams import hold
 
 Array = Any
 
 
-class Plan:
+class Table:
     """The table of a list.
 
     Attributes
@@ -32,14 +30,14 @@ class Plan:
         Where its parameters stand in the step's list.
     slots : tuple of str
         The names of those whose addresses the table has.
-    table : cupy.ndarray of uint64
+    rows : cupy.ndarray of uint64
     """
 
     def __init__(self, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> None:
         self.positions, self.slots = positions, hyper.slots
-        tables = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
-        rows = [_rows(k, arrays) for k, arrays in zip(positions, tables, strict=True)]
-        self.table = cupy.asarray(np.concatenate(rows))
+        arrays = [[paired(a, hyper) for a in slots(p, hyper)] for p in parameters]
+        rows = [_rows(k, each) for k, each in zip(positions, arrays, strict=True)]
+        self.rows = cupy.asarray(np.concatenate(rows))
 
 
 def launches(
@@ -59,24 +57,24 @@ def launches(
         sample = paired(first, hyper)
         variant = variant_of(sample, hyper, factors, kept.captured)
         with kept.setup():
-            plan = _plan(kept, parameters, positions, hyper)
+            table = _table(kept, parameters, positions, hyper)
             addresses = kept.addresses(gradients)
-    if plan.table.size == 0:
+    if table.rows.size == 0:
         return []
     factor = () if factors is None else (factors,)
-    arguments = (sample, addresses, *factor, *scalars(variant, hyper, kept.captured), plan.table)
+    arguments = (sample, addresses, *factor, *kept.scalars(variant, hyper), table.rows)
     kernel = kernels.list_kernel(variant, kernels.OPTIONS)
-    return [Launch(first.device, kernel, arguments, {"size": plan.table.shape[0] * kernels.CHUNK})]
+    return [Launch(first.device, kernel, arguments, {"size": table.rows.shape[0] * kernels.CHUNK})]
 
 
-def _plan(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> Plan:
+def _table(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> Table:
     array = parameters[0].variable.array
     key = array.device.id, array.dtype
-    plan: Plan | None = kept.lists.get(key)
-    if plan is None or (plan.slots, plan.positions) != (hyper.slots, positions):
-        hold(plan)
-        plan = kept.lists[key] = Plan(parameters, positions, hyper)
-    return plan
+    table: Table | None = kept.lists.get(key)
+    if table is None or (table.slots, table.positions) != (hyper.slots, positions):
+        hold(table)
+        table = kept.lists[key] = Table(parameters, positions, hyper)
+    return table
 
 
 def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:

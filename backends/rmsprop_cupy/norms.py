@@ -1,6 +1,6 @@
 """Norms of gradients and the factors that clip them, on the device and always with the same bits.
 
-Blocks of threads sum squares of stretches of `CHUNK` elements, in double precision and a fixed order. One more
+Blocks of threads sum squares of stretches of `STRETCH` elements, in double precision and a fixed order. One more
 block adds these sums up for each gradient, in order, and makes factors of them. That block is on the device of the
 first gradient, to which the sums of other devices are copied.
 """
@@ -17,15 +17,14 @@ from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop.norms import RANGES, limits
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import paired
-from rmsprop_cupy.devices import copied
+from rmsprop_cupy.counters import Tally
 from rmsprop_cupy.kept import Kept, kept_for_step
-from rmsprop_cupy.pending import hold
-from rmsprop_cupy.tally import Tally
+from rmsprop_cupy.launches import paired
+from rmsprop_cupy.streams import copied, hold
 
 Array = Any
 
-CHUNK = 4_096
+STRETCH = 4_096
 """Elements that one block of threads sums up."""
 
 
@@ -34,7 +33,7 @@ JUDGED = Hyperparameters(0.0, 0.0, None, 0.0, False, False, None, None, None, Tr
 
 
 class Kind(NamedTuple):
-    """What a plan depends on of a gradient."""
+    """Device, dtype and size of a gradient: all of it that a plan depends on."""
 
     device: int
     dtype: str
@@ -54,7 +53,7 @@ class Part(NamedTuple):
 
 
 class Plan:
-    """Where the sums of gradients of given kinds go.
+    """The places of sums, norms and factors, for gradients of given kinds.
 
     Attributes
     ----------
@@ -79,7 +78,7 @@ class Plan:
         members: dict[tuple[int, str], list[int]] = {}
         for i, kind in enumerate(kinds):
             members.setdefault((kind.device, kind.dtype), []).append(i)
-        rows = {key: [_rows(i, kinds[i].size) for i in ids] for key, ids in members.items()}
+        rows = {key: [_stretches(i, kinds[i].size) for i in ids] for key, ids in members.items()}
         counts = [len(stretches) for part in rows.values() for stretches in part]
         starts = np.cumsum([0, *counts], dtype=np.int64)
         self.starts = cupy.asarray(starts)
@@ -100,9 +99,9 @@ class Plan:
             return Part(own, dtype, cupy.asarray(table), sums)
 
 
-def _rows(position: int, size: int) -> np.ndarray[Any, Any]:
-    starts = np.arange(0, size, CHUNK, dtype=np.uint64)
-    counts = np.minimum(np.uint64(CHUNK), np.uint64(size) - starts)
+def _stretches(position: int, size: int) -> np.ndarray[Any, Any]:
+    starts = np.arange(0, size, STRETCH, dtype=np.uint64)
+    counts = np.minimum(np.uint64(STRETCH), np.uint64(size) - starts)
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)
 
 

@@ -9,9 +9,8 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
-from rmsprop_cupy.arguments import numbers, paired
-from rmsprop_cupy.launches import Launch
-from rmsprop_cupy.misses import Misses
+from rmsprop_cupy.counters import Misses
+from rmsprop_cupy.launches import Launch, numbers, paired
 from rmsprop_cupy.source import Variant
 
 Array = Any

@@ -10,7 +10,7 @@ CUPY_TYPE = {"float": "float32", "double": "float64"}
 
 
 class Variant(NamedTuple):
-    """What a kernel is compiled for."""
+    """The case that a kernel is compiled for."""
 
     dtype: str
     """Dtype of the variable, by its NumPy name."""

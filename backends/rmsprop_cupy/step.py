@@ -7,11 +7,10 @@ from typing import Any
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.backends import Gradient, Refresh, Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy import devices, kernels, lists, norms, rows
-from rmsprop_cupy.arguments import paired, slots, variant_of
-from rmsprop_cupy.captures import is_captured, scalars
+from rmsprop_cupy import kernels, lists, norms, rows
 from rmsprop_cupy.kept import Kept, kept_for_step
-from rmsprop_cupy.launches import Launch, make
+from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
+from rmsprop_cupy.streams import is_captured, on
 
 Array = Any
 
@@ -64,7 +63,7 @@ def prepare(
 
 def _launch(prepared: list[Launch], kept: Kept, alive: Sequence[Array]) -> Refresh | None:
     """Launch the kernels; of the gradients in `alive`, some of which are copies, they may only get the address."""
-    make(prepared, kept)
+    make(prepared, kept.used)
     return None if kept.captured is None else kept.refresh
 
 
@@ -96,10 +95,10 @@ def _near(array: Array, factors: norms.Clipping | Array) -> Array:
     """Return the factors on the device of an array, and in the precision of its arithmetic."""
     real = kernels.REAL[array.dtype.name].__name__
     if isinstance(factors, norms.Clipping):
-        return devices.on(array.device, factors.plan.factors[real])
+        return on(array.device, factors.plan.factors[real])
     with factors.device:  # those of several array libraries
         precise = factors.reshape(-1).astype(real, copy=False)
-    return devices.on(array.device, precise)
+    return on(array.device, precise)
 
 
 def _launches(
@@ -118,5 +117,5 @@ def _launches(
     with array.device:
         if isinstance(gradient, IndexedSlices):
             return rows.launches(parameter, variant, tables, gradient, factor, hyper)
-        arguments = (paired(gradient, hyper), *factor, *scalars(variant, hyper, kept.captured), *tables)
+        arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper), *tables)
     return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

@@ -85,9 +85,8 @@ class Setting(Generic[Read, Given]):
 
     def __set__(self, optimizer: "HasSettings", value: Given) -> None:
         settings = optimizer._settings
-        with (
-            settings.state.lock
-        ):  # or else a step that has read the former value might keep it as the constant one
+        # Without the lock, a step that has read the former value might keep it as the constant one.
+        with settings.state.lock:
             kept = self.check(settings.values, self.name, value)
             if self.decides_on_slots and settings.state.slot_names and kept != settings.values[self.name]:
                 raise ValueError(

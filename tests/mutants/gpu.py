@@ -22,7 +22,7 @@ MUTANTS = [
         "if (lane < row[0])", "if (lane + 1 < row[0])",
     ),
     Mutant(
-        "addresses of the first gradients kept", "backends/rmsprop_cupy/columns.py",
+        "addresses of the first gradients kept", "backends/rmsprop_cupy/streams.py",
         "test_cupy.py -k another_order",
         "or not np.array_equal(numbers, self._last)", "",
     ),
@@ -42,7 +42,7 @@ MUTANTS = [
         devices=2,
     ),
     Mutant(
-        "one device not waiting for another", "backends/rmsprop_cupy/devices.py", "test_cupy_devices.py",
+        "one device not waiting for another", "backends/rmsprop_cupy/streams.py", "test_cupy_devices.py",
         "wait_event(event)", "is_capturing()",
         devices=2,
     ),
@@ -52,7 +52,7 @@ MUTANTS = [
         devices=2,
     ),
     Mutant(
-        "squares summed by float atomics", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k atomics",
+        "squares summed by float atomics", "backends/rmsprop_cupy/norm.cu", "test_cupy.py -k atomics",
         "    total = added(shared, total, threadIdx.x, blockDim.x);\n"
         "    if (threadIdx.x == 0) sums[2 * blockIdx.x] = total;",
         "sums[2 * blockIdx.x] = 0; __syncthreads(); atomicAdd(&sums[2 * blockIdx.x], total); __syncthreads();\n"
@@ -67,13 +67,13 @@ MUTANTS = [
         "return Kept(len(parameters), Captured(hyper))", "pass",
     ),
     Mutant(
-        "captured numbers frozen", "backends/rmsprop_cupy/captures.py",
+        "captured numbers frozen", "backends/rmsprop_cupy/kept.py",
         "test_cupy_graphs.py -k 'replays_are and 8'",
         "with self.device:\n            self._column.write(_words(hyper))",
         "hasattr(self, 'first') or self._column.write(_words(hyper)); self.first = True",
     ),
     Mutant(
-        "captured before its tables are there", "backends/rmsprop_cupy/captures.py",
+        "captured before its tables are there", "backends/rmsprop_cupy/streams.py",
         "test_cupy_pending.py -k captured",
         "        stream.synchronize()\n", "",
     ),
@@ -83,17 +83,17 @@ MUTANTS = [
         "self.gradients += gradients", "pass",
     ),
     Mutant(
-        "memory used again before it has been copied", "backends/rmsprop_cupy/columns.py",
+        "memory used again before it has been copied", "backends/rmsprop_cupy/streams.py",
         "test_cupy_pending.py -k without_waiting",
         "hold(pinned)", "pass",
     ),
     Mutant(
-        "count of missed rows let go", "backends/rmsprop_cupy/misses.py", "test_cupy_pending.py -k gone",
-        "hold(self)", "pass",
+        "count of missed rows let go", "backends/rmsprop_cupy/counters.py", "test_cupy_pending.py -k gone",
+        "        self._written.record()\n        hold(self)", "        self._written.record()",
     ),
     Mutant(
         "table of another formula used", "backends/rmsprop_cupy/lists.py", "test_cupy_pending.py -k formulas",
-        "(plan.slots, plan.positions) != (hyper.slots, positions)", "plan.positions != positions",
+        "(table.slots, table.positions) != (hyper.slots, positions)", "table.positions != positions",
     ),
     Mutant(
         "kernels compiled one after the other", "backends/rmsprop_cupy/launches.py", "test_cupy.py -k compile",

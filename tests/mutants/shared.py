@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant(
         "settings made while they are read lost", "rmsprop/settings/rows.py",
         "test_threads.py -k setting_made_while",
-        "with settings.state.lock:  # or", "if True:  # or",
+        "with settings.state.lock:", "if True:",
     ),
     Mutant(
         "momentum of 0 forgets that there was one", "rmsprop/settings/rows.py",

@@ -1,0 +1,100 @@
+"""Counters that devices write to and the host looks at, in pinned memory: a look costs no copy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+
+from rmsprop_cupy.streams import hold
+
+Array = Any
+Host = np.ndarray[Any, Any]
+
+
+def _pinned(numbers: Sequence[int], dtype: type[np.generic]) -> tuple[Host, Array]:
+    """Return numbers in pinned memory: an array of the host, and one of the current device at the same place."""
+    host = cupyx.empty_pinned(len(numbers), dtype)  # pyright: ignore[reportArgumentType]
+    host[:] = numbers
+    device = cupy.cuda.runtime.getDevice()
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device)
+    return host, cupy.ndarray(len(numbers), dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+
+class Tally:
+    """The number of steps that devices have left out as a gradient was not finite; a `rmsprop.backends.Tally`.
+
+    Kernels of any device add to it.
+
+    Attributes
+    ----------
+    array : cupy.ndarray of uint64, shape (1,)
+        What the kernels are given.
+    """
+
+    def __init__(self) -> None:
+        self._host, self.array = _pinned([0], np.uint64)
+        self._taken = 0
+        self._decided: dict[int, Any] = {}  # for each device, what comes after the kernel that decides
+        self._replays: dict[int, Any] = {}  # for each device, the stream of the last replay
+
+    def record(self) -> None:
+        """Take note of a kernel that has been launched in the current stream, and decides on a step."""
+        event = cupy.cuda.Event(disable_timing=True)
+        event.record()
+        self._decided[cupy.cuda.runtime.getDevice()] = event
+        hold(self)
+
+    def replayed(self) -> None:
+        """Take note that captured steps are about to be replayed in the current stream."""
+        self._replays[cupy.cuda.runtime.getDevice()] = cupy.cuda.get_current_stream()
+
+    def take(self) -> int:
+        """Wait until all steps are decided; return how many have been left out since the last time."""
+        while self._decided:
+            self._decided.popitem()[1].synchronize()
+        while self._replays:
+            device, stream = self._replays.popitem()
+            with cupy.cuda.Device(device):
+                stream.synchronize()
+        counted = int(self._host[0])  # once, as another thread's step may be counted any time
+        missing, self._taken = counted - self._taken, counted
+        return missing
+
+
+_NONE = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min
+
+
+class Misses:
+    """Number, lowest and highest of the rows that sparse gradients list, but a variable does not have.
+
+    To look at them needs no waiting: they are reported when a later step finds that the device has got there.
+
+    Attributes
+    ----------
+    array : cupy.ndarray of int64, shape (3,)
+        What the kernels are given.
+    """
+
+    def __init__(self) -> None:
+        self._host, self.array = _pinned(_NONE, np.int64)
+        self._written: Any = None
+
+    def record(self) -> None:
+        """Take note of a kernel that has been launched in the current stream, and may be writing."""
+        self._written = cupy.cuda.Event(disable_timing=True)
+        self._written.record()
+        hold(self)
+
+    def report(self, height: int) -> None:
+        """Raise ``ValueError``, once, if the last kernel is done and rows have been missed."""
+        if self._written is None or not self._written.done:
+            return
+        count, low, high = self._host.tolist()
+        if count:
+            self._host[:] = _NONE
+            raise ValueError(
+                f"indices must be >= 0 and < {height}; an earlier step left out {count}, from {low} to {high}. "
+                f"With validate=True such a step is refused."
+            )
