@@ -20,6 +20,9 @@ from rmsprop.formula import Hyperparameters
 SMALLEST = 2.0**-126
 """The smallest normal number of single precision, in which smaller factors would lose digits."""
 
+HUGE = 2.0**64
+"""Norms that are larger are made smaller by it before others are divided by them."""
+
 
 class Range(NamedTuple):
     """What a dtype can hold of squares."""
@@ -179,7 +182,7 @@ def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
         unknown = xp.where(xp.isfinite(total), xp.zeros_like(total), xp.full_like(total, math.nan))
         ratio, tiny = limit / total, float(xp.finfo(total.dtype).smallest_normal)
         # Of the two ways to write it, one keeps its digits.
-        shares = [xp.where(ratio >= tiny, t * ratio, t / total * limit) for t in targets]
+        shares = [xp.where(ratio >= tiny, t * ratio, _quotient(t, total) * limit) for t in targets]
         targets = [xp.where(total <= limit, t, s) + unknown for t, s in zip(targets, shares, strict=True)]
         magnitudes = [xp.where(xp.isfinite(n), n + unknown, n) for n in magnitudes]
     factors = [_pairs(n, t, hyper.loss_scale) for n, t in zip(norms, targets, strict=True)]
@@ -191,7 +194,14 @@ def _total(norms: list[Array]) -> Array:
     xp = namespace(norms[0])
     largest = reduce(xp.maximum, [xp.max(n) for n in norms])
     unit = xp.where((largest > 0) & xp.isfinite(largest), largest, xp.ones_like(largest))
-    return largest * xp.sqrt(reduce(add, [xp.sum((n / unit) ** 2) for n in norms]))
+    return largest * xp.sqrt(reduce(add, [xp.sum(_quotient(n, unit) ** 2) for n in norms]))
+
+
+def _quotient(norms: Array, total: Array) -> Array:
+    """Return ``norms / total``, for which XLA multiplies by ``1 / total``, which may be too small a number."""
+    xp = namespace(norms)
+    unit = xp.where(total > HUGE, xp.full_like(total, 1 / HUGE), xp.ones_like(total))
+    return (norms * unit) / (total * unit)
 
 
 def _pairs(norms: Array, targets: Array, loss_scale: float) -> Array:

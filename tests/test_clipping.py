@@ -153,6 +153,22 @@ def test_clipping_is_exact_to_4_ulp_at_every_magnitude(library, dtype, data):
         assert difference(got, numbers, dtype, is_flushed) <= 4
 
 
+@pytest.mark.parametrize("setting", ["clipnorm", "global_clipnorm"])
+@pytest.mark.parametrize(("library", "dtype"), CASES)
+def test_the_largest_gradients_are_shortened_to_a_usual_norm(library, dtype, setting):
+    asarray, largest = maker(library), EXPONENTS[real_of(dtype)][1]
+    for exponent in range(largest - 4, largest):
+        arrays = [np.array(x).astype(dtype_of(dtype)) * 2.0**exponent for x in ([0.0], [0.0, 1.25], [0.5, 1.0])]
+        arrays = [(a * (1 + 0.5j) if dtype.startswith("complex") else a).astype(dtype_of(dtype)) for a in arrays]
+        opt = RMSprop(1.0, rho=1.0, epsilon=1.0, momentum=lambda: 0.0, **{setting: 1.0})
+        hyper = hyper_of(opt)
+        pairs = [given_as("dense", a, asarray, library in ("numpy", "cupy")) for a in arrays]
+        opt.apply_gradients([(gradient, variable) for variable, gradient in pairs])
+        for (variable, _), numbers in zip(pairs, expected_clipping(arrays, hyper), strict=True):
+            got = parts(opt.get_slot(variable, "momentum").numpy())
+            assert difference(got, numbers, dtype, is_flushed=True) <= 4
+
+
 CLIPPING = [
     {},
     {"clipvalue": 1e-3},
