@@ -31,6 +31,17 @@ def test_rounding_has_no_bias_however_many_steps_lie_between_two_updates(state_d
 
 
 @each_state
+def test_rounding_goes_another_way_in_each_step_also_for_the_first_element(state_dtype):
+    gradients = np.exp(np.random.default_rng(0).standard_normal((100, 1))).astype(np.float32)
+    opt, variables = RMSprop(rho=0.9, state_dtype=state_dtype), list(np.zeros_like(gradients))
+    history = []
+    for _ in range(120):
+        opt.apply_gradients(zip(gradients, variables, strict=True))
+        history.append(np.concatenate([opt.get_slot(v, "rms").numpy() for v in variables]))
+    assert np.mean(np.std(history[80:], axis=0) > 0) > 0.4  # others have come to a number that has a code
+
+
+@each_state
 @pytest.mark.parametrize("settings", VARIANTS)
 def test_what_is_nan_or_infinite_with_full_state_is_so_with_smaller_state(state_dtype, settings):
     v, w = np.zeros(100, np.float32), np.zeros(100, np.float32)

@@ -74,6 +74,16 @@ def test_numbers_are_stored_with_the_documented_error_and_decoded_ones_without(s
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("largest", np.linspace(1, 2, 17))
+def test_the_smallest_numbers_beside_any_largest_have_the_documented_error(is_signed, largest):
+    relative, of_largest = BOUNDS["uint8", is_signed]
+    numbers = np.array([largest, *largest * of_largest * np.linspace(0, 8, 200)], np.float32)
+    slot = CompactSlot(numbers.shape, np.float32, "uint8", is_signed, "slot").assign(numbers)
+    allowed = relative * np.abs(numbers) + of_largest * largest
+    assert (np.abs(slot.numpy() - numbers) <= 1.0001 * allowed).all()
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
 @pytest.mark.parametrize("largest", [1.2e-38, 1e-30, 1.0, 3.2e38])
 def test_8_bits_serve_all_normal_numbers_of_float32(is_signed, largest):
     numbers = np.array([largest, largest / 2, 0], np.float32)

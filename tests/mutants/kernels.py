@@ -117,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "dtypes of several sizes taken together", "backends/rmsprop_numba/pieces.py",
-        "test_lists.py -k setting_changed",
+        "test_lists.py -k bits_of_steps_that_check",
         "a.dtype.char for a in row", "a.dtype.kind for a in row",
     ),
     # Plans
@@ -285,7 +285,7 @@ MUTANTS = [
     ),
     Mutant(
         "scale larger than need be", "backends/rmsprop_numba/codes.py",
-        "test_compact_state.py -k documented_error",
+        "test_compact_state.py -k beside_any_largest",
         "octave // 8 - 1", "octave // 2 - 1",
     ),
     Mutant(
@@ -298,7 +298,7 @@ MUTANTS = [
     ),
     Mutant(
         "dithers the same in each step", "backends/rmsprop_numba/compact_step.py",
-        "test_compact_rounding.py -k bias",
+        "test_compact_rounding.py -k first_element",
         "len(SLOTS) * hyper.step + i", "i",
     ),
     Mutant(
