@@ -1,6 +1,10 @@
 """Fixtures for all tests, and profiles of Hypothesis (``--hypothesis-profile=nightly`` for many examples)."""
 
+import atexit
 import importlib.util
+import os
+import shutil
+import tempfile
 
 import numpy
 import pytest
@@ -20,6 +24,14 @@ settings.register_profile(  # for tests/mutants: the same examples each time, an
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("default")
+
+
+def pytest_configure(config):
+    """Let all workers, and the programs that tests start, share what is compiled, which takes most of the time."""
+    if not hasattr(config, "workerinput") and "RMSPROP_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="rmsprop-kernels-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ.update(RMSPROP_CACHE="1", NUMBA_CACHE_DIR=folder)
 
 
 def pytest_collection_modifyitems(items):

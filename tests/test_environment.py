@@ -22,10 +22,14 @@ assert_ = None if abs(w - 1.683772).max() < 1e-5 and int(opt.iterations) == 1 el
 """
 
 
+CACHE = ("RMSPROP_CACHE", "NUMBA_CACHE_DIR")  # which the tests share, but these here
+
+
 def run(code, *options, **variables):
     """Run a step after some code; return what is written to stderr."""
     command = [sys.executable, *options, "-c", code + STEP]
-    env = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    present = {name: value for name, value in os.environ.items() if name not in CACHE}
+    env = {**present, **{name: str(value) for name, value in variables.items()}}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return done.stderr
