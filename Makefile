@@ -23,6 +23,7 @@ lint: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 
 ASV = cd asv_bench && $(abspath $(BIN))/asv
 RUN = run --python=same --show-stderr --launch-method=forkserver

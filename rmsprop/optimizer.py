@@ -193,10 +193,10 @@ class RMSprop(HasSettings):
         refuse_hooks(cls, RMSprop)
 
     def __repr__(self) -> str:
-        names = [name for name in inspect.signature(RMSprop).parameters if name in ROWS]
-        given = {name: self._settings.values[name] for name in names}
-        if not given["gradient_transformers"]:
-            del given["gradient_transformers"]
+        values = self._settings.values if "_settings" in self.__dict__ else {}  # as a debugger may ask too early
+        given = {name: values[name] for name in inspect.signature(RMSprop).parameters if name in values}
+        if not given.get("gradient_transformers"):
+            given.pop("gradient_transformers", None)
         return call_of(self, RMSprop, given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -285,7 +285,7 @@ def test_a_schedule_that_is_not_finite_changes_nothing():
 def test_a_callable_that_raises_changes_nothing():
     scene = Scene()
     scene.opt.rho = 0.5
-    scene.opt._rho = lambda: 1 / 0
+    scene.opt._settings.values["rho"] = lambda: 1 / 0
     before = scene.bits()
     with pytest.raises(ZeroDivisionError):
         scene.opt.apply_gradients([(np.ones(4), scene.good)])
