@@ -26,7 +26,7 @@ SIZES = (1_000, 100_000, 1_000_000, 4_000_000, 16_000_000)
 ROWS = (100, 1_000, 10_000)
 TABLE = (1_000_000, 16)
 FAULTS = "\n## Faults"
-"""Where the part of the page begins that comes from tests/replicas/fault_table.py, and stays."""
+"""Where the part of the page begins that comes from tests/distribute/programs/fault_table.py, and stays."""
 SECONDS = 1.0
 """Of each measurement."""
 

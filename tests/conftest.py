@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, settings
 
 # Programs, which do their work when they are imported.
-collect_ignore = ["checkpoints", "mutants", "replicas", "threads", "typed.py"]
+collect_ignore = ["checkpoints/programs", "distribute/programs", "mutants", "threads", "typed.py"]
 
 settings.register_profile("default", deadline=None, max_examples=400)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)

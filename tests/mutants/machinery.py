@@ -34,7 +34,7 @@ class Mutant(NamedTuple):
     file : str
         Path from the root of the project.
     tests : str
-        What pytest is given: a file in `tests`, and with ``-k`` some of its tests.
+        What pytest is given: the name of a file below `tests`, and with ``-k`` some of its tests.
     old, new : str
         What stands in the file, and what takes its place.
     devices : int
@@ -147,4 +147,6 @@ def _pytest(tests: str, copy: str, marker: str, environment: dict[str, str], out
     os.environ.update(environment, PYTHONPATH=os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
     options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marker, "--hypothesis-profile=mutants"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # it is about what was imported before
-    sys.exit(pytest.main([*options, *shlex.split(f"tests/{tests}")]))
+    name, _, words = tests.partition(" ")
+    (file,) = Path("tests").rglob(name)
+    sys.exit(pytest.main([*options, str(file), *shlex.split(words)]))

@@ -62,7 +62,7 @@ MUTANTS = [
         "and gradient.shape == parameter.shape", "and gradient.size == array.size",
     ),
     Mutant(
-        "centered without its slot", "rmsprop/formula.py", "test_accuracy.py -k ulp",
+        "centered without its slot", "rmsprop/formula.py", "test_reference.py -k trajectory",
         "has_momentum, centered: centered)", "has_momentum, centered: centered and not has_momentum)",
     ),
     Mutant(

@@ -9,7 +9,7 @@ import pytest
 from rmsprop import RMSprop
 from rmsprop.schedules import ExponentialDecay, LearningRateSchedule, PiecewiseConstantDecay, deserialize
 
-DATA = Path(__file__).parent / "data" / "keras3_reference"
+DATA = Path(__file__).parents[1] / "data" / "keras3_reference"
 CASES = {case["name"]: case for case in json.loads((DATA / "cases.json").read_text())["cases"]}
 KERAS_3 = CASES["keras_148"]["config"]
 TF_KERAS = {

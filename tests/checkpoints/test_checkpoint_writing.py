@@ -17,7 +17,7 @@ import pytest
 from rmsprop import CheckpointError, CheckpointManager, RMSprop
 from rmsprop.checkpoints import atomic, saving
 
-PROGRAM = Path(__file__).parent / "checkpoints" / "killed.py"
+PROGRAM = Path(__file__).parent / "programs" / "killed.py"
 
 
 def example(number=1):

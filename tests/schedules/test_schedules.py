@@ -28,7 +28,7 @@ from rmsprop.schedules import (
     serialize,
 )
 
-CASES = Path(__file__).parent / "data" / "keras_reference" / "cases.json"
+CASES = Path(__file__).parents[1] / "data" / "keras_reference" / "cases.json"
 RECORDED = json.loads(CASES.read_text())["schedules"]
 
 GOLDEN_STEPS = (0, 2, 3, 5, 10, 15, 31)

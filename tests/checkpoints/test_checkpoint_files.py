@@ -17,7 +17,7 @@ import safetensors.numpy
 from rmsprop import CheckpointError, RMSprop
 from rmsprop.checkpoints import layout
 
-PROGRAM = Path(__file__).parent / "checkpoints" / "mutated.py"
+PROGRAM = Path(__file__).parent / "programs" / "mutated.py"
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import rmsprop
 from rmsprop import CheckpointError, RMSprop, Variable, schedules
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
-PROGRAM = Path(__file__).parent / "checkpoints" / "resumed.py"
-RECORDED = Path(__file__).parent / "data" / "checkpoint-version-1.safetensors"
+PROGRAM = Path(__file__).parent / "programs" / "resumed.py"
+RECORDED = Path(__file__).parents[1] / "data" / "checkpoint-version-1.safetensors"
 
 
 class Halving(schedules.LearningRateSchedule):

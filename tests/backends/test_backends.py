@@ -20,7 +20,7 @@ from rmsprop.backends import backend_of
 from rmsprop.testing import BackendTests
 from rmsprop.testing.backend_tests import CLIPPING
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class TestNumba(BackendTests):

@@ -423,7 +423,7 @@ def test_what_is_not_asked_for_is_not_imported():
 def example(name):
     for package in ("matplotlib", "skimage", "sklearn", "threadpoolctl", "tqdm"):
         pytest.importorskip(package, reason="the examples need the extra 'demo'")
-    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+    path = Path(__file__).parents[3] / "examples" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("mpi4py", reason="mpi4py is in the extra 'mpi'")
 
-PROGRAMS = Path(__file__).parent / "replicas"
+PROGRAMS = Path(__file__).parent / "programs"
 
 
 def program(name):
@@ -52,7 +52,7 @@ def test_a_strategy_keeps_what_it_promises(mpiexec, ranks):
 
 def test_two_processes_classify_digits_as_well_as_one(mpiexec):
     pytest.importorskip("sklearn", reason="the examples need the extra 'demo'")
-    accuracies = [mpiexec(n, PROGRAMS.parents[1] / "examples" / "digits.py", *["--mpi"]).stdout for n in (1, 2)]
+    accuracies = [mpiexec(n, PROGRAMS.parents[2] / "examples" / "digits.py", *["--mpi"]).stdout for n in (1, 2)]
     one, two = (float(re.search(r"test images: ([\d.]+)", text)[1]) for text in accuracies)
     assert two > 0.95
     assert abs(one - two) < 0.01
@@ -60,14 +60,14 @@ def test_two_processes_classify_digits_as_well_as_one(mpiexec):
 
 def test_ptychography_is_divided_among_processes(mpiexec, tmp_path):
     pytest.importorskip("skimage", reason="the examples need the extra 'demo'")
-    path = PROGRAMS.parents[1] / "examples" / "ptychography.py"
+    path = PROGRAMS.parents[2] / "examples" / "ptychography.py"
     done = mpiexec(2, path, "--mpi", "--small", "--output", tmp_path)
     assert float(re.search(r"error of the object ([\d.]+)", done.stdout)[1]) < 0.05, done.stderr
     assert (tmp_path / "ptychography.csv").is_file()
 
 
 def test_the_program_in_the_readme_runs(mpiexec, tmp_path):
-    text = (PROGRAMS.parents[1] / "README.md").read_text()
+    text = (PROGRAMS.parents[2] / "README.md").read_text()
     (block,) = re.findall(r"^where `program.py` is.*?\n\n(.*?)^\S", text, re.MULTILINE | re.DOTALL)
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(block) + "print(np.round(x, 1))\n")

@@ -12,7 +12,7 @@ import pytest
 
 from rmsprop import backends
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 STEP = """
 import numpy as np, rmsprop
 w = np.full(10, 2.0, np.float32)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, clipping
+from rmsprop import IndexedSlices, RMSprop, norms
 from rmsprop.testing import BackendTests, hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
@@ -120,7 +120,7 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     host = [np.full(3, value), np.ones(5000, np.float32), np.ones((), np.float16), np.ones(0)]
     squares = np.array([float((g.astype(float) ** 2).sum()) for g in host])
     hyper = hyper_of(RMSprop(**settings))
-    (expected,) = clipping.clippings([clipping.Measure(lambda scale: squares * scale * scale)], hyper)
+    (expected,) = norms.clippings([norms.Measure(lambda scale: squares * scale * scale)], hyper)
     gradients = [cupy.asarray(g) for g in host]
     factors = measured(Kept(len(gradients)), gradients, hyper).factors
     given = factors["float64"].get().reshape(-1, 2).prod(axis=1)
@@ -141,7 +141,7 @@ def ptychography():
     """Return the example as a module."""
     for package in ("matplotlib", "skimage", "threadpoolctl", "tqdm"):
         pytest.importorskip(package, reason="the example needs the extra 'demo'")
-    path = Path(__file__).parents[1] / "examples" / "ptychography.py"
+    path = Path(__file__).parents[3] / "examples" / "ptychography.py"
     spec = importlib.util.spec_from_file_location("ptychography", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
