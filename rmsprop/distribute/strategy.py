@@ -21,6 +21,7 @@ from rmsprop.distribute.steps import take
 from rmsprop.scopes import entered_strategy, entering
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter
+from rmsprop.step.gradients import listed
 from rmsprop.step.take import take as take_alone
 from rmsprop.variables.nested import flatten, mapped
 from rmsprop.variables.variable import Variable, array_of, described
@@ -166,7 +167,7 @@ class Strategy:
     def take(self, settings: Settings, given: Any, aggregate: bool) -> Variable | None:
         """Take a step of an optimizer, together with all other ranks; see `rmsprop.RMSprop.apply_gradients`."""
         if self.ranks.size == 1:
-            return take_alone(settings, given, aggregate)
+            return take_alone(settings, listed(given), aggregate)
         return take(self.ranks, self.shard_state, settings, given, aggregate)
 
     def share_of_slot(self, parameter: Parameter, dtype: str, name: str) -> Variable:

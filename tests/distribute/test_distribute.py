@@ -77,15 +77,16 @@ def test_scopes_tell_where_one_is(strategy):
     assert strategy.run(lambda a, b: (a, b), args=(1,), kwargs={"b": 2}) == (1, 2)
 
 
-def test_a_step_in_a_scope_is_the_step_without(strategy):
+@pytest.mark.parametrize("given", [list, iter])
+def test_a_step_in_a_scope_is_the_step_without(strategy, given):
     settings = {"momentum": 0.9, "global_clipnorm": 0.5, "decay": 0.1}
     with strategy.scope():
         with_replicas = RMSprop(0.1, **settings)
     alone = RMSprop(0.1, **settings)
     a, b = np.arange(4.0), np.arange(4.0)
     for _ in range(5):
-        with_replicas.apply_gradients([(a + 1, a)])
-        alone.apply_gradients([(b + 1, b)])
+        with_replicas.apply_gradients(given([(a + 1, a)]))
+        alone.apply_gradients(given([(b + 1, b)]))
     np.testing.assert_array_equal(a, b)
 
 
