@@ -253,9 +253,9 @@ MUTANTS = [
     ),
     # Weights
     Mutant(
-        "slots by variable instead of by name", "rmsprop/step/slots.py", "test_weights.py -k order_of_keras",
-        "for name in settings.slots for p in parameters if",
-        "for p in parameters for name in settings.slots if",
+        "slots by variable instead of by name", "rmsprop/state/state.py", "test_weights.py -k order_of_keras",
+        "for name in names for owner in owners if",
+        "for owner in owners for name in names if",
     ),
     Mutant(
         "weights of another shape", "rmsprop/state/weights.py", "test_weights.py -k do_not_fit",
