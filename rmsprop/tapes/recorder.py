@@ -9,7 +9,7 @@ from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Array, namespace, on_device
 from rmsprop.calls import call_of
 from rmsprop.variables.nested import mapped
-from rmsprop.variables.observers import recording, tapes
+from rmsprop.variables.observers import keep_telling, recording
 from rmsprop.variables.variable import Variable
 
 
@@ -39,7 +39,7 @@ class Recorder(ABC):
             raise RuntimeError("a tape is recording already; tapes can't be nested.")
         self._watched, self._assigned, self.is_stopped = {}, set(), False
         self._token = recording.set(self)
-        tapes[id(self)] = self
+        keep_telling(self)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -2,7 +2,7 @@
 
 from contextvars import ContextVar
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from weakref import ref
 
 
 class Observer(Protocol):
@@ -21,13 +21,19 @@ class Observer(Protocol):
 recording: ContextVar[Observer | None] = ContextVar("rmsprop.tapes.recorder", default=None)
 """The tape that records the reading of variables, if one does."""
 
-tapes: "WeakValueDictionary[int, Observer]" = WeakValueDictionary()
-"""All tapes that may still be asked for gradients, recording or not."""
+tapes: dict[int, ref[Observer]] = {}
+"""All tapes that may still be asked for gradients, recording or not; steps ask, without a call, if it is empty."""
+
+
+def keep_telling(tape: Observer) -> None:
+    """Tell a tape, as long as there is one, when values change."""
+    number = id(tape)
+    tapes[number] = ref(tape, lambda gone: tapes.pop(number) if tapes.get(number) is gone else None)
 
 
 def tell_tapes(*sources: Any) -> None:
     """Let all tapes know that variables or arrays get other values."""
-    for reference in tapes.valuerefs():  # unlike values(), safe while other threads open tapes
+    for reference in list(tapes.values()):  # in one piece: other threads may open tapes
         if (tape := reference()) is not None:
             for source in sources:
                 tape.forget(source)
