@@ -1,4 +1,4 @@
-"""Which scopes of `rmsprop.distribute` are open: all that an optimizer without replicas has to look at."""
+"""Scopes of `rmsprop.distribute` that are open: all that an optimizer without replicas has to look at."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

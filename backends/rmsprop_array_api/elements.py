@@ -1,4 +1,4 @@
-"""What is done to gradients before the formula: clipping by value, and taking apart complex numbers."""
+"""Gradients before they come to the formula: clipped by value, and complex ones taken apart."""
 
 import math
 from typing import Any

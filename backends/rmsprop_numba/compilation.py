@@ -1,4 +1,4 @@
-"""When and where kernels are compiled: before a step changes anything, and on a stack of their own.
+"""Compilation of kernels: before a step changes anything, and on a stack of its own.
 
 If Numba runs out of stack, it keeps what it has half learnt, and can't compile anything more in the process.
 """

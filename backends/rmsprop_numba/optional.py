@@ -1,4 +1,4 @@
-"""What is taken of an array, or None of None, which stands for a slot that there is not.
+"""Parts of an array, or None of None, which stands for a slot that there is not.
 
 That is decided when a kernel is compiled. A conditional expression would leave it open until it runs: complex
 numbers would then be multiplied by real ones as by complex ones, which makes NaN of infinities, and takes longer.

@@ -1,4 +1,4 @@
-"""What is found out about a variable once, and used in every step."""
+"""Facts about a variable that are found out once, and used in every step."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""When to use several threads, and how to do so safely."""
+"""Threads: the steps that use several, and how they do so safely."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Where NumPy arrays lie in memory, and whether they can be updated there."""
+"""NumPy arrays as variables: their place in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable
 from typing import Any

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rmsprop.calls import call_of
-
 
 @dataclass(frozen=True, eq=False)
 class IndexedSlices:
@@ -41,4 +39,5 @@ class IndexedSlices:
     dense_shape: tuple[int, ...] | None = None
 
     def __repr__(self) -> str:
-        return call_of(self, IndexedSlices, vars(self))
+        shape = "" if self.dense_shape is None else f", dense_shape={self.dense_shape!r}"
+        return f"IndexedSlices(values={self.values!r}, indices={self.indices!r}{shape})"

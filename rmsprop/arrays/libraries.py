@@ -1,4 +1,4 @@
-"""What is asked of arrays of every library: their namespace, their copy, their NumPy form."""
+"""Questions to arrays of every library: their namespace, their device, a copy, their NumPy form."""
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""Which arrays share memory, told from addresses and strides alone."""
+"""Memory that arrays share, told from addresses and strides alone."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What is raised when a file is no sound checkpoint, or not one of this optimizer."""
+"""The error for a file that is no sound checkpoint, or not one of this optimizer."""
 
 
 class CheckpointError(ValueError):

@@ -1,4 +1,4 @@
-"""What variables are called in a file."""
+"""Names of variables in a file."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an optimizer remembers beside its arrays, as a file can hold it."""
+"""Numbers that an optimizer remembers beside its arrays, as a file can hold them."""
 
 from collections.abc import Mapping
 from typing import Any

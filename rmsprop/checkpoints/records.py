@@ -1,4 +1,4 @@
-"""What a file says of each variable, in the terms of an optimizer."""
+"""Variables and their slots as a file has them, in the terms of an optimizer."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What an optimizer is told, as a file can hold it."""
+"""Settings as a file can hold them."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What the ranks tell each other before anything changes, and what is wrong if they do not agree."""
+"""Agreement of the ranks before anything changes, and the errors if they do not agree."""
 
 import hashlib
 import json

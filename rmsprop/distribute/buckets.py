@@ -1,4 +1,4 @@
-"""How lists of arrays are laid end to end, and cut into buckets of which each rank adds up a share."""
+"""Buckets: lists of arrays laid end to end and cut, of which each rank adds up a share."""
 
 from bisect import bisect
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Who is in the scope of a strategy: the functions of ``tf.distribute``."""
+"""Contexts: the functions of ``tf.distribute`` that tell who is in the scope of a strategy."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""What is raised when replicas can't go on together."""
+"""The error for replicas that can not go on together."""
 
 
 class ReplicaError(RuntimeError):

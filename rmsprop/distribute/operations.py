@@ -1,4 +1,4 @@
-"""What can be done with the values of all replicas."""
+"""Operations on the values of all replicas."""
 
 from enum import StrEnum
 

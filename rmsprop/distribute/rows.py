@@ -1,4 +1,4 @@
-"""What all ranks show each other again and again: a row for each of them, of the same size and dtype."""
+"""Rows that all ranks show each other again and again: one for each rank, of the same size and dtype."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol

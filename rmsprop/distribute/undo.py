@@ -1,4 +1,4 @@
-"""What a step has changed before it is certain is put back if another rank fails meanwhile."""
+"""Changes of a step that is not yet certain: they are put back if another rank fails meanwhile."""
 
 import signal
 import threading

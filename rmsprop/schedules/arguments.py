@@ -1,4 +1,4 @@
-"""What a built-in schedule accepts for each of its arguments, and for a step."""
+"""Arguments of the built-in schedules, and of a step: what is accepted for each."""
 
 import math
 import sys

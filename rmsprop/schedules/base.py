@@ -1,4 +1,4 @@
-"""What a learning-rate schedule is."""
+"""The base of all learning-rate schedules."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""What the configurations of Keras 3 and of tf_keras's present optimizers say, in the terms of this library."""
+"""Configurations of Keras 3 and of tf_keras's present optimizers, in the terms of this library."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an optimizer is told, and the numbers of a step, which are read from it."""
+"""The settings of an optimizer as they are kept, and the numbers of a step, which are read from them."""
 
 from typing import Any
 

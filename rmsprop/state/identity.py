@@ -1,4 +1,4 @@
-"""Who holds a variable, and which variable a copy was made of.
+"""Identity of variables: who holds one, and of which other one it is a copy.
 
 Whether anybody but optimizers holds a variable can't be asked. They let it go, and look whether it lives.
 """

@@ -1,4 +1,4 @@
-"""How a variable that is given to an optimizer is recognised."""
+"""Recognition of the variables that are given to an optimizer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet

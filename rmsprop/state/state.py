@@ -1,4 +1,4 @@
-"""What an optimizer remembers between steps."""
+"""The state of an optimizer: all that it remembers between steps."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol

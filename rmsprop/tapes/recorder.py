@@ -1,4 +1,4 @@
-"""What tapes have in common: they follow variables, and learn when a value changes."""
+"""The base of the tapes: they follow variables, and learn when a value changes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
