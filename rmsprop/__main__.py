@@ -22,7 +22,7 @@ import numpy as np
 
 from rmsprop import IndexedSlices, RMSprop, Variable
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import to_numpy
+from rmsprop.arrays.libraries import Namespace, to_numpy
 from rmsprop.backends import installed
 from rmsprop.testing.oracle import HALVES, assert_step, hyper_of, snapshot
 
@@ -72,7 +72,7 @@ def _imported(name: str) -> Any:
         return None
 
 
-def checked(xp: Any) -> dict[str, Any]:
+def checked(xp: Namespace) -> dict[str, Any]:
     """Run all kernels for one library, and time one of a backend that is made for it."""
     wrong, planned = [], list(checks(xp))
     for done, (kind, name, settings) in enumerate(planned):
@@ -89,7 +89,7 @@ def checked(xp: Any) -> dict[str, Any]:
     return found
 
 
-def checks(xp: Any) -> Iterator[tuple[Callable[..., None], str, dict[str, Any]]]:
+def checks(xp: Namespace) -> Iterator[tuple[Callable[..., None], str, dict[str, Any]]]:
     """Yield each check of a library with its dtype and settings."""
     for name, momentum, centered in product(_dtypes(xp), (0.0, 0.9), (False, True)):
         is_example = name in ("float32", "complex64")
@@ -113,25 +113,25 @@ def tell_progress(library: str, done: int, count: int) -> None:
         print(f"{library}: {count} kernels are compiled and checked", file=sys.stderr, flush=True)
 
 
-def dense(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+def dense(xp: Namespace, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps by dense gradients with the oracle."""
     gradient = _draw(dtype, (257,), 1)
     _compare(RMSprop(0.05, **settings), [xp.asarray(_draw(dtype, (257,), 0))], [xp.asarray(gradient)], gradient)
 
 
-def listed(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+def listed(xp: Namespace, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps of a list, whose arrays are all alike, with the oracle."""
     gradient = _draw(dtype, (257,), 1)
     variables = [xp.asarray(_draw(dtype, (257,), 0)) for _ in range(5)]
     _compare(RMSprop(0.05, **settings), variables, [xp.asarray(gradient) for _ in variables], gradient)
 
 
-def clipped_values(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+def clipped_values(xp: Namespace, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps by gradients that are clipped by value with the oracle."""
     dense(xp, dtype, {**settings, "clipvalue": 0.5})
 
 
-def clipped(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+def clipped(xp: Namespace, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps by gradients of norm 0.5, clipped to the norm 0.25, with the oracle."""
     gradient = np.zeros_like(_draw(dtype, (257,), 0))
     gradient[[3, 200]] = 0.3, 0.4
@@ -140,7 +140,7 @@ def clipped(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
     _compare(optimizer, [xp.asarray(_draw(dtype, (257,), 0))], [xp.asarray(gradient)], short)
 
 
-def sparse(xp: Any, dtype: str, settings: dict[str, Any]) -> None:
+def sparse(xp: Namespace, dtype: str, settings: dict[str, Any]) -> None:
     """Compare steps by sparse gradients, one row of which is listed twice, with the oracle."""
     total, rows = _draw(dtype, (3, 5), 1), np.array([6, 0, 3])
     values = np.concatenate([total[:2], total[2:] / 2, total[2:] / 2])
@@ -161,7 +161,7 @@ def _compare(optimizer: RMSprop, arrays: list[Any], gradients: list[Any], host: 
             assert_step(old, new, host, hyper)
 
 
-def bandwidths(xp: Any) -> tuple[float, float]:
+def bandwidths(xp: Namespace) -> tuple[float, float]:
     """Return GB/s of a float32 step without momentum, and of a copy of as much memory."""
     gradient, variable = xp.ones(ELEMENTS, xp.float32), xp.ones(ELEMENTS, xp.float32)
     source = xp.ones(5 * ELEMENTS // 2, xp.float32)
@@ -177,7 +177,7 @@ def bandwidths(xp: Any) -> tuple[float, float]:
     return total / _seconds(xp, step), total / _seconds(xp, copy)
 
 
-def _seconds(xp: Any, function: Callable[[], None]) -> float:
+def _seconds(xp: Namespace, function: Callable[[], None]) -> float:
     times = []
     for _ in range(6):
         begin = time.perf_counter()
@@ -188,7 +188,7 @@ def _seconds(xp: Any, function: Callable[[], None]) -> float:
     return statistics.median(times[1:])
 
 
-def device(xp: Any) -> str:
+def device(xp: Namespace) -> str:
     """Return the name of what computes, and for a processor the number of threads."""
     if xp.__name__ == "cupy":
         name = xp.cuda.runtime.getDeviceProperties(0)["name"]
@@ -222,7 +222,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _dtypes(xp: Any) -> list[str]:
+def _dtypes(xp: Namespace) -> list[str]:
     """Return the dtypes that can be made: NumPy knows bfloat16 by ml_dtypes only, the standard has no halves."""
     if xp.__name__ not in ("numpy", "cupy"):
         return [name for name in dtypes.COMPUTE if name not in HALVES]

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array
+from rmsprop.arrays.libraries import Array, Namespace
 
 Kept = TypeVar("Kept")
 
@@ -131,7 +131,7 @@ class VariableState(NamedTuple):
     mg: Array | None
 
 
-def stepped(xp: Any, state: VariableState, gradient: Array, numbers: Numbers) -> VariableState:
+def stepped(xp: Namespace, state: VariableState, gradient: Array, numbers: Numbers) -> VariableState:
     """Return the state after a step, by a gradient that has been clipped, in the dtype of the computation."""
     variable, rms, momentum, mg = state
     rms = variance = numbers.rho * rms + numbers.one_minus_rho * square(xp, gradient)
@@ -148,7 +148,7 @@ def stepped(xp: Any, state: VariableState, gradient: Array, numbers: Numbers) ->
     return VariableState(variable - step, rms, momentum, mg)
 
 
-def square(xp: Any, x: Array) -> Array:
+def square(xp: Namespace, x: Array) -> Array:
     """Return ``|x|**2``."""
     if not xp.isdtype(x.dtype, "complex floating"):
         return x * x

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsFloat
 
 import numpy as np
 
-from rmsprop.arrays.libraries import Array
+from rmsprop.arrays.libraries import Array, DType, Host
 from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
 from rmsprop.locks import Unchanged, locked
@@ -25,7 +25,7 @@ from rmsprop.state.weights import weights_of
 from rmsprop.step import capturing, gradients, slots, take
 from rmsprop.tapes.losses import compute_gradients
 from rmsprop.tapes.tape import Tape
-from rmsprop.variables.nested import flatten, listed
+from rmsprop.variables.nested import Tree, flatten, listed
 from rmsprop.variables.variable import Variable, described
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class RMSprop(HasSettings):
     def minimize(
         self,
         loss: Any,
-        var_list: Any,
+        var_list: Tree,
         grad_loss: Array | None = None,
         name: str | None = None,
         tape: Tape | None = None,
@@ -355,13 +355,13 @@ class RMSprop(HasSettings):
         return self.apply_gradients(self._scaled_gradients(loss, var_list, grad_loss, tape, jac), name=name)
 
     def _scaled_gradients(
-        self, loss: Any, params: Any, grad_loss: Any = None, tape: Any = None, jac: bool = False
+        self, loss: Any, params: Tree, grad_loss: Any = None, tape: Any = None, jac: bool = False
     ) -> Pairs:
         """Return gradients as `compute_gradients` does, but of the scaled loss."""
         scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
         return compute_gradients(loss, params, grad_loss, tape, jac, scale)
 
-    def get_gradients(self, loss: Any, params: Any) -> list[Gradient]:
+    def get_gradients(self, loss: Any, params: Tree) -> list[Gradient]:
         """Return the gradients of a loss, without a step.
 
         Parameters
@@ -377,7 +377,7 @@ class RMSprop(HasSettings):
         """
         return [gradient for gradient, _ in _complete(compute_gradients(loss, params))]
 
-    def get_updates(self, loss: Any, params: Any) -> list[Step]:
+    def get_updates(self, loss: Any, params: Tree) -> list[Step]:
         """Take one step as `minimize` does, but with `get_gradients`; return its result in a list."""
         return [self.apply_gradients(_complete(self._scaled_gradients(loss, params)))]
 
@@ -443,7 +443,7 @@ class RMSprop(HasSettings):
         self._state.parameters.captured.clear()
 
     @locked
-    def build(self, var_list: Any) -> None:
+    def build(self, var_list: Tree) -> None:
         """Create the slots of variables before the first step, so that weights can be restored.
 
         Parameters
@@ -475,7 +475,7 @@ class RMSprop(HasSettings):
         slots.create(self._settings, parameters, var_list)
 
     @locked
-    def rebind(self, var_list: Any) -> None:
+    def rebind(self, var_list: Tree) -> None:
         """Go on with other variables, in the place of all that are known; their state stays as it is.
 
         Parameters
@@ -510,7 +510,7 @@ class RMSprop(HasSettings):
         self._state.parameters.rebind(listed(var_list))
 
     @locked
-    def forget(self, variables: Any = None) -> None:
+    def forget(self, variables: Tree = None) -> None:
         """Drop the state of variables, which are no longer known then; `iterations` goes on.
 
         Parameters
@@ -586,7 +586,7 @@ class RMSprop(HasSettings):
         return self.weights
 
     @locked
-    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+    def get_weights(self) -> list[Host]:
         """Return NumPy copies of the `weights`, in the order of Keras.
 
         Raises
@@ -680,7 +680,7 @@ class RMSprop(HasSettings):
         self,
         name: str,
         shape: Any,
-        dtype: Any = None,
+        dtype: DType = None,
         initializer: Any = "zeros",
         trainable: bool | None = None,
         synchronization: str = "auto",
@@ -758,7 +758,7 @@ class RMSprop(HasSettings):
         return optimizer
 
     @locked
-    def save(self, path: Path, variables: Any = None, *, wait: bool = True) -> "Saving | None":
+    def save(self, path: Path, variables: Tree = None, *, wait: bool = True) -> "Saving | None":
         """Save state and settings to a file and, if they are given, the variables themselves.
 
         The file is replaced in one piece, when all of it is on the disk: whatever happens, `path` is what it was
@@ -858,7 +858,7 @@ class RMSprop(HasSettings):
         return optimizer
 
     @locked
-    def restore(self, path: Path, variables: Any) -> None:
+    def restore(self, path: Path, variables: Tree) -> None:
         """Bring the state, and the values of variables if they were saved, back from a file.
 
         Parameters

@@ -1,16 +1,13 @@
 """Gradients before they come to the formula: clipped by value, and complex ones taken apart."""
 
 import math
-from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays.libraries import is_on_host
-
-Array = Any
+from rmsprop.arrays.libraries import Array, DType, Namespace, is_on_host
 
 
-def clipped(xp: Any, x: Array, limit: float | None) -> Array:
+def clipped(xp: Namespace, x: Array, limit: float | None) -> Array:
     """Return `x` with its absolute values, or moduli, brought to the limit; NaN stays NaN."""
     if limit is not None and x.dtype in (xp.float32, xp.complex64):
         limit = float(np.float32(limit))  # which may become 0 or infinite
@@ -22,7 +19,7 @@ def clipped(xp: Any, x: Array, limit: float | None) -> Array:
     return xp.where(x > bound, bound, xp.where(x < -bound, -bound, x))
 
 
-def _shortened(xp: Any, x: Array, limit: float) -> Array:
+def _shortened(xp: Namespace, x: Array, limit: float) -> Array:
     """Return complex numbers with their moduli, which may be beyond their dtype, brought to the limit."""
     if limit == 0 or 0 in x.shape:
         return x * 0.0
@@ -36,12 +33,12 @@ def _shortened(xp: Any, x: Array, limit: float) -> Array:
     return xp.where(factor < tiny, small, x * factor)
 
 
-def parts(xp: Any, x: Array | None) -> tuple[Array, Array]:
+def parts(xp: Namespace, x: Array | None) -> tuple[Array, Array]:
     """Return the real and the imaginary part."""
     return (None, None) if x is None else (xp.real(x), xp.imag(x))
 
 
-def joined(xp: Any, real: Array | None, imag: Array | None, dtype: Any) -> Array:
+def joined(xp: Namespace, real: Array | None, imag: Array | None, dtype: DType) -> Array:
     """Return the complex array with these parts."""
     if real is None or imag is None:
         return None

@@ -9,6 +9,10 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import (
+    Array,
+    DType,
+    Host,
+    Namespace,
     as_beside,
     detached,
     moved_beside,
@@ -20,9 +24,6 @@ from rmsprop.arrays.libraries import (
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import SLOTS, Hyperparameters, VariableState, square, stepped
 from rmsprop_array_api.elements import clipped, joined, parts
-
-Array = Any
-Host = np.ndarray[Any, Any]
 
 
 def memory(array: Array) -> NoReturn:
@@ -76,7 +77,7 @@ def _squared_norm(values: Array, hyper: Hyperparameters, scale: float) -> Array:
     return xp.sum(square(xp, wide if scale == 1.0 else wide * scale))
 
 
-def _widest(xp: Any, dtype: Any, known: dict[str, Any]) -> Any:
+def _widest(xp: Namespace, dtype: DType, known: dict[str, Any]) -> Any:
     if xp.isdtype(dtype, "complex floating"):
         return xp.complex128 if "float64" in known else xp.complex64
     return known.get("float64", xp.float32)
@@ -154,7 +155,7 @@ def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> A
     return gradient * pair[0] * pair[1]
 
 
-def _computing(xp: Any, array: Array) -> Any:
+def _computing(xp: Namespace, array: Array) -> Any:
     return getattr(xp, dtypes.COMPUTE[dtypes.name_of(array.dtype)])
 
 
@@ -179,7 +180,7 @@ def _updated_rows(
     )
 
 
-def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:
+def _sums(xp: Namespace, values: Array, order: Host, starts: Host) -> Array:
     """Return the sum of the values of each row: first the first of all rows, then the second, and so on."""
     counts = np.diff(starts)
     total = _take(xp, values, order[starts[:-1]])
@@ -190,7 +191,7 @@ def _sums(xp: Any, values: Array, order: Host, starts: Host) -> Array:
     return total
 
 
-def _with_rows(xp: Any, table: Array, rows: Host, new: Array) -> Array:
+def _with_rows(xp: Namespace, table: Array, rows: Host, new: Array) -> Array:
     """Return a table in which some rows are new."""
     source = np.zeros(table.shape[0], np.int64)
     source[rows] = np.arange(len(rows))
@@ -201,7 +202,7 @@ def _with_rows(xp: Any, table: Array, rows: Host, new: Array) -> Array:
     )
 
 
-def _take(xp: Any, array: Array, rows: Host) -> Array:
+def _take(xp: Namespace, array: Array, rows: Host) -> Array:
     """Return rows of an array."""
     if xp.__name__ == "array_api_compat.dask.array":  # whose `take` errs in the shape if there is one index
         return array[rows]

@@ -7,10 +7,8 @@ import cupy
 import cupyx
 import numpy as np
 
+from rmsprop.arrays.libraries import Array, Host
 from rmsprop_cupy.streams import hold
-
-Array = Any
-Host = np.ndarray[Any, Any]
 
 
 def _pinned(numbers: Sequence[int], dtype: type[np.generic]) -> tuple[Host, Array]:

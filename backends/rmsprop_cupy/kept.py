@@ -8,15 +8,13 @@ from typing import Any
 import cupy
 import numpy as np
 
+from rmsprop.arrays.libraries import Array, Host
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.launches import numbers
 from rmsprop_cupy.source import SCALARS, Variant, real_type
 from rmsprop_cupy.streams import Column, aside, hold, is_captured
 from rmsprop_cupy.variables import Occupied
-
-Array = Any
-
 
 COUNT = len(SCALARS)
 WORDS = COUNT + (COUNT + 1) // 2
@@ -52,7 +50,7 @@ class Captured:
             self._column.write(_words(hyper))
 
 
-def _words(hyper: Hyperparameters) -> np.ndarray[Any, Any]:
+def _words(hyper: Hyperparameters) -> Host:
     """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
     words = np.zeros(WORDS, np.uint64)
     words[:COUNT].view(np.float64)[:] = numbers(hyper)

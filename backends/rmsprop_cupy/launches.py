@@ -8,12 +8,11 @@ import cupy
 from cupy.lib.stride_tricks import as_strided
 
 from rmsprop.arrays.dtypes import name_of
+from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.source import Variant
 from rmsprop_cupy.streams import aside
-
-Array = Any
 
 
 class Launch(NamedTuple):

@@ -6,19 +6,17 @@ The table is made once. Where the gradients are is written for each step, if it 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import cupy
 import numpy as np
 
+from rmsprop.arrays.libraries import Array, Host
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
 from rmsprop_cupy.kept import Kept
 from rmsprop_cupy.launches import Launch, paired, slots, variant_of
 from rmsprop_cupy.streams import hold
-
-Array = Any
 
 
 class Table:
@@ -77,7 +75,7 @@ def _table(kept: Kept, parameters: list[Updatable], positions: list[int], hyper:
     return table
 
 
-def _rows(position: int, arrays: Sequence[Array]) -> np.ndarray[Any, Any]:
+def _rows(position: int, arrays: Sequence[Array]) -> Host:
     """Return the rows of the table for one variable and its slots."""
     size = arrays[0].size
     starts = np.arange(0, size, kernels.CHUNK, dtype=np.uint64)

@@ -13,6 +13,7 @@ import cupy
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array, Host
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop.norms import RANGES, limits
@@ -21,8 +22,6 @@ from rmsprop_cupy.counters import Tally
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import paired
 from rmsprop_cupy.streams import copied, hold
-
-Array = Any
 
 STRETCH = 4_096
 """Elements that one block of threads sums up."""
@@ -93,13 +92,13 @@ class Plan:
             place = self.sums[start:stop]
             self.parts.append((self._part(device, dtype, table, place), place))
 
-    def _part(self, device: int, dtype: str, table: np.ndarray[Any, Any], place: Array) -> Part:
+    def _part(self, device: int, dtype: str, table: Host, place: Array) -> Part:
         with cupy.cuda.Device(device) as own:
             sums = place if device == self.sums.device.id else cupy.empty_like(place)
             return Part(own, dtype, cupy.asarray(table), sums)
 
 
-def _stretches(position: int, size: int) -> np.ndarray[Any, Any]:
+def _stretches(position: int, size: int) -> Host:
     starts = np.arange(0, size, STRETCH, dtype=np.uint64)
     counts = np.minimum(np.uint64(STRETCH), np.uint64(size) - starts)
     return np.stack([counts, starts, np.full_like(starts, position)], axis=1)

@@ -6,14 +6,13 @@ import cupy
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels
 from rmsprop_cupy.counters import Misses
 from rmsprop_cupy.launches import Launch, numbers, paired
 from rmsprop_cupy.source import Variant
-
-Array = Any
 
 
 def report_misses(parameter: Updatable) -> None:

@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Gradient, Refresh, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_cupy import kernels, lists, norms, rows
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
-
-Array = Any
 
 FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""

@@ -11,8 +11,7 @@ import cupy
 import cupyx
 import numpy as np
 
-Array = Any
-Host = np.ndarray[Any, Any]
+from rmsprop.arrays.libraries import Array, Host
 
 _held: dict[Any, deque[tuple[Any, object]]] = {}
 _one_at_a_time = RLock()  # what is let go may itself have something to be held

@@ -1,16 +1,14 @@
 """Variables in memory: where they and their slots lie, and whether they can be updated there."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import cupy
 import numpy as np
 
 from rmsprop.arrays import memory as addresses
+from rmsprop.arrays.libraries import Array, Host
 from rmsprop.arrays.memory import Place
 from rmsprop.backends import Updatable
-
-Array = Any
 
 
 def memory(array: Array) -> Hashable:
@@ -89,7 +87,7 @@ class _Interface:
         }
 
 
-def _twin(array: Array) -> np.ndarray[Any, Any]:
+def _twin(array: Array) -> Host:
     """Return a NumPy array at the same addresses, which must not be read."""
     return np.asarray(_Interface(array)) if array.size else np.empty(array.shape)
 

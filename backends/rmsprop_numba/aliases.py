@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 from rmsprop.arrays.memory import owner
 from rmsprop.backends import Gradient
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 def owners_of(arrays: Iterable[Array]) -> frozenset[int]:

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays.libraries import own
+from rmsprop.arrays.libraries import DType, Host, own
 from rmsprop.variables.variable import Variable
 from rmsprop_numba import block_kernels
 from rmsprop_numba.block_kernels import LENGTH
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 SHORTEST = 64
 """Elements of a row from which on a row has blocks of its own."""
@@ -64,7 +64,7 @@ class CompactSlot(Variable):
     __slots__ = ("_dtype", "_shape", "blocks", "codes", "is_signed", "scales")
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: Any, state_dtype: str, is_signed: bool, name: str | None
+        self, shape: tuple[int, ...], dtype: DType, state_dtype: str, is_signed: bool, name: str | None
     ) -> None:
         self.name, self.trainable, self.constraint = name or "Variable", False, None
         self._shape, self._dtype, self.is_signed = shape, np.dtype(dtype), is_signed
@@ -135,7 +135,7 @@ def _has_negative(codes: Array) -> bool:
 
 
 def _restored(
-    shape: tuple[int, ...], dtype: Any, is_signed: bool, codes: Array, scales: Array, name: str
+    shape: tuple[int, ...], dtype: DType, is_signed: bool, codes: Array, scales: Array, name: str
 ) -> CompactSlot:
     slot = CompactSlot(shape, dtype, "bfloat16" if codes.dtype == np.int16 else "uint8", is_signed, name)
     slot.codes, slot.scales = own(codes), own(scales)

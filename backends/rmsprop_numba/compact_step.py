@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import SLOTS, Hyperparameters
 from rmsprop_numba import block_kernels, codes
@@ -18,7 +19,7 @@ from rmsprop_numba.compact import SHORTEST, Blocks, CompactSlot
 from rmsprop_numba.lists import scalars
 from rmsprop_numba.threads import Job, job
 
-Array = np.ndarray[Any, Any]
+Array = Host
 Slots = Sequence[CompactSlot | None]
 """``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
 

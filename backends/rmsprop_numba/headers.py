@@ -9,15 +9,15 @@ import struct
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop_numba import caching
 from rmsprop_numba.pointers import int_at, word_at
 from rmsprop_numba.variables import address
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 # Offsets in bytes: of the type of an object, of the number of items in a list or tuple, of the items of either,
 # and of what describes an array.

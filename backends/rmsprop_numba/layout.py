@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-Array = np.ndarray[Any, Any]
+from rmsprop.arrays.libraries import Host
+
+Array = Host
 
 
 def encoded(array: Any, complex_as_real: bool) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop import norms
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import headers, list_kernels
@@ -16,7 +17,7 @@ from rmsprop_numba.plans import Plan
 from rmsprop_numba.threads import PARALLEL_FROM, Job, in_turn, run, uses_threads
 from rmsprop_numba.variables import address
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 class ListPlan:

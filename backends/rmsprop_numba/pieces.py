@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop_numba.kernels import BLOCK, CHUNK
 
-Array = np.ndarray[Any, Any]
+Array = Host
 Row = tuple[Array | None, ...]
 """Arrays of one size, with one axis and without gaps; None for one that is not used."""
 

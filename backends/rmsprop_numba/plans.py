@@ -2,15 +2,14 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import layout
 from rmsprop_numba.aliases import owners_of
 from rmsprop_numba.rows import Tables, tables_of
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 class Plan(NamedTuple):

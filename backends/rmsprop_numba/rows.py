@@ -7,13 +7,14 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.threads import Job, job
 from rmsprop_numba.variables import address
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 TASKS = 64
 """Parts that the rows are divided into, for threads to take."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import kernels, layout, lists, rows
@@ -17,7 +18,7 @@ from rmsprop_numba.plans import Plan, plan_of
 from rmsprop_numba.threads import Job, job
 from rmsprop_numba.variables import address
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 def prepare(

@@ -1,13 +1,13 @@
 """NumPy arrays as variables: their place in memory, and whether they can be updated there."""
 
 from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop.arrays.memory import Place, root, strides_of
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 def memory(array: Array) -> Hashable:

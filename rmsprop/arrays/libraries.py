@@ -14,12 +14,21 @@ from rmsprop.arrays.dtypes import COMPUTE
 Array = Any
 """An array of any library that follows the Array API standard."""
 
+Host = np.ndarray[Any, Any]
+"""An array of NumPy."""
+
+Namespace = Any
+"""The functions of an array library, as the Array API standard has them."""
+
+DType = Any
+"""A dtype in the terms of its library."""
+
 
 class Absent(NamedTuple):
     """What stands for an array that nobody held any more, so that it was let go."""
 
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: DType
     device: Any
 
 
@@ -56,14 +65,14 @@ def place_beside(array: Array) -> Any:
     return None if hasattr(place, "device_set") or not getattr(array, "committed", True) else place
 
 
-def as_beside(numbers: Any, array: Array, dtype: Any = None, copy: bool | None = None) -> Array:
+def as_beside(numbers: Any, array: Array, dtype: DType = None, copy: bool | None = None) -> Array:
     """Return numbers, or an array of NumPy, as an array of the library and on the device of another one."""
     if isinstance(numbers, np.ndarray) and ends_pytorch(numbers):
         numbers = numbers.copy()
     return namespace(array).asarray(numbers, dtype=dtype, device=place_beside(array), copy=copy)
 
 
-def ends_pytorch(array: np.ndarray[Any, Any]) -> bool:
+def ends_pytorch(array: Host) -> bool:
     """Tell whether PyTorch ends the process when it copies an array.
 
     It takes complex128 to lie at multiples of 16 bytes, where NumPy is content with 8, as in the midst of files.
@@ -145,7 +154,7 @@ def detached(array: Array) -> Array:
     return array.detach() if getattr(array, "requires_grad", False) else array
 
 
-def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+def to_numpy(array: Array) -> Host:
     """Return a NumPy copy of an array, from whatever device it is on."""
     compat = _compat()
     if compat.is_cupy_array(array):
@@ -181,7 +190,7 @@ def _forget(identity: int, _: object) -> None:
     _copies.pop(identity, None)
 
 
-def _is_alone(array: np.ndarray[Any, Any]) -> bool:
+def _is_alone(array: Host) -> bool:
     """Tell whether an array has its memory for itself: `pickle` gives it bytes, up to protocol 4."""
     base: object = array.base
     return array.flags.owndata or isinstance(base, bytes)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Host = np.ndarray[Any, Any]
+from rmsprop.arrays.libraries import DType, Host
 
 
 class Place(NamedTuple):
@@ -14,7 +14,7 @@ class Place(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    dtype: Any
+    dtype: DType
 
 
 def overlapping(arrays: Sequence[Host]) -> tuple[int, int] | None:

@@ -17,8 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop.checkpoints.errors import CheckpointError
-from rmsprop.checkpoints.tensors import NAMES, Host, Kind, bytes_of, itemsize_of
+from rmsprop.checkpoints.tensors import NAMES, Kind, bytes_of, itemsize_of
 
 FORMAT, VERSION = "rmsprop", 1
 DIGEST = "sha256"

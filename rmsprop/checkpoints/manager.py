@@ -9,6 +9,7 @@ from rmsprop.calls import call_of
 from rmsprop.checkpoints import background
 from rmsprop.checkpoints.background import Saving
 from rmsprop.checkpoints.saving import save
+from rmsprop.variables.nested import Tree
 
 _NAME = re.compile(r"checkpoint-(\d{6,})-step-(\d+)\.safetensors")
 
@@ -69,7 +70,7 @@ class CheckpointManager:
         """The path of the checkpoint that was saved last; None if there is none."""
         return next(reversed(self.checkpoints), None)
 
-    def save(self, optimizer: Any, variables: Any = None, *, wait: bool = True) -> "str | Saving | None":
+    def save(self, optimizer: Any, variables: Tree = None, *, wait: bool = True) -> "str | Saving | None":
         """Save an optimizer, if it has come to, or past, a multiple of `every` since the last call.
 
         Parameters
@@ -89,7 +90,7 @@ class CheckpointManager:
         with optimizer._settings.state.lock:  # or else other threads might take steps while the file is written
             return self._save(optimizer, variables, wait)
 
-    def _save(self, optimizer: Any, variables: Any, wait: bool) -> "str | Saving | None":
+    def _save(self, optimizer: Any, variables: Tree, wait: bool) -> "str | Saving | None":
         step = int(optimizer.iterations.array)
         is_due = step % self.every == 0 if self._seen is None else step // self.every != self._seen // self.every
         if not is_due:

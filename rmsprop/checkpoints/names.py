@@ -5,10 +5,11 @@ from typing import Any
 
 from rmsprop.arrays.libraries import is_array
 from rmsprop.backends import is_updated_in_place
+from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable, described
 
 
-def named(variables: Any) -> dict[str, Any]:
+def named(variables: Tree) -> dict[str, Any]:
     """Return variables by the names that they have in a file.
 
     A name is the path to the variable: keys of dicts and positions in lists, joined by ``/``. In a list, a

@@ -7,13 +7,14 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import backend_of
 from rmsprop.checkpoints import layout
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.layout import LONGEST_REASON, Content
 from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
-from rmsprop.checkpoints.tensors import Host, array_of
+from rmsprop.checkpoints.tensors import array_of
 from rmsprop.formula import SLOTS
 from rmsprop.settings.checks import STATE_DTYPES
 from rmsprop.state.iterations import check_count

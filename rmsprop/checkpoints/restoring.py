@@ -7,19 +7,19 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import on_device
+from rmsprop.arrays.libraries import Host, on_device
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import set_numbers
 from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import GetConfig, check_same, optimizer_from, settings_of
-from rmsprop.checkpoints.tensors import Host
 from rmsprop.formula import SLOTS
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter, refuse_repetition
 from rmsprop.state.state import State
 from rmsprop.step import slots
+from rmsprop.variables.nested import Tree
 from rmsprop.variables.observers import tell_tapes
 from rmsprop.variables.variable import Variable, described
 
@@ -39,7 +39,7 @@ class Waiting:
         """The variables that have slots, in the order in which they became known."""
         return self._checkpoint.owners
 
-    def claim(self, settings: Settings, parameters: Sequence[Parameter], variables: Any) -> None:
+    def claim(self, settings: Settings, parameters: Sequence[Parameter], variables: Tree) -> None:
         """Give the slots to parameters, by the names of their variables.
 
         Raises
@@ -72,7 +72,7 @@ def load(cls: type, path: Any, custom_objects: Mapping[str, type] | None) -> Any
     return optimizer
 
 
-def restore(settings: Settings, get_config: GetConfig, path: Any, variables: Any) -> None:
+def restore(settings: Settings, get_config: GetConfig, path: Any, variables: Tree) -> None:
     """Restore an optimizer and variables; see `rmsprop.RMSprop.restore`."""
     known = settings.state.parameters
     background.settle(settings.state)

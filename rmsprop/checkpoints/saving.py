@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, to_numpy
+from rmsprop.arrays.libraries import Array, Host, to_numpy
 from rmsprop.checkpoints import background
 from rmsprop.checkpoints.atomic import replacing
 from rmsprop.checkpoints.background import Saving
@@ -18,9 +18,10 @@ from rmsprop.checkpoints.layout import Tensor, text_of, write
 from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import numbers_of
 from rmsprop.checkpoints.settings import GetConfig, settings_of
-from rmsprop.checkpoints.tensors import Host, Kind, itemsize_of
+from rmsprop.checkpoints.tensors import Kind, itemsize_of
 from rmsprop.settings.settings import Settings
 from rmsprop.state.state import State
+from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable, array_of
 
 
@@ -28,7 +29,7 @@ def save(
     settings: Settings,
     get_config: GetConfig,
     path: str | os.PathLike[str],
-    variables: Any,
+    variables: Tree,
     wait: bool,
     then: Callable[[], None] | None = None,
 ) -> Saving | None:
@@ -93,7 +94,7 @@ def _snapshot(tensors: list[Tensor]) -> list[Host]:
     return [tensor.read(True) for tensor in tensors]
 
 
-def _content(settings: Settings, get_config: GetConfig, variables: Any) -> tuple[dict[str, str], list[Tensor]]:
+def _content(settings: Settings, get_config: GetConfig, variables: Tree) -> tuple[dict[str, str], list[Tensor]]:
     """Return what a file is to say, without a copy of it."""
     state = settings.state
     if state.waiting is not None:

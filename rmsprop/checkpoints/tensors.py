@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Host = np.ndarray[Any, Any]
+from rmsprop.arrays.libraries import Host
 
 CODES = {
     "bool": "BOOL",

@@ -3,11 +3,11 @@
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
+from rmsprop.arrays.libraries import Host
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 class Segment(NamedTuple):

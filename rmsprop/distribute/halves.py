@@ -6,7 +6,7 @@ import numpy as np
 
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import is_array, namespace, on_device
+from rmsprop.arrays.libraries import DType, is_array, namespace, on_device
 from rmsprop.backends import Gradient
 from rmsprop.distribute.reduction import summed_by_row
 from rmsprop.state.parameters import Parameter
@@ -38,6 +38,6 @@ def rounded(total: Gradient, parameter: Parameter) -> Gradient:
     return total if total.dtype == dtype else _cast(total, dtype)
 
 
-def _cast(array: Any, dtype: Any) -> Any:
+def _cast(array: Any, dtype: DType) -> Any:
     with on_device(array), np.errstate(all="ignore"):
         return namespace(array).astype(array, dtype)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop.distribute import agreement, ending, guardian
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.errors import ReplicaError
@@ -29,7 +30,7 @@ SPINS = 16
 PATIENCE = 1.0
 """Seconds of waiting from which on a rank sleeps between looks; before that it only lets others run."""
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 
 class Link:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import Array, as_beside, namespace, on_device, to_numpy
+from rmsprop.arrays.libraries import Array, DType, Host, as_beside, namespace, on_device, to_numpy
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.sums import Shares, Vector
 
@@ -30,11 +30,11 @@ class Reduction:
         self.link, self._bucket_bytes, self._cuda_aware = link, int(bucket_bytes), cuda_aware
         self._layouts: dict[Any, Any] = {}
 
-    def shares(self, sizes: Sequence[int], dtype: Any) -> Shares:
+    def shares(self, sizes: Sequence[int], dtype: DType) -> Shares:
         """Return the buckets for arrays of which each rank gets the sums of its shares."""
         return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
 
-    def _kept(self, kind: Any, sizes: Sequence[Any], dtype: Any, *place: Any) -> Any:
+    def _kept(self, kind: Any, sizes: Sequence[Any], dtype: DType, *place: Any) -> Any:
         key = kind, dtype, tuple(sizes), place
         if key not in self._layouts:
             dtype = np.dtype(dtype)
@@ -95,13 +95,13 @@ class Reduction:
         return IndexedSlices(like(gathered, slices.values), like(rows, slices.indices))
 
 
-def summed_in(dtype: Any) -> str:
+def summed_in(dtype: DType) -> str:
     """Return the dtype in which sums are made: float32 for halves."""
     name = dtypes.name_of(dtype)
     return dtypes.COMPUTE.get(name, name)
 
 
-def to_host(array: Array) -> np.ndarray[Any, Any]:
+def to_host(array: Array) -> Host:
     """Return an array as one of NumPy, without a copy where it is one; from a GPU through pinned memory."""
     if isinstance(array, np.ndarray):
         return array
@@ -109,7 +109,7 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
         import cupyx
 
         with array.device:
-            pinned: np.ndarray[Any, Any] = cupyx.empty_pinned(array.shape, array.dtype)  # of CuPy's pool
+            pinned: Host = cupyx.empty_pinned(array.shape, array.dtype)  # of CuPy's pool
             return array.get(out=pinned)  # type: ignore[no-any-return]
     return to_numpy(array)
 
@@ -118,12 +118,12 @@ def _is_cupy(array: Array) -> bool:
     return namespace(array).__name__.endswith("cupy")
 
 
-def flattened(array: Array) -> np.ndarray[Any, Any]:
+def flattened(array: Array) -> Host:
     """Return the elements of an array in C order, in memory of the host; without a copy where they lie so."""
     return np.ascontiguousarray(to_host(array)).reshape(-1)
 
 
-def like(array: np.ndarray[Any, Any], example: Array) -> Array:
+def like(array: Host, example: Array) -> Array:
     """Return an array of the host as one of the library, and on the device, of another; the dtype stays."""
     if isinstance(example, np.ndarray):
         return array

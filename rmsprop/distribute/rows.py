@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rmsprop.arrays.libraries import DType, Host
+
 ROWS = 2
 """Tag of rows that go directly from rank to rank."""
 FEW = 8
@@ -39,13 +41,13 @@ class Rows:
     dtype : dtype
     """
 
-    def __init__(self, link: Connection, size: int, dtype: Any) -> None:
+    def __init__(self, link: Connection, size: int, dtype: DType) -> None:
         from mpi4py import MPI
 
         self._link, self._mpi = link, MPI
-        self.table: np.ndarray[Any, Any] = np.empty((link.size, size), dtype)
+        self.table: Host = np.empty((link.size, size), dtype)
         self.rows = list(self.table)
-        self.own: np.ndarray[Any, Any] = self.rows[link.rank]
+        self.own: Host = self.rows[link.rank]
         """The row of this rank, to be written before each exchange."""
         self._requests: list[Any] = []
         if 1 < link.size <= FEW:
@@ -53,7 +55,7 @@ class Rows:
             self._requests += [link.comm.Recv_init(rows[rank], rank, ROWS) for rank in link.others]
             self._requests += [link.comm.Send_init(rows[link.rank], rank, ROWS) for rank in link.others]
 
-    def exchange(self, doing: str) -> np.ndarray[Any, Any]:
+    def exchange(self, doing: str) -> Host:
         """Return the table with the present rows of all ranks; it is valid until the next exchange."""
         if self._requests:
             self._mpi.Prequest.Startall(self._requests)

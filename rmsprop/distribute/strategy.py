@@ -23,7 +23,7 @@ from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter
 from rmsprop.step.gradients import listed
 from rmsprop.step.take import take as take_alone
-from rmsprop.variables.nested import flatten, mapped
+from rmsprop.variables.nested import Tree, flatten, mapped
 from rmsprop.variables.variable import Variable, array_of, described
 
 
@@ -121,7 +121,7 @@ class Strategy:
         quotients = iter([a / b for a, b in zip(flatten(totals), flatten(counts), strict=True)])
         return mapped(lambda x: next(quotients), value)
 
-    def broadcast(self, variables: Any) -> None:
+    def broadcast(self, variables: Tree) -> None:
         """Give variables the values that they have on rank 0.
 
         An optimizer does so with variables that it has not seen before.
@@ -140,7 +140,7 @@ class Strategy:
         for target in targets:
             self.ranks.spread(target if isinstance(target, Variable) else Variable.around(target, "array"))
 
-    def check_synced(self, variables: Any) -> None:
+    def check_synced(self, variables: Tree) -> None:
         """Check that variables have the same values, to the bit, on all ranks.
 
         Parameters

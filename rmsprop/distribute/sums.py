@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays.libraries import DType, Host, Namespace
 from rmsprop.distribute import buckets
 from rmsprop.distribute.buckets import Bucket
 from rmsprop.distribute.link import Link, raw
 from rmsprop.distribute.rows import Rows
 
-Array = np.ndarray[Any, Any]
+Array = Host
 
 DEPTH = 2
 """Buckets that are under way at once in each of the two halves of a sum."""
@@ -87,7 +88,7 @@ class Vector:
     """
 
     def __init__(
-        self, link: Link, shapes: Sequence[tuple[int, ...]], dtype: Any, length: int, xp: Any = np
+        self, link: Link, shapes: Sequence[tuple[int, ...]], dtype: DType, length: int, xp: Namespace = np
     ) -> None:
         self._link, sizes = link, [math.prod(shape) for shape in shapes]
         self.buckets = buckets.in_order(sizes, length, link.size)
@@ -148,7 +149,7 @@ class Shares:
         Elements in a bucket.
     """
 
-    def __init__(self, link: Link, sizes: Sequence[int], dtype: Any, length: int) -> None:
+    def __init__(self, link: Link, sizes: Sequence[int], dtype: DType, length: int) -> None:
         self._link = link
         self.buckets = buckets.by_owner(sizes, length, link.size)
         self._segments = [bucket.by_rank() for bucket in self.buckets]

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Self, SupportsFloat, SupportsInt, TypeAlias, T
 
 import numpy as np
 
-from rmsprop.arrays.libraries import device, is_array, namespace, on_device, refuse_subclass, to_numpy
+from rmsprop.arrays.libraries import Host, device, is_array, namespace, on_device, refuse_subclass, to_numpy
 from rmsprop.schedules.arguments import CHECKS, check_number, check_step
 from rmsprop.variables.variable import array_of
 
 Step: TypeAlias = SupportsFloat | SupportsInt
-Steps: TypeAlias = np.ndarray[Any, Any]
+Steps: TypeAlias = Host
 
 
 class LearningRateSchedule:

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
-
-from rmsprop.arrays.libraries import checked_numbers, own
+from rmsprop.arrays.libraries import Host, checked_numbers, own
 from rmsprop.backends import Tally
 from rmsprop.state.loss_scale import LossScale
 from rmsprop.variables.operators import value_of
@@ -42,7 +40,7 @@ class Iterations(Variable):
     __slots__ = ("_undecided", "count", "loss_scale", "owner", "skipped", "tally")
 
     def __init__(self, count: Any, name: str = "iterations", skipped: int = 0) -> None:
-        self.count: np.ndarray[Any, Any] = count
+        self.count: Host = count
         self.name, self.trainable, self.constraint = name, False, None
         self.skipped = skipped
         self.tally: Tally | None = None
@@ -95,7 +93,7 @@ class Iterations(Variable):
         return _restored, (self.array, self.name, self.skipped), (None, {"loss_scale": self.loss_scale})
 
 
-def _restored(count: np.ndarray[Any, Any], name: str, skipped: int) -> Iterations:
+def _restored(count: Host, name: str, skipped: int) -> Iterations:
     return Iterations(own(count), name, skipped)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rmsprop.arrays.libraries import Host
 from rmsprop.calls import call_of
 
 LARGEST = 2.0**126
@@ -94,7 +95,7 @@ class LossScale:
             "dynamic": self.dynamic,
         }
 
-    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+    def get_weights(self) -> list[Host]:
         """Return scale and `dynamic_counter`, as `set_weights` takes them."""
         return [np.array(self.scale), np.array(self.dynamic_counter)]
 

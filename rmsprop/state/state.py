@@ -13,6 +13,7 @@ from rmsprop.state.iterations import Iterations, check_count
 from rmsprop.state.loss_scale import LossScale
 from rmsprop.state.parameters import Parameter
 from rmsprop.state.recognition import Parameters
+from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable
 
 
@@ -33,7 +34,7 @@ class Waiting(Protocol):
         """The variables that have slots, in the order in which they became known."""
         ...
 
-    def claim(self, settings: Any, parameters: Sequence[Parameter], variables: Any) -> None:
+    def claim(self, settings: Any, parameters: Sequence[Parameter], variables: Tree) -> None:
         """Give the slots to parameters, the variables of which have names in the structure that they are in."""
 
 

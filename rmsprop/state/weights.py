@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import refuse_subclass, to_numpy
+from rmsprop.arrays.libraries import Host, refuse_subclass, to_numpy
 from rmsprop.formula import SLOTS
 from rmsprop.state.iterations import Iterations, check_count
 from rmsprop.state.state import State
 from rmsprop.variables.variable import Variable, array_of
 
 
-def weights_of(state: State) -> list[np.ndarray[Any, Any]]:
+def weights_of(state: State) -> list[Host]:
     """Return copies of the weights; see `rmsprop.RMSprop.get_weights`."""
     weights = [to_numpy(weight.array) for weight in (state.iterations, *[slot for _, slot in state.ordered_slots])]
     for parameter in state.parameters:
@@ -41,7 +41,7 @@ def set_weights(state: State, weights: Any, owner: str) -> None:
         parameter.is_synced = False
 
 
-def _as_numpy(weight: Any, position: int) -> np.ndarray[Any, Any]:
+def _as_numpy(weight: Any, position: int) -> Host:
     refuse_subclass(weight, f"Weight {position}")
     try:
         return to_numpy(weight)
@@ -49,7 +49,7 @@ def _as_numpy(weight: Any, position: int) -> np.ndarray[Any, Any]:
         raise TypeError(f"Weight {position} must be an array; given lists of different lengths.") from None
 
 
-def _fitting(new: np.ndarray[Any, Any], name: str, weight: Variable) -> np.ndarray[Any, Any]:
+def _fitting(new: Host, name: str, weight: Variable) -> Host:
     """Return a new value that can be assigned without fail to a weight, of which `name` says what it is."""
     if new.shape != weight.shape:
         raise ValueError(f"Weight {weight.name!r} has shape {weight.shape}; given one of shape {new.shape}.")

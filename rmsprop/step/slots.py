@@ -8,6 +8,7 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import (
     Array,
+    DType,
     as_beside,
     is_array,
     moved_beside,
@@ -19,6 +20,7 @@ from rmsprop.arrays.libraries import (
 from rmsprop.formula import SLOTS
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter
+from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable
 
 INITIALIZERS: dict[str, float] = {"zeros": 0.0, "ones": 1.0}
@@ -32,7 +34,7 @@ def complete(settings: Settings, parameters: Sequence[Parameter]) -> None:
         create(settings, missing, [p.key for p in missing])
 
 
-def create(settings: Settings, parameters: Sequence[Parameter], variables: Any) -> None:
+def create(settings: Settings, parameters: Sequence[Parameter], variables: Tree) -> None:
     """Create the slots that are missing, and make the parameters known, all or none of them.
 
     Their variables, in the structure that they were given in, may be what loaded state waits for.
@@ -119,7 +121,7 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
 
 
 def initial_value(
-    initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: Any, like: Array
+    initializer: str | Callable[..., Any] | Any, shape: tuple[int, ...], dtype: DType, like: Array
 ) -> Array:
     """Return a new array as an initializer describes it, of the library and on the device of another one."""
     xp = namespace(like)

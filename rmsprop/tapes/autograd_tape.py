@@ -13,7 +13,7 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, is_array
 from rmsprop.backends import Gradient
 from rmsprop.tapes.recorder import Recorder, refuse_complex, wants_zeros, zeros_of
-from rmsprop.variables.nested import flatten, mapped
+from rmsprop.variables.nested import Tree, flatten, mapped
 from rmsprop.variables.variable import array_of, described
 
 
@@ -75,7 +75,7 @@ class GradientTape(Recorder):
     def gradient(
         self,
         target: Any,
-        sources: Any,
+        sources: Tree,
         output_gradients: Array | None = None,
         unconnected_gradients: str = "none",
     ) -> Any:

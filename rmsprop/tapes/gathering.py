@@ -8,8 +8,8 @@ import numpy as np
 from autograd.numpy.numpy_boxes import ArrayBox
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 
-Host = np.ndarray[Any, Any]
 Backward = Callable[[Host], tuple[Any]]
 """What maps the gradient by a result to that by the one argument."""
 

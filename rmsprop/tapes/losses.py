@@ -13,13 +13,13 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, is_array, namespace
 from rmsprop.tapes.autograd_tape import GradientTape
 from rmsprop.tapes.tape import Tape
-from rmsprop.variables.nested import flatten, mapped
+from rmsprop.variables.nested import Tree, flatten, mapped
 from rmsprop.variables.variable import Variable, array_of, described
 
 
 def compute_gradients(
     loss: Any,
-    var_list: Any,
+    var_list: Tree,
     grad_loss: Array | None = None,
     tape: Tape | None = None,
     jac: bool = False,
@@ -77,7 +77,7 @@ def _scaled(grad_loss: Any, loss: Any, scale: float) -> Any:
     return (weights if is_array(weights) else np.asarray(weights)) * scale
 
 
-def _checked(var_list: Any) -> Any:
+def _checked(var_list: Tree) -> Any:
     """Return variables in their structure, with lists for other iterables; ``TypeError`` if one is none."""
     count = itertools.count()
 
@@ -92,11 +92,11 @@ def _checked(var_list: Any) -> Any:
     return mapped(checked, var_list)
 
 
-def _are_numpy(tree: Any) -> bool:
+def _are_numpy(tree: Tree) -> bool:
     return tree is None or all([isinstance(array_of(source), np.ndarray) for source in flatten(tree)])
 
 
-def _call_of(loss: Callable[..., Any], tree: Any) -> Callable[[Any], Any]:
+def _call_of(loss: Callable[..., Any], tree: Tree) -> Callable[[Any], Any]:
     """Return the function that passes values, in the structure of the variables, to a loss.
 
     The outermost dict gives keyword arguments, the outermost list or tuple positional ones. A loss that needs no
@@ -125,18 +125,18 @@ def _call_of(loss: Callable[..., Any], tree: Any) -> Callable[[Any], Any]:
     return lambda values: _without_arguments(loss, tree)
 
 
-def _has_variables_only(tree: Any) -> bool:
+def _has_variables_only(tree: Tree) -> bool:
     return all([isinstance(source, Variable) for source in flatten(tree)])
 
 
-def _without_arguments(loss: Callable[..., Any], tree: Any) -> Any:
+def _without_arguments(loss: Callable[..., Any], tree: Tree) -> Any:
     value = loss()
     if not isinstance(value, tuple) and not _has_variables_only(tree):
         raise TypeError("A loss of plain arrays must take them as arguments, or return (value, gradients).")
     return value
 
 
-def _misfit(loss: Callable[..., Any], tree: Any) -> str:
+def _misfit(loss: Callable[..., Any], tree: Tree) -> str:
     """Return the message for a loss that does not take its variables."""
     count = len(tree) if isinstance(tree, list | tuple) else 1
     given = f"{count} positional argument{'s' * (count != 1)}, one for each variable"
@@ -161,7 +161,7 @@ def _accepts(function: Callable[..., Any], count: int, keywords: Iterable[Any] =
     return True
 
 
-def _paired(result: Any, tree: Any) -> list[tuple[Any, Any]]:
+def _paired(result: Any, tree: Tree) -> list[tuple[Any, Any]]:
     """Pair the gradients that a loss returned with its variables, in the same structure."""
     sources = flatten(tree)
     if not isinstance(result, tuple):
@@ -182,7 +182,7 @@ def _paired(result: Any, tree: Any) -> list[tuple[Any, Any]]:
     return [(_untraced(gradient), source) for gradient, source in zip(gradients, sources, strict=True)]
 
 
-def _matched(gradients: Any, tree: Any) -> list[Any] | None:
+def _matched(gradients: Any, tree: Tree) -> list[Any] | None:
     """Return the gradients in the order of `flatten`, or None if their structure is not that of the variables."""
     if isinstance(tree, dict):
         if not isinstance(gradients, dict) or gradients.keys() != tree.keys():
@@ -202,7 +202,7 @@ def _matched(gradients: Any, tree: Any) -> list[Any] | None:
     return None if None in parts else [each for part in parts for each in part or ()]
 
 
-def _outline(tree: Any) -> str:
+def _outline(tree: Tree) -> str:
     """Return how messages show a structure: with the types of what is in it, but no library's of arrays."""
     if isinstance(tree, dict):
         text = "{" + ", ".join(f"{key!r}: {_outline(each)}" for key, each in tree.items()) + "}"

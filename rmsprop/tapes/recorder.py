@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, namespace, on_device
+from rmsprop.arrays.libraries import Array, DType, namespace, on_device
 from rmsprop.calls import call_of
 from rmsprop.variables.nested import mapped
 from rmsprop.variables.observers import keep_telling, recording
@@ -136,7 +136,7 @@ class Recorder(ABC):
         """Return a new traced value of a variable or an array."""
 
 
-def refuse_complex(dtype: Any) -> None:
+def refuse_complex(dtype: DType) -> None:
     """Raise the ``TypeError`` for a complex target, which has no direction of descent."""
     raise TypeError(
         f"the loss must be real; given a complex one, of {dtype}. Take its .real, or abs() of it. The sum of "

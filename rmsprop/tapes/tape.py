@@ -3,6 +3,7 @@
 from typing import Any, Protocol, Self
 
 from rmsprop.arrays.libraries import Array
+from rmsprop.variables.nested import Tree
 
 
 class Tape(Protocol):
@@ -45,7 +46,7 @@ class Tape(Protocol):
     def watch(self, source: Any) -> Any:
         """Return the traced value of a `Variable` or an array: what the loss is to compute with."""
 
-    def gradient(self, target: Any, sources: Any, output_gradients: Array | None = None) -> Any:
+    def gradient(self, target: Any, sources: Tree, output_gradients: Array | None = None) -> Any:
         """Return a list with the gradient of `target` by each of the list `sources`.
 
         Each is an array of the source's own library and shape, an `IndexedSlices`, or None where `target` does not

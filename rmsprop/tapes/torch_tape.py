@@ -10,7 +10,7 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, ends_pytorch, has_strides, is_array, namespace
 from rmsprop.backends import Gradient, is_updated_in_place
 from rmsprop.tapes.recorder import Recorder, refuse_complex, wants_zeros, zeros_of
-from rmsprop.variables.nested import flatten, mapped
+from rmsprop.variables.nested import Tree, flatten, mapped
 from rmsprop.variables.variable import array_of, described
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class TorchTape(Recorder):
     def gradient(
         self,
         target: Any,
-        sources: Any,
+        sources: Tree,
         output_gradients: Array | None = None,
         unconnected_gradients: str = "none",
     ) -> Any:

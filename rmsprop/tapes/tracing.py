@@ -15,6 +15,7 @@ from autograd.core import VJPNode, primitive_vjps
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import box_type_mappings, box_types, notrace_primitives, trace_stack
 
+from rmsprop.arrays.libraries import DType, Host
 from rmsprop.tapes.following import CLOSED, anp, applied, has_open, is_open, settled, unknown
 from rmsprop.tapes.gathering import reading_of
 from rmsprop.variables.operators import value_of
@@ -127,7 +128,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
         """Return the numbers in nested lists."""
         return self._plain().tolist()
 
-    def numpy(self) -> np.ndarray[Any, Any]:
+    def numpy(self) -> Host:
         """Return a copy as an array."""
         return np.array(self._plain())
 
@@ -213,7 +214,7 @@ def _decides(kind: Any) -> bool:
     return own is not np.ndarray.__array_ufunc__ and kind not in box_types
 
 
-def _copied(value: Any, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+def _copied(value: Any, dtype: DType = None, copy: bool | None = None) -> Host:
     return np.array(value, dtype=dtype, copy=True if copy is None else copy)
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Backend, backend_of
 from rmsprop.optimizer import RMSprop
 from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
 from rmsprop.variables.variable import Variable
 
-Host = np.ndarray[Any, Any]
 AsArray = Callable[[Host], Any]
 
 VARIANTS = [

@@ -6,8 +6,11 @@ from typing import Any
 from rmsprop.arrays.libraries import is_array
 from rmsprop.variables.variable import Variable
 
+Tree = Any
+"""A variable, which is an array or a `Variable`, or nested lists, tuples and dicts of these."""
 
-def mapped(function: Callable[[Any], Any], sources: Any) -> Any:
+
+def mapped(function: Callable[[Any], Any], sources: Tree) -> Any:
     """Return what a function gives for each source, in the structure of the sources."""
     if isinstance(sources, dict):
         return {key: mapped(function, source) for key, source in sources.items()}
@@ -19,7 +22,7 @@ def mapped(function: Callable[[Any], Any], sources: Any) -> Any:
     return function(sources)
 
 
-def listed(variables: Any) -> list[Any]:
+def listed(variables: Tree) -> list[Any]:
     """Return the leaves of nested iterables, also of an iterator."""
     return flatten(list(variables) if isinstance(variables, Iterator) else variables)
 

@@ -9,6 +9,8 @@ from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import (
     Absent,
     Array,
+    DType,
+    Host,
     as_beside,
     checked_numbers,
     is_array,
@@ -75,7 +77,7 @@ class Variable(ValueOperators):
         initial_value: Any,
         trainable: bool = True,
         name: str | None = None,
-        dtype: Any = None,
+        dtype: DType = None,
         constraint: "Callable[[Array], Array] | None" = None,
     ) -> None:
         initial = value_of(initial_value() if callable(initial_value) else initial_value)
@@ -138,7 +140,7 @@ class Variable(ValueOperators):
         """Number of elements."""
         return math.prod(self.shape)
 
-    def numpy(self) -> np.ndarray[Any, Any]:
+    def numpy(self) -> Host:
         """Return a NumPy copy of the value, which no tape follows."""
         return to_numpy(self.array)
 
@@ -195,7 +197,7 @@ class Variable(ValueOperators):
             raise TypeError(f"{self.name} is real ({self.dtype}); given a complex value ({new.dtype}).")
         return xp.astype(moved_beside(new, self.array), self.dtype)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: DType = None, copy: bool | None = None) -> Host:
         tape = recording.get()
         if tape is not None and not tape.is_stopped:
             raise TypeError(
@@ -251,7 +253,7 @@ def array_of(source: "Variable | Array") -> Array:
     return source.array if isinstance(source, Variable) else source
 
 
-def _own_copy(initial: Any, dtype: Any) -> Array:
+def _own_copy(initial: Any, dtype: DType) -> Array:
     """Return a copy of an initial value, as an array."""
     checked_numbers(initial, "initial_value")
     if is_array(initial):
