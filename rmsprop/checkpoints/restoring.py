@@ -132,6 +132,7 @@ def _attach(
     if state.waiting is not None:
         state.waiting, state.slot_names = None, []
     for parameter, name, slot in created:
+        state.parameters.add(parameter)
         state.add(parameter, name, slot)
     for parameter in parameters.values():
         parameter.is_synced = False

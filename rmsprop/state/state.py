@@ -82,8 +82,7 @@ class State:
         return [(name, owner.slots[name]) for name in names for owner in owners if name in owner.slots]
 
     def add(self, parameter: Parameter, name: str, slot: Variable) -> None:
-        """Give a parameter, which is made known, a slot."""
-        self.parameters.add(parameter)
+        """Give a known parameter a slot."""
         parameter.slots[name] = slot
         self.note(name)
 

@@ -107,6 +107,7 @@ def added(settings: Settings, var: Any, name: str, initializer: Any, shape: Any)
     else:
         SLOTS[name].check(to_numpy(value), f"slot {name!r}")
         slot = of_steps.assign(value)
+    state.parameters.add(parameter)
     state.add(parameter, name, slot)
     return slot
 
