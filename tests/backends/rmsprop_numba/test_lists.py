@@ -54,7 +54,7 @@ def start(kinds=((np.float32, (3, 4)), (np.float64, (5,)), (np.float32, ())), **
     return optimizer, variables, gradients
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(kinds=ARRAYS, options=OPTIONS, seed=st.integers(0, 9))
 def test_a_list_gives_the_bits_of_its_arrays_one_by_one(kinds, options, seed):
     rng = np.random.default_rng(seed)
