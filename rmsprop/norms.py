@@ -180,7 +180,8 @@ def _precise(norms: list[Array], hyper: Hyperparameters) -> list[Clipping]:
     if hyper.global_clipnorm is not None:
         limit = hyper.global_clipnorm
         unknown = xp.where(xp.isfinite(total), xp.zeros_like(total), xp.full_like(total, math.nan))
-        ratio, tiny = limit / total, float(xp.finfo(total.dtype).smallest_normal)
+        # Of a number by an array, PyTorch takes the inverses of the array first, which may be infinite.
+        ratio, tiny = xp.full_like(total, limit) / total, float(xp.finfo(total.dtype).smallest_normal)
         # Of the two ways to write it, one keeps its digits.
         shares = [xp.where(ratio >= tiny, t * ratio, _quotient(t, total) * limit) for t in targets]
         targets = [xp.where(total <= limit, t, s) + unknown for t, s in zip(targets, shares, strict=True)]

@@ -3,6 +3,7 @@
 import copy
 import importlib
 from fractions import Fraction
+from itertools import product
 
 import ml_dtypes
 import numpy as np
@@ -167,6 +168,21 @@ def test_the_largest_gradients_are_shortened_to_a_usual_norm(library, dtype, set
         for (variable, _), numbers in zip(pairs, expected_clipping(arrays, hyper), strict=True):
             got = parts(opt.get_slot(variable, "momentum").numpy())
             assert difference(got, numbers, dtype, is_flushed=True) <= 4
+
+
+@pytest.mark.parametrize("setting", ["clipvalue", "clipnorm", "global_clipnorm"])
+@pytest.mark.parametrize(("library", "dtype"), CASES)
+def test_the_smallest_gradients_are_shortened_to_even_smaller_ones(library, dtype, setting):
+    asarray, is_flushed = maker(library), library in ("jax.numpy", "cupy")
+    smallest = EXPONENTS[real_of(dtype)][0]
+    for exponent, limit in product(range(smallest + 2, smallest + 26, 3), range(smallest, smallest + 24, 4)):
+        arrays = [(2.0**exponent * np.array(x)).astype(dtype_of(dtype)) for x in ([0.0, 1.25], [1.0])]
+        opt = RMSprop(1.0, rho=1.0, epsilon=1.0, momentum=lambda: 0.0, **{setting: 2.0**limit})
+        pairs = [given_as("dense", a, asarray, library in ("numpy", "cupy")) for a in arrays]
+        opt.apply_gradients([(gradient, variable) for variable, gradient in pairs])
+        for (variable, _), numbers in zip(pairs, expected_clipping(arrays, hyper_of(opt)), strict=True):
+            got = parts(opt.get_slot(variable, "momentum").numpy())
+            assert difference(got, numbers, dtype, is_flushed) <= 4
 
 
 CLIPPING = [

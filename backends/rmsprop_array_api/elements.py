@@ -24,7 +24,9 @@ def _shortened(xp: Namespace, x: Array, limit: float) -> Array:
     if limit == 0 or 0 in x.shape:
         return x * 0.0
     modulus = xp.abs(x)
-    factor = xp.where(modulus <= limit, xp.ones_like(modulus), limit / modulus)  # JAX takes tiny limits for 0
+    # Of a number by an array, PyTorch takes the inverses of the array first, which may be infinite.
+    ratio = xp.full_like(modulus, limit) / modulus
+    factor = xp.where(ratio < 1, ratio, xp.ones_like(ratio))  # it is NaN if JAX takes both for 0
     tiny = float(xp.finfo(modulus.dtype).smallest_normal)
     if is_on_host(x) and bool(xp.min(factor) >= tiny):
         return x * factor
