@@ -31,8 +31,8 @@ def _shortened(xp: Namespace, x: Array, limit: float) -> Array:
     if is_on_host(x) and bool(xp.min(factor) >= tiny):
         return x * factor
     quarter = x * 0.25
-    small = quarter / xp.abs(quarter) * limit
-    return xp.where(factor < tiny, small, x * factor)
+    direction = xp.where(xp.isfinite(modulus), x / modulus, quarter / xp.abs(quarter))
+    return xp.where(factor < tiny, direction * limit, x * factor)
 
 
 def parts(xp: Namespace, x: Array | None) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """Traced values: numbers after the block of a tape, not before; and autograd as it is for everybody else."""
 
 import copy
+import io
 import json
 import math
 import pickle
@@ -175,7 +176,7 @@ def test_functions_of_numpy_are_followed(name, as_variable):
         lambda x: np.add.reduce(x),
         lambda x: np.add(x, 1, out=np.zeros(2)),
         lambda x: np.add.at(np.zeros(2), [0], x[0]),
-        lambda x: np.save("never", x),
+        lambda x: np.save(io.BytesIO(), x),
         lambda x: np.emath.sqrt(-x),
     ],
 )
