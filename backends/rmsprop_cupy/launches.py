@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import cupy
+import numpy as np
 from cupy.lib.stride_tricks import as_strided
 
 from rmsprop.arrays.dtypes import name_of
@@ -67,7 +68,7 @@ def make(launches: Sequence[Launch], used: Callable[[], None]) -> None:
             _record(launch)
             _compiled.add(compiled_for)
     for launch in launches:
-        with launch.device:
+        with launch.device, np.errstate(all="ignore"):  # of numbers that single precision can't hold
             launch.kernel(*launch.arguments, **launch.options)
             used()
             if launch.then is not None:
@@ -87,7 +88,7 @@ def _layout(argument: Any) -> Any:
 
 def _record(launch: Launch) -> None:
     """Launch a kernel without running it."""
-    with launch.device, aside() as stream:
+    with launch.device, np.errstate(all="ignore"), aside() as stream:
         stream.begin_capture()
         try:
             launch.kernel(*launch.arguments, **launch.options)

@@ -71,8 +71,9 @@ template <typename R> __device__ inline complex<R> clipped(const complex<R> x, c
     if (!(modulus > limit)) return x;
     const R factor = limit / modulus, smallest = sizeof(R) == 4 ? R(1.17549435e-38f) : R(2.2250738585072014e-308);
     if (factor >= smallest) return times(x, factor);
-    const R real = x.real() * R(0.25), imag = x.imag() * R(0.25), quarter = hypot(real, imag);  // is not infinite
-    return complex<R>(real / quarter * limit, imag / quarter * limit);
+    const R part = isinf(modulus) ? R(0.25) : R(1);  // the modulus of a quarter is not infinite
+    const R real = x.real() * part, imag = x.imag() * part, length = isinf(modulus) ? hypot(real, imag) : modulus;
+    return complex<R>(real / length * limit, imag / length * limit);
 }
 """
 

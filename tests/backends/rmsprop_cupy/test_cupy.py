@@ -503,3 +503,18 @@ def test_kernels_use_no_atomics_but_those_that_count_what_is_left_out(gpusim):
     for kernel in gpusim.report():
         if kernel.name.startswith("rmsprop"):
             assert kernel.atomics == 0 or kernel.name in ("rmsprop_rows", "rmsprop_factor"), kernel
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"clipvalue": 1e-42}, {"clipvalue": 1e300}, {"clipnorm": 1e-42}, {"learning_rate": 1e-42}],
+    ids=str,
+)
+def test_numbers_that_single_precision_cannot_hold_raise_nothing(dtype, settings):
+    with np.errstate(all="raise"):
+        for shapes in ([4], [4, (2, 3)]):
+            variables, opt = [cupy.ones(shape, dtype) for shape in shapes], RMSprop(**settings)
+            for _ in range(2):
+                opt.apply_gradients([(cupy.ones(v.shape, dtype), v) for v in variables])
+            assert opt.iterations == 2
