@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rmsprop
 from rmsprop import RMSprop
 from rmsprop.distribute import Strategy, steps
 from rmsprop.distribute.ranks import Ranks
+from rmsprop.distribute.sharding import blocks
 
 
 @pytest.fixture
@@ -185,3 +188,15 @@ def test_an_interrupt_that_waits_for_the_end_of_a_step_is_raised_although_the_st
 def test_settings_of_the_strategy_are_checked(setting):
     with pytest.raises(ValueError, match="must be positive"):
         rmsprop.distribute.MPIStrategy(**setting)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.data())
+def test_the_blocks_of_a_share_are_all_of_its_elements(shape, data):
+    numbers = np.arange(np.prod(shape))
+    start = data.draw(st.integers(0, numbers.size))
+    stop = data.draw(st.integers(start, numbers.size))
+    table = numbers.reshape(shape[0], -1)
+    parts = [
+        table[b.row : b.row + b.rows, b.column : b.column + b.columns] for b in blocks(tuple(shape), start, stop)
+    ]
+    np.testing.assert_array_equal(np.concatenate([np.ravel(part) for part in parts] or [[]]), numbers[start:stop])

@@ -50,7 +50,7 @@ MUTANTS = [
     ),
     Mutant(
         "last elements of a share in no block", "rmsprop/distribute/sharding.py",
-        "test_mpi.py -k 'replicas_train and 2'",
+        "test_distribute.py -k blocks_of_a_share",
         "* (end > 0)", "* (end > 1)",
     ),
 ]  # fmt: skip
