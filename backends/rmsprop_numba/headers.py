@@ -1,4 +1,4 @@
-"""Whether a list of pairs is what it was in the last step, read from the objects of CPython in compiled code.
+"""The check that a list of pairs is what it was in the last step, read from CPython's objects in compiled code.
 
 In a step that repeats the one before, this is all that variables and gradients are checked for: 0.02 us for each,
 where Python takes 1 us. `is_known` tells whether objects are laid out as is assumed here; if not, it isn't done.
