@@ -9,7 +9,7 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, detached, namespace
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import Hyperparameters, Multipliers
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -80,6 +80,8 @@ class Updatable(Protocol):
     """What the backend keeps in any case, None at first; it must not keep the variable alive."""
     plans: Plans
     """What the backend keeps about lists of parameters."""
+    multipliers: Multipliers
+    """What the numbers of the step are multiplied by; if they change, all plans are dropped."""
 
     @property
     def variable(self) -> HasArray:
@@ -88,7 +90,7 @@ class Updatable(Protocol):
 
     @property
     def slots(self) -> Mapping[str, HasArray]:
-        """The slots by their names: ``"rms"`` and, where the optimizer needs them, ``"momentum"`` and ``"mg"``."""
+        """The slots by their names, see `rmsprop.formula.SLOTS`."""
         ...
 
     @property

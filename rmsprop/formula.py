@@ -2,17 +2,23 @@
 
 With a gradient ``g`` that has been clipped to a `limit` and multiplied by a `factor`, a step is::
 
+    g        = g + weight_decay * variable              unless there is none, or it is decoupled
     rms      = rho * rms + one_minus_rho * |g|**2
     variance = rms                                      or, if centered,
     mg       = rho * mg + one_minus_rho * g
-    variance = rms - |mg|**2
-    step     = learning_rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside)
+    variance = rms - |mg * mg_scale|**2
+    step     = rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside)
     momentum = mu * momentum + step                     or, without momentum, no such slot
-    variable = variable - momentum                      or, without momentum, variable - step
+    change   = outer_rate * momentum                    or, without momentum, of step,
+                                                        or, with Nesterov's, of step + nesterov_mu * momentum
+    change   = change + shrinkage * variable            if weight decay is decoupled
+    variable = variable - change
+    average  = ema * average + one_minus_ema * variable if variables are averaged
 
 `stepped` is this for whole arrays of any library. Tests run it in extended precision, and compare. The compiled
 kernels have the same lines, in these words: ``stepped`` in ``rmsprop_numba/kernels.py`` and ``formula`` in
-``rmsprop_cupy/source.py``.
+``rmsprop_cupy/source.py``. All other options of `rmsprop.RMSprop` only choose the numbers, see
+`Hyperparameters.numbers_of`.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,13 +31,25 @@ from rmsprop.arrays.libraries import Array, Namespace
 Kept = TypeVar("Kept")
 
 
-class Slot(NamedTuple):
-    """What a step remembers of each element of a variable; zero before the first step."""
+class Needs(NamedTuple):
+    """What decides on the slots that there are."""
 
-    is_needed: Callable[[bool, bool], bool]
-    """Whether a step needs it, given whether there is momentum and whether the formula is centered."""
+    momentum: bool
+    centered: bool
+    average: bool = False
+    """Whether variables are averaged."""
+    accumulator: bool = False
+    """Whether gradients of several calls make one step."""
+
+
+class Slot(NamedTuple):
+    """What an optimizer remembers of each element of a variable."""
+
+    is_needed: Callable[[Needs], bool]
     averages_squares: bool = False
     """Whether it is an average of squares: never negative, and real even of complex numbers."""
+    is_compact: bool = True
+    """Whether it is kept in the optimizer's ``state_dtype``."""
 
     def dtype(self, variable: str, complex_as_real: bool) -> str:
         """Return the dtype of the slot of a variable, given the variable's.
@@ -49,24 +67,45 @@ class Slot(NamedTuple):
             raise ValueError(f"{what} is an average of squares; given negative numbers.")
 
 
+AVERAGE, ACCUMULATOR = "average", "accumulator"
+
 SLOTS = {
-    "rms": Slot(lambda has_momentum, centered: True, averages_squares=True),
-    "momentum": Slot(lambda has_momentum, centered: has_momentum),
-    "mg": Slot(lambda has_momentum, centered: centered),
+    "rms": Slot(lambda needs: True, averages_squares=True),
+    "momentum": Slot(lambda needs: needs.momentum),
+    "mg": Slot(lambda needs: needs.centered),
+    AVERAGE: Slot(lambda needs: needs.average, is_compact=False),
+    ACCUMULATOR: Slot(lambda needs: needs.accumulator, is_compact=False),
 }
-"""The slots by name, in the order in which they are created and kernels take them."""
+"""The slots by name, in the order in which they are created. Kernels take all but the last, in this order."""
 
 
 @cache
-def needed_slots(has_momentum: bool, centered: bool) -> tuple[str, ...]:
-    """Return the names of the slots that a step needs, in order."""
-    return tuple([name for name, slot in SLOTS.items() if slot.is_needed(has_momentum, centered)])
+def needed_slots(*needs: bool) -> tuple[str, ...]:
+    """Return the names of the slots that there are, in order, given `Needs` one by one."""
+    return tuple([name for name, slot in SLOTS.items() if slot.is_needed(Needs(*needs))])
+
+
+class Multipliers(NamedTuple):
+    """What numbers of a step are multiplied by for one variable; see `rmsprop.RMSprop.group`."""
+
+    learning_rate: float = 1.0
+    weight_decay: float = 1.0
+
+
+NEUTRAL = Multipliers()
 
 
 class Numbers(NamedTuple):
-    """The numbers of the formula, in the order in which kernels take them."""
+    """The numbers of the formula, in the order in which kernels take them.
 
-    learning_rate: float
+    Those that can be None are so where the formula lacks their term: kernels are compiled for that.
+    """
+
+    rate: float
+    outer_rate: float
+    weight_decay: float | None
+    shrinkage: float | None
+    nesterov_mu: float | None
     rho: float
     one_minus_rho: float
     mu: float
@@ -74,6 +113,19 @@ class Numbers(NamedTuple):
     epsilon_inside: float
     """What is added inside of the root; this or `epsilon_outside` is zero."""
     epsilon_outside: float
+    mg_scale: float
+    ema: float
+    one_minus_ema: float
+
+
+MULTIPLIED = 4
+"""How many of the numbers, the first ones, differ between variables that have other multipliers."""
+
+OPTIONAL = ("weight_decay", "shrinkage", "nesterov_mu")
+"""The numbers that can be None."""
+
+TINY = 2.0**-126
+"""The smallest normal number of single precision: GPUs may take smaller ones for zero."""
 
 
 class Hyperparameters(NamedTuple):
@@ -94,27 +146,73 @@ class Hyperparameters(NamedTuple):
     state_dtype: str | None = None
     """What slots are kept in, where they are not kept in full; see `rmsprop.backends.Backend`."""
     step: int = 0
-    """How many steps were taken before; only given with `state_dtype`, whose rounding depends on it."""
+    """How many steps were taken before; only given where something depends on it."""
     nonfinite: str = "propagate"
     """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
     loss_scale: float = 1.0
     """What gradients are to be divided by, by their factors; the limits of clipping are times as high."""
+    weight_decay: float | None = None
+    """None where there is no weight decay, which is another formula than one of 0."""
+    decoupled: bool = False
+    nesterov: bool = False
+    bias_correction: bool = False
+    momentum_includes_lr: bool = True
+    maximize: bool = False
+    ema_momentum: float | None = None
+    """The decay factor of the averages of variables, 0 in the first step; None where there are none."""
+
+    def numbers_of(self, multipliers: Multipliers = NEUTRAL) -> Numbers:
+        """Return the numbers of the formula for a variable.
+
+        With bias correction, averages are divided by ``unbias``. That is not done to them, but to all numbers
+        that meet them. Neither an epsilon nor 0 / 0 may then vanish.
+        """
+        rate, is_inner = self.learning_rate * multipliers.learning_rate, self.rate_is_inner
+        unbias = (1.0 - self.rho ** (self.step + 1) or 1.0) if self.bias_correction else 1.0
+        root, sign = unbias**0.5, -1.0 if self.maximize else 1.0
+        epsilon = self.epsilon * (unbias if self.epsilon_in_sqrt else root) + (TINY if self.bias_correction else 0)
+        inside, outside = (epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, epsilon)
+        decay = None if self.weight_decay is None else self.weight_decay * multipliers.weight_decay
+        return Numbers(
+            rate=sign * root * (rate if is_inner else 1.0),
+            outer_rate=1.0 if is_inner else rate,
+            weight_decay=None if decay is None or self.decoupled else sign * decay,
+            shrinkage=rate * decay if decay is not None and self.decoupled else None,
+            nesterov_mu=self.momentum if self.nesterov else None,
+            rho=self.rho,
+            one_minus_rho=1.0 - self.rho,
+            mu=self.momentum or 0.0,
+            epsilon_inside=inside,
+            epsilon_outside=outside,
+            mg_scale=1.0 / root,
+            ema=self.ema_momentum or 0.0,
+            one_minus_ema=1.0 - (self.ema_momentum or 0.0),
+        )
 
     @property
-    def numbers(self) -> Numbers:
-        """The numbers of the formula."""
-        inside, outside = (self.epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, self.epsilon)
-        return Numbers(self.learning_rate, self.rho, 1.0 - self.rho, self.momentum or 0.0, inside, outside)
+    def rate_is_inner(self) -> bool:
+        """Whether steps are multiplied by the learning rate before they enter the momentum, if there is any."""
+        return self.momentum is None or self.momentum_includes_lr
 
     @property
     def slots(self) -> tuple[str, ...]:
         """The names of the slots that the step needs, in order."""
-        return needed_slots(self.momentum is not None, self.centered)
+        return needed_slots(self.momentum is not None, self.centered, self.ema_momentum is not None)
+
+    @property
+    def averages_decay(self) -> bool:
+        """Whether a sparse gradient lets averages of rows that it does not list decay."""
+        return not self.lazy and self.momentum is None
+
+    @property
+    def variables_shrink(self) -> bool:
+        """Whether a sparse gradient lets rows of the variable that it does not list shrink."""
+        return not self.lazy and self.decoupled and self.weight_decay is not None
 
     def used(self, slots: Mapping[str, Kept]) -> list[Kept | None]:
         """Return those of a variable's slots that the step needs, in the order of `SLOTS`; None for others."""
         needed = self.slots
-        return [slots[name] if name in needed else None for name in SLOTS]
+        return [slots[name] if name in needed else None for name in VariableState._fields[1:]]
 
     @property
     def clips_by_norm(self) -> bool:
@@ -129,23 +227,43 @@ class VariableState(NamedTuple):
     rms: Array
     momentum: Array | None
     mg: Array | None
+    average: Array | None = None
 
 
 def stepped(xp: Namespace, state: VariableState, gradient: Array, numbers: Numbers) -> VariableState:
-    """Return the state after a step, by a gradient that has been clipped, in the dtype of the computation."""
-    variable, rms, momentum, mg = state
+    """Return the state after a step, by a gradient that has been clipped, in the dtype of the computation.
+
+    The average of the variable is that of before: it follows once the variable has been rounded, by `averaged`.
+    """
+    variable, rms, momentum, mg, average = state
+    gradient = _plus(gradient, numbers.weight_decay, variable)
     rms = variance = numbers.rho * rms + numbers.one_minus_rho * square(xp, gradient)
     if mg is not None:
         mg = numbers.rho * mg + numbers.one_minus_rho * gradient
-        variance = rms - square(xp, mg)
+        variance = rms - square(xp, _times(numbers.mg_scale, mg))
         variance = xp.maximum(variance, xp.zeros_like(variance))  # it may be negative by rounding
         variance = xp.where(xp.isinf(rms), rms, variance)  # and so may be the square of the mean
-    step = (
-        numbers.learning_rate * gradient / (xp.sqrt(variance + numbers.epsilon_inside) + numbers.epsilon_outside)
-    )
+    step = numbers.rate * gradient / (xp.sqrt(variance + numbers.epsilon_inside) + numbers.epsilon_outside)
     if momentum is not None:
-        step = momentum = numbers.mu * momentum + step
-    return VariableState(variable - step, rms, momentum, mg)
+        momentum = numbers.mu * momentum + step
+        step = momentum if numbers.nesterov_mu is None else _plus(step, numbers.nesterov_mu, momentum)
+    change = _plus(_times(numbers.outer_rate, step), numbers.shrinkage, variable)
+    return VariableState(variable - change, rms, momentum, mg, average)
+
+
+def averaged(average: Array, variable: Array, numbers: Numbers) -> Array:
+    """Return the average of a variable after a step."""
+    return numbers.ema * average + numbers.one_minus_ema * variable
+
+
+def _times(factor: float, x: Array) -> Array:
+    """Return ``factor * x``, for which nothing is done if that is `x`."""
+    return x if type(factor) is float and factor == 1.0 else factor * x
+
+
+def _plus(x: Array, factor: float | None, y: Array) -> Array:
+    """Return ``x + factor * y``, or `x` if there is no such term."""
+    return x if factor is None else x + factor * y
 
 
 def square(xp: Namespace, x: Array) -> Array:

@@ -79,7 +79,7 @@ class RMSprop(HasSettings):
         Maps the list of (gradient, variable) pairs to the list to use. By default, in the scope of a strategy of
         `rmsprop.distribute`, gradients are added up over its replicas.
     gradient_transformers : sequence of callables, optional
-        Applied to the list of pairs one after the other, after aggregation. Excludes clipping.
+        Applied to the list of pairs one after the other, after aggregation and before clipping.
     lazy : bool, default True
         Whether a sparse gradient leaves the averages of the rows that it does not list as they are. If False
         they decay without momentum, which is what TensorFlow does, contrary to its documentation.
@@ -111,6 +111,36 @@ class RMSprop(HasSettings):
         Whether a step waits for a GPU to check the rows of sparse gradients. By default, rows out of range are
         left out there, and a later sparse step, or `get_weights`, raises the ``ValueError``. On the CPU they are
         always checked at once.
+    weight_decay : float, 0-d array, Variable, callable or LearningRateSchedule, default 0.0
+        At least 0. By default this times the variable is added to the gradient, once that has been clipped (L2);
+        of a sparse gradient, in the rows that it lists. A schedule gets what that of a learning rate does.
+    decoupled : bool, default False
+        Whether weight decay is that of the variable itself, which then loses ``learning_rate * weight_decay`` of
+        itself in each step, past averages and clipping. Rows that a sparse gradient does not list lose it only if
+        `lazy` is False.
+    nesterov : bool, default False
+        Whether the momentum is Nesterov's, so that a step is ``step + momentum * mom``.
+    bias_correction : bool, default False
+        Whether averages are divided by ``1 - rho ** (iterations + 1)``, since they begin at zero. On a GPU, steps
+        with ``nonfinite="skip"`` then wait for the decision on the step before.
+    initial_accumulator : float, default 0.0
+        What the average of squares of a new variable begins at.
+    momentum_includes_lr : bool, default True
+        Whether the learning rate is in what the momentum gathers. If not, steps are multiplied by that of the
+        present step, as in PyTorch.
+    maximize : bool, default False
+        Whether to go uphill. Weight decay still leads to zero.
+    use_ema : bool, default False
+        Whether variables are averaged over the steps, as in Keras 3: after each step, ``average = ema_momentum *
+        average + (1 - ema_momentum) * variable``, after the first it is the variable. The average is a slot,
+        which variables without a gradient keep. See `swapped`.
+    ema_momentum : float, default 0.99
+        In [0, 1].
+    ema_overwrite_frequency : int, optional
+        After how many steps, each time, variables are set to their averages; by default never.
+    accumulate : int, default 1
+        Of how many calls of `apply_gradients` the mean gradient makes one step, as in Keras 3. The other calls
+        only add gradients to a slot. Schedules see the number of calls, `iterations` counts steps.
 
     Raises
     ------
@@ -173,6 +203,17 @@ class RMSprop(HasSettings):
         nonfinite: Nonfinite = "propagate",
         loss_scale: LossScale | None = None,
         validate: Flag = False,
+        weight_decay: Rate | None = 0.0,
+        decoupled: Flag = False,
+        nesterov: Flag = False,
+        bias_correction: Flag = False,
+        initial_accumulator: SupportsFloat = 0.0,
+        momentum_includes_lr: Flag = True,
+        maximize: Flag = False,
+        use_ema: Flag = False,
+        ema_momentum: SupportsFloat = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        accumulate: int = 1,
     ) -> None:
         given = locals()
         if clipnorm is not None and global_clipnorm is not None:

@@ -52,7 +52,9 @@ def by_numpy(before, gradient, hyper):
     """Return the state after a step as NumPy computes it, part by part of complex numbers."""
     dtype = before.variable.dtype
     real = before.rms.dtype.type
-    lr, rho, new, mu, inner, outer = map(real, hyper.numbers)
+    numbers = hyper.numbers_of()
+    lr, rho, new, mu = map(real, (numbers.rate, numbers.rho, numbers.one_minus_rho, numbers.mu))
+    inner, outer = real(numbers.epsilon_inside), real(numbers.epsilon_outside)
 
     def parts(array):
         return [array.real, array.imag] if dtype.kind == "c" else [array.astype(real)]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import rmsprop_numba.kernels
 from rmsprop import RMSprop, Variable
 from rmsprop.arrays import dtypes
 from rmsprop.formula import SLOTS, Numbers, Slot, VariableState, needed_slots, stepped
+from rmsprop.testing import hyper_of
 
 ROOT = Path(__file__).parents[1]
 FORMULAS = [{}, {"momentum": 0.9}, {"centered": True}, {"momentum": 0.9, "centered": True}]
@@ -19,7 +21,7 @@ FORMULAS = [{}, {"momentum": 0.9}, {"centered": True}, {"momentum": 0.9, "center
 @pytest.fixture
 def another_slot(monkeypatch):
     """Let there be one more slot, which steps with momentum need and no kernel uses."""
-    monkeypatch.setitem(SLOTS, "more", Slot(lambda has_momentum, centered: has_momentum, averages_squares=True))
+    monkeypatch.setitem(SLOTS, "more", Slot(lambda needs: needs.momentum, averages_squares=True))
     needed_slots.cache_clear()
     yield
     monkeypatch.undo()
@@ -27,13 +29,17 @@ def another_slot(monkeypatch):
 
 
 def test_arrays_of_a_state_are_a_variable_and_its_slots_in_order():
-    assert VariableState._fields == ("variable", *SLOTS)
+    assert (*VariableState._fields, "accumulator") == ("variable", *SLOTS)
 
 
 def test_the_compiled_formula_takes_slots_and_numbers_in_order():
-    formula = rmsprop_numba.kernels.stepped.py_func
-    assert [name for name in inspect.signature(formula).parameters if name in SLOTS] == [*SLOTS]
-    assert f"    {', '.join(Numbers._fields)} = numbers\n" in inspect.getsource(formula)
+    sweep, stepped = (getattr(rmsprop_numba.kernels, name).py_func for name in ("sweep", "stepped"))
+    slots = [name for name in inspect.signature(sweep).parameters if name in SLOTS]
+    assert slots == [name for name in SLOTS if name != "accumulator"]
+    lines = re.findall(r"    (.*) = numbers\[(.*)\]\n", inspect.getsource(stepped) + inspect.getsource(sweep))
+    for names, place in lines:
+        assert tuple(names.split(", ")) == eval(f"Numbers._fields[{place}]", {"Numbers": Numbers})
+    assert len(lines) == 3
 
 
 @pytest.mark.parametrize("settings", FORMULAS)
@@ -43,7 +49,7 @@ def test_the_slots_that_are_created_are_those_that_the_step_needs(settings):
     hyper = opt._settings.read(0)
     assert opt.get_slot_names() == [*hyper.slots]
     slots = {name: opt.get_slot(v, name) for name in hyper.slots}
-    assert hyper.used(slots) == [slots.get(name) for name in SLOTS]
+    assert hyper.used(slots) == [slots.get(name) for name in VariableState._fields[1:]]
 
 
 @pytest.mark.usefixtures("another_slot")
@@ -97,11 +103,11 @@ def test_slots_have_the_dtype_of_the_computation_and_averages_of_squares_its_rea
 
 def test_a_step_is_that_of_the_paper():
     state = VariableState(*(np.array([x], np.longdouble) for x in (10, 4, 3, 1)))
-    numbers = Numbers(0.5, 0.75, 0.25, 0.5, 0.0, 1.0)
+    numbers = hyper_of(RMSprop(0.5, rho=0.75, momentum=0.5, epsilon=1.0, epsilon_in_sqrt=False)).numbers_of()
     after = stepped(np, state, np.array([5], np.longdouble), numbers)
     # rms = .75 * 4 + .25 * 25, mg = .75 * 1 + .25 * 5, step = .5 * 5 / (sqrt(rms - mg**2) + 1)
     momentum = 0.5 * 3 + 2.5 / (np.sqrt(np.longdouble(9.25 - 4)) + 1)
-    assert after == VariableState(10 - momentum, 9.25, momentum, 2.0)
+    assert after == VariableState(10 - momentum, 9.25, momentum, 2.0, None)
 
 
 def strings(path):

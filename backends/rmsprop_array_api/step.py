@@ -22,7 +22,7 @@ from rmsprop.arrays.libraries import (
     to_numpy,
 )
 from rmsprop.backends import Gradient, Updatable
-from rmsprop.formula import SLOTS, Hyperparameters, VariableState, square, stepped
+from rmsprop.formula import Hyperparameters, Numbers, VariableState, averaged, square, stepped
 from rmsprop_array_api.elements import clipped, joined, parts
 
 
@@ -94,7 +94,13 @@ def prepare(
         refuse_traced(_values(gradient), f"the gradient of variable {parameter} is")
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
         new = [
-            _updated(_state(parameter, hyper), gradient, None if factors is None else factors[i, ...], hyper)
+            _updated(
+                _state(parameter, hyper),
+                gradient,
+                None if factors is None else factors[i, ...],
+                hyper.numbers_of(parameter.multipliers),
+                hyper,
+            )
             for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
         ]
     for parameter, state in zip(parameters, new, strict=True):
@@ -105,7 +111,7 @@ def prepare(
 def _replace(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
     for parameter, state in zip(parameters, new, strict=True):
         parameter.variable.array = state.variable
-        for name, array in zip(SLOTS, state[1:], strict=True):
+        for name, array in zip(VariableState._fields[1:], state[1:], strict=True):
             if array is not None:
                 parameter.slots[name].array = array
 
@@ -116,25 +122,28 @@ def _state(parameter: Updatable, hyper: Hyperparameters) -> VariableState:
 
 
 def _updated(
-    state: VariableState, gradient: Gradient, factor: Array | None, hyper: Hyperparameters
+    state: VariableState, gradient: Gradient, factor: Array | None, numbers: Numbers, hyper: Hyperparameters
 ) -> VariableState:
     """Return the new state of one variable, by a dense or a sparse gradient, where the old one is."""
     if isinstance(gradient, IndexedSlices):
-        new = _updated_rows(state, gradient, factor, hyper)
+        new = _updated_rows(state, gradient, factor, numbers, hyper)
     else:
-        new = _split(state, _limited(gradient, factor, hyper), hyper)
+        new = _split(state, _limited(gradient, factor, hyper), numbers, hyper)
+    if state.average is not None:
+        variable = namespace(new.variable).astype(new.variable, state.average.dtype)
+        new = new._replace(average=averaged(state.average, variable, numbers))
     return VariableState(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
 
 
-def _split(state: VariableState, gradient: Array, hyper: Hyperparameters) -> VariableState:
+def _split(state: VariableState, gradient: Array, numbers: Numbers, hyper: Hyperparameters) -> VariableState:
     """Step, with real and imaginary part one after the other if they count as two reals."""
     xp, kept = namespace(gradient), state.variable.dtype
     state = state._replace(variable=xp.astype(state.variable, gradient.dtype))
     if hyper.complex_as_real and xp.isdtype(kept, "complex floating"):
         pairs = [VariableState(*half) for half in zip(*(parts(xp, x) for x in state), strict=True)]
-        real, imag = (stepped(xp, s, g, hyper.numbers) for s, g in zip(pairs, parts(xp, gradient), strict=True))
+        real, imag = (stepped(xp, s, g, numbers) for s, g in zip(pairs, parts(xp, gradient), strict=True))
         return VariableState(*(joined(xp, re, im, kept) for re, im in zip(real, imag, strict=True)))
-    new = stepped(xp, state, gradient, hyper.numbers)
+    new = stepped(xp, state, gradient, numbers)
     return new._replace(variable=xp.astype(new.variable, kept))
 
 
@@ -160,24 +169,33 @@ def _computing(xp: Namespace, array: Array) -> Any:
 
 
 def _updated_rows(
-    state: VariableState, gradient: IndexedSlices, factor: Array | None, hyper: Hyperparameters
+    state: VariableState, gradient: IndexedSlices, factor: Array | None, numbers: Numbers, hyper: Hyperparameters
 ) -> VariableState:
     """Update the listed rows, each by the sum of its gradients in their order.
 
     The standard has no scatter, so that whole tables are written: the cost grows with their height.
     """
+    state = state._replace(average=None)
     xp, tables = namespace(state.variable), state
-    if not hyper.lazy and hyper.momentum is None:
-        tables = VariableState(state.variable, *(x if x is None else hyper.rho * x for x in state[1:]))
+    if hyper.averages_decay:
+        tables = VariableState(state.variable, *(x if x is None else numbers.rho * x for x in state[1:]))
+    if hyper.variables_shrink:
+        tables = tables._replace(variable=_shrunk(xp, state.variable, numbers))
     rows, order, starts = _group_by_row(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables
     total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
     old = VariableState(*(x if x is None else _take(xp, x, rows) for x in state))
-    new = _split(old, total, hyper)
+    new = _split(old, total, numbers, hyper)
     return VariableState(
         *(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True))
     )
+
+
+def _shrunk(xp: Namespace, variable: Array, numbers: Numbers) -> Array:
+    """Return a variable after decoupled weight decay alone."""
+    wide = xp.astype(variable, _computing(xp, variable))
+    return xp.astype(wide - numbers.shrinkage * wide, variable.dtype)
 
 
 def _sums(xp: Namespace, values: Array, order: Host, starts: Host) -> Array:

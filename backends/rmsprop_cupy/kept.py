@@ -8,21 +8,50 @@ from typing import Any
 import cupy
 import numpy as np
 
-from rmsprop.arrays.libraries import Array, Host
+from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
-from rmsprop.formula import Hyperparameters
-from rmsprop_cupy.launches import numbers
+from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
+from rmsprop_cupy.launches import scalars
 from rmsprop_cupy.source import SCALARS, Variant, real_type
 from rmsprop_cupy.streams import Column, aside, hold, is_captured
 from rmsprop_cupy.variables import Occupied
 
 COUNT = len(SCALARS)
-WORDS = COUNT + (COUNT + 1) // 2
-"""Words of 64 bits that the scalars take, in double and in single precision."""
+
+
+class Scalars:
+    """The scalars of kernels in the memory of the current device: for each variable, or for all together.
+
+    Parameters
+    ----------
+    count : int
+        For how many variables they are.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._doubles = count * COUNT
+        self._column = Column(self._doubles + (self._doubles + 1) // 2)
+
+    def write(self, hyper: Hyperparameters, multipliers: Sequence[Multipliers]) -> None:
+        """Bring the scalars of a step to the device, by one asynchronous copy."""
+        rows = [(*hyper.numbers_of(each), hyper.clipvalue) for each in multipliers]
+        numbers = np.array([[x or 0.0 for x in row] for row in rows])
+        words = np.zeros(self._column.array.size, np.uint64)
+        words[: self._doubles].view(np.float64)[:] = numbers.reshape(-1)
+        with np.errstate(all="ignore"):
+            words[self._doubles :].view(np.float32)[: self._doubles] = numbers.reshape(-1)
+        self._column.write(words)
+
+    def array(self, variant: Variant) -> Array:
+        """Return the array that a kernel is given, in the precision of its arithmetic."""
+        words, is_double = self._column.array, real_type(variant.dtype) == "double"
+        return (
+            words[: self._doubles].view(cupy.float64) if is_double else words[self._doubles :].view(cupy.float32)
+        )
 
 
 class Captured:
-    """The hyperparameters of a step captured in a CUDA graph, on the current device.
+    """The scalars of a step captured in a CUDA graph, on the current device.
 
     They lie in memory that nothing else writes to, where the graph's replays read them.
 
@@ -30,33 +59,20 @@ class Captured:
     ----------
     hyper : Hyperparameters
         Those of the first replay, if no others are written.
+    multipliers : sequence of Multipliers
+        For each variable, or for all together.
     """
 
-    def __init__(self, hyper: Hyperparameters) -> None:
-        self.device = cupy.cuda.Device()
+    def __init__(self, hyper: Hyperparameters, multipliers: Sequence[Multipliers]) -> None:
+        self.device, self._multipliers = cupy.cuda.Device(), multipliers
         with aside():
-            self._column = Column(WORDS)
+            self.scalars = Scalars(len(multipliers))
             self.refresh(hyper)
 
-    def scalars(self, variant: Variant) -> Array:
-        """Return the array of a kernel's scalars."""
-        words = self._column.array
-        is_double = real_type(variant.dtype) == "double"
-        return words[:COUNT].view(cupy.float64) if is_double else words[COUNT:].view(cupy.float32)
-
     def refresh(self, hyper: Hyperparameters) -> None:
-        """Bring the hyperparameters of the next replay to the device, by one asynchronous copy."""
+        """Bring the scalars of the next replay to the device."""
         with self.device:
-            self._column.write(_words(hyper))
-
-
-def _words(hyper: Hyperparameters) -> Host:
-    """Return the scalars of the kernels in double and in single precision, in words of 64 bits."""
-    words = np.zeros(WORDS, np.uint64)
-    words[:COUNT].view(np.float64)[:] = numbers(hyper)
-    with np.errstate(all="ignore"):
-        words[COUNT:].view(np.float32)[:COUNT] = numbers(hyper)
-    return words
+            self.scalars.write(hyper, self._multipliers)
 
 
 class Kept:
@@ -68,6 +84,8 @@ class Kept:
     ----------
     length : int
         How many parameters the list has.
+    multipliers : sequence of Multipliers, optional
+        Theirs, if some are not neutral.
     captured : Captured, optional
         The numbers of the step, if it is captured.
 
@@ -78,11 +96,20 @@ class Kept:
     norms : rmsprop_cupy.norms.Plan or None
     columns : dict of int to Column
         For each device the addresses of the gradients.
+    multiplied : dict of int to Scalars
+        For each device the scalars of variables, where they differ.
     gradients : list
         The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
 
-    def __init__(self, length: int, captured: Captured | None = None) -> None:
+    def __init__(
+        self,
+        length: int,
+        multipliers: Sequence[Multipliers] | None = None,
+        captured: Captured | None = None,
+    ) -> None:
+        self.multipliers = multipliers
+        self.multiplied: dict[int, Scalars] = {}
         self.lists: dict[Any, Any] = {}
         self.norms: Any = None
         self.columns: dict[int, Column] = {}
@@ -113,9 +140,25 @@ class Kept:
                 self._events[device] = cupy.cuda.Event(disable_timing=True)
             self._events[device].record()
 
-    def scalars(self, variant: Variant, hyper: Hyperparameters) -> tuple[Any, ...]:
-        """Return the arguments of a kernel that are numbers, or for a captured step the array of these."""
-        return numbers(hyper) if self.captured is None else (self.captured.scalars(variant),)
+    def scalars(self, variant: Variant, hyper: Hyperparameters, which: int) -> tuple[Any, ...]:
+        """Return a kernel's arguments that are scalars of one variable, or for a captured step their array."""
+        if self.captured is None:
+            multipliers = NEUTRAL if self.multipliers is None else self.multipliers[which]
+            return scalars(variant, hyper.numbers_of(multipliers), hyper.clipvalue)
+        row = 0 if self.multipliers is None else which
+        return (self.captured.scalars.array(variant)[row * COUNT : (row + 1) * COUNT],)
+
+    def scalars_of_list(self, variant: Variant, hyper: Hyperparameters) -> tuple[Any, ...]:
+        """Return the scalars of a list, or the array of them; of variables where they differ."""
+        if self.captured is not None:
+            return (self.captured.scalars.array(variant),)
+        if self.multipliers is None:
+            return scalars(variant, hyper.numbers_of(), hyper.clipvalue)
+        device = cupy.cuda.runtime.getDevice()
+        if device not in self.multiplied:
+            self.multiplied[device] = Scalars(len(self.multipliers))
+        self.multiplied[device].write(hyper, self.multipliers)
+        return (self.multiplied[device].array(variant),)
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay of a captured step to the device."""
@@ -152,12 +195,19 @@ def kept_for_step(parameters: Sequence[Updatable], hyper: Hyperparameters) -> Ke
     first = parameters[0]
     device = first.variable.array.device
     if is_captured(device.id):
+        multipliers = _multipliers(parameters)
         with device:
-            return Kept(len(parameters), Captured(hyper))
+            return Kept(len(parameters), multipliers, Captured(hyper, multipliers or [NEUTRAL]))
     # A parameter lives as long as the plans of its optimizer: its identity is that of no other.
     key = tuple(map(id, parameters))
     kept: Kept | None = first.plans.get(key)
     if kept is None:
-        kept = Kept(len(parameters))
+        kept = Kept(len(parameters), _multipliers(parameters))
         first.plans.keep(key, kept)
     return kept
+
+
+def _multipliers(parameters: Sequence[Updatable]) -> list[Multipliers] | None:
+    """Return the multipliers of parameters, or None if all are neutral."""
+    multipliers = [parameter.multipliers for parameter in parameters]
+    return None if all([each == NEUTRAL for each in multipliers]) else multipliers

@@ -62,7 +62,7 @@ def _slots(variant: Variant) -> list[tuple[str, str]]:
     """Return dtype and name of what a kernel updates."""
     real = _real(variant)
     number = variant.dtype if source.is_complex(variant) else real
-    names = needed_slots(variant.momentum, variant.centered)
+    names = needed_slots(variant.momentum, variant.centered, variant.average)
     return [(variant.dtype, "v"), *((real if SLOTS[name].averages_squares else number, name) for name in names)]
 
 
@@ -85,16 +85,22 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
 
 
 @cache
-def decay_kernel(variant: Variant) -> Any:
-    """Return the kernel that lets an average decay unless the step is left out."""
-    real = _real(variant)
+def pass_kernel(variant: Variant, statement: str, scalars: tuple[str, ...], arrays: tuple[str, ...]) -> Any:
+    """Return the kernel of a statement on all elements of a variable or its slots, unless the step is left out.
+
+    The last of the arrays is what it changes. Its name, and that of v, tell the dtypes.
+    """
+    dtypes = {name: dtype for dtype, name in _slots(variant)}
+    factor = f"raw {_real(variant)} factors, int32 which" if variant.guarded else ""
+    *given, changed = [f"{dtypes[name]} {name}" for name in arrays]
+    numbers = [f"{_real(variant)} {name}" for name in scalars]
     return cupy.ElementwiseKernel(
-        f"raw {real} factors, int32 which, {real} rho",
-        "T average",
-        f"{source.guard(variant)} average = times(average, rho);",
-        "rmsprop_decay",
+        ", ".join(filter(None, [factor, *numbers, *given])),
+        changed,
+        f"{source.guard(variant)} {{ {statement} }}",
+        "rmsprop_pass",
         preamble=source.PREAMBLE,
-        loop_prep=source.factor(variant, "which"),
+        loop_prep=source.factor(variant, "which") if variant.guarded else "",
     )
 
 
@@ -137,6 +143,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
         source.factor(variant, "row[2]"),
+        source.preparation(variant, "row[2]") if variant.multiplied else "",
         f"if (lane < row[0]) {source.guard(variant)} {{",
         f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
         *[
@@ -155,7 +162,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         "\n".join(body),
         "rmsprop_list",
         preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant),
+        loop_prep="" if variant.multiplied else source.preparation(variant),
         options=options,
     )
 

@@ -11,8 +11,8 @@ from cupy.lib.stride_tricks import as_strided
 from rmsprop.arrays.dtypes import name_of
 from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
-from rmsprop.formula import Hyperparameters
-from rmsprop_cupy.source import Variant
+from rmsprop.formula import OPTIONAL, Hyperparameters, Numbers
+from rmsprop_cupy.source import SCALARS, Variant, scalars_of
 from rmsprop_cupy.streams import aside
 
 
@@ -32,19 +32,29 @@ def slots(parameter: Updatable, hyper: Hyperparameters) -> list[Array]:
     return [parameter.variable.array, *(parameter.slots[name].array for name in hyper.slots)]
 
 
-def variant_of(array: Array, hyper: Hyperparameters, factors: Array | None, captured: object) -> Variant:
+def variant_of(
+    array: Array, hyper: Hyperparameters, factors: Array | None, captured: object, multiplied: bool = False
+) -> Variant:
     """Return what the kernel for an array is to be compiled for."""
-    name = name_of(array.dtype)
-    has_momentum, has_limit = hyper.momentum is not None, hyper.clipvalue is not None
-    is_guarded = hyper.nonfinite == "skip"
+    numbers = hyper.numbers_of()
     return Variant(
-        name, has_momentum, hyper.centered, has_limit, factors is not None, captured is not None, is_guarded
+        dtype=name_of(array.dtype),
+        momentum=hyper.momentum is not None,
+        centered=hyper.centered,
+        clipvalue=hyper.clipvalue is not None,
+        factor=factors is not None,
+        captured=captured is not None,
+        guarded=hyper.nonfinite == "skip",
+        terms=tuple([name for name in OPTIONAL if getattr(numbers, name) is not None]),
+        average=hyper.ema_momentum is not None,
+        multiplied=multiplied,
     )
 
 
-def numbers(hyper: Hyperparameters) -> tuple[float, ...]:
-    """Return the scalars of the kernels, in the order of `source.SCALARS`."""
-    return (*hyper.numbers, hyper.clipvalue or 0.0)
+def scalars(variant: Variant, numbers: Numbers, clipvalue: float | None) -> tuple[float, ...]:
+    """Return the scalars that a kernel is given, one by one."""
+    known = dict(zip(SCALARS, (*numbers, clipvalue), strict=True))
+    return tuple([known[name] or 0.0 for name in scalars_of(variant)])
 
 
 def paired(array: Array, hyper: Hyperparameters) -> Array:

@@ -53,14 +53,15 @@ def launches(
     first = parameters[0].variable.array
     with first.device:
         sample = paired(first, hyper)
-        variant = variant_of(sample, hyper, factors, kept.captured)
+        variant = variant_of(sample, hyper, factors, kept.captured, kept.multipliers is not None)
         with kept.setup():
             table = _table(kept, parameters, positions, hyper)
             addresses = kept.addresses(gradients)
+            numbers = kept.scalars_of_list(variant, hyper)
     if table.rows.size == 0:
         return []
     factor = () if factors is None else (factors,)
-    arguments = (sample, addresses, *factor, *kept.scalars(variant, hyper), table.rows)
+    arguments = (sample, addresses, *factor, *numbers, table.rows)
     kernel = kernels.list_kernel(variant, kernels.OPTIONS)
     return [Launch(first.device, kernel, arguments, {"size": table.rows.shape[0] * kernels.CHUNK})]
 

@@ -1,5 +1,7 @@
 """Sparse gradients: the update of the rows that are listed, without waiting for the device."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import cupy
@@ -8,11 +10,11 @@ import numpy as np
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
 from rmsprop_cupy import kernels
 from rmsprop_cupy.counters import Misses
-from rmsprop_cupy.launches import Launch, numbers, paired
-from rmsprop_cupy.source import Variant
+from rmsprop_cupy.launches import Launch, paired, scalars
+from rmsprop_cupy.source import Variant, number_type
 
 
 def report_misses(parameter: Updatable) -> None:
@@ -30,30 +32,67 @@ def launches(
     factor: tuple[Any, ...],
     hyper: Hyperparameters,
 ) -> list[Launch]:
-    """Return the launches that update the rows of a variable and its slots that a sparse gradient lists."""
-    device = gradient.values.device
-    scalars, averages = numbers(hyper), tables[1:]
-    decays = not hyper.lazy and hyper.momentum is None
-    if decays:
-        scalars = (*hyper.numbers._replace(rho=1.0), scalars[-1])  # the listed rows decay with all others
-    begun = [_decay(variant, average, factor, hyper.rho) for average in averages if decays]
+    """Return the launches that update the rows of a variable and its slots that a sparse gradient lists.
+
+    With ``hyper.lazy`` off, all other rows decay, those of averages only without momentum. The average of the
+    variable, the last of the tables, is that of all rows.
+    """
+    numbers, by_name = hyper.numbers_of(parameter.multipliers), dict(zip(("v", *hyper.slots), tables, strict=True))
+    of_pass = partial(_pass, variant, factor if variant.guarded else ())
+    begun, finished = [], []
+    if hyper.averages_decay:
+        for name in [name for name in hyper.slots if name != AVERAGE]:
+            begun.append(of_pass(f"{name} = times({name}, rho);", {"rho": numbers.rho}, {name: by_name[name]}))
+        numbers = numbers._replace(rho=1.0)  # the listed rows decay with all others
+    if hyper.variables_shrink:
+        number = number_type(variant.dtype)
+        statement = f"v = ({number})v - times(({number})v, shrinkage);"
+        begun.append(of_pass(statement, {"shrinkage": numbers.shrinkage}, {"v": tables[0]}))
+        variant = variant._replace(terms=tuple([term for term in variant.terms if term != "shrinkage"]))
+    if variant.average:
+        number = number_type(variant.dtype)
+        statement = f"average = times(average, ema) + times(({number})v, one_minus_ema);"
+        means = {"ema": numbers.ema, "one_minus_ema": numbers.one_minus_ema}
+        finished.append(of_pass(statement, means, {name: by_name[name] for name in ("v", AVERAGE)}))
+        variant, tables = variant._replace(average=False), tables[:-1]
+    if gradient.indices.size and gradient.values.size:
+        begun.append(_update(parameter, variant, tables, gradient, factor, numbers, hyper))
+    return begun + finished
+
+
+def _update(
+    parameter: Updatable,
+    variant: Variant,
+    tables: list[Array],
+    gradient: IndexedSlices,
+    factor: tuple[Any, ...],
+    numbers: Numbers,
+    hyper: Hyperparameters,
+) -> Launch:
+    """Return the launch for the rows that are listed."""
     values = cupy.ascontiguousarray(paired(gradient.values, hyper))
-    if values.size == 0:
-        return begun
     parameter.notes = misses = parameter.notes or Misses()
     order = cupy.argsort(gradient.indices, kind="stable")
     ordered = _signed(gradient.indices[order])
     sizes = len(values), values.size // len(values), parameter.shape[0]
-    arguments = (values, order, ordered, *sizes, *factor, *scalars, misses.array, *tables)
+    given = scalars(variant, numbers, hyper.clipvalue)
+    arguments = (values, order, ordered, *sizes, *factor, *given, misses.array, *tables)
     kernel = kernels.rows_kernel(variant, kernels.OPTIONS)
-    return [*begun, Launch(device, kernel, arguments, {"size": values.size}, misses.record)]
+    return Launch(values.device, kernel, arguments, {"size": values.size}, misses.record)
 
 
-def _decay(variant: Variant, average: Array, factor: tuple[Any, ...], rho: float) -> Launch:
-    """Return the launch that lets an average decay."""
-    if variant.guarded:
-        return Launch(average.device, kernels.decay_kernel(variant), (*factor, rho, average))
-    return Launch(average.device, cupy.multiply, (average, average.dtype.type(rho), average))
+def _pass(
+    variant: Variant,
+    factor: tuple[Any, ...],
+    statement: str,
+    numbers: Mapping[str, float | None],
+    arrays: dict[str, Array],
+) -> Launch:
+    """Return the launch of a statement for all elements of arrays, of which the last is changed."""
+    of_kind = Variant(variant.dtype, True, True, False, bool(factor))
+    of_kind = of_kind._replace(guarded=variant.guarded, average=AVERAGE in arrays)
+    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays))
+    return Launch(next(iter(arrays.values())).device, kernel, (*factor, *numbers.values(), *arrays.values()))
 
 
 def _signed(indices: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from rmsprop.formula import Numbers
+from rmsprop.formula import OPTIONAL, Numbers
 
 COMPUTE = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
 DTYPES = (*COMPUTE, "complex64", "complex128")
@@ -22,6 +22,12 @@ class Variant(NamedTuple):
     """Whether the scalars lie in the device's memory, for a CUDA graph that would freeze arguments."""
     guarded: bool = False
     """Whether a factor of NaN means to leave out the step."""
+    terms: tuple[str, ...] = ()
+    """Those of the optional numbers that the formula has."""
+    average: bool = False
+    """Whether the variable is averaged."""
+    multiplied: bool = False
+    """Whether each variable of a list has scalars of its own, in the device's memory."""
 
 
 def is_complex(variant: Variant) -> bool:
@@ -78,20 +84,37 @@ template <typename R> __device__ inline complex<R> clipped(const complex<R> x, c
 """
 
 SCALARS = (*Numbers._fields, "limit")
-"""Arguments of every kernel: the numbers of the formula, and the limit of clipping by value."""
+"""All scalars of kernels: the numbers of the formula, and the limit of clipping by value."""
+
+
+def scalars_of(variant: Variant) -> list[str]:
+    """Return the names of the scalars that a kernel uses, in the order of its arguments."""
+    is_used = {
+        **{name: name in variant.terms for name in OPTIONAL},
+        "mu": variant.momentum,
+        "mg_scale": variant.centered,
+        "ema": variant.average,
+        "one_minus_ema": variant.average,
+        "limit": variant.clipvalue,
+    }
+    return [name for name in SCALARS if is_used.get(name, True)]
 
 
 def scalar_parameters(variant: Variant) -> str:
     """Return the declaration of a kernel's arguments that are numbers, or of the array that holds them."""
     real = CUPY_TYPE[real_type(variant.dtype)]
-    return f"raw {real} numbers" if variant.captured else ", ".join(f"{real} {name}" for name in SCALARS)
+    if variant.captured or variant.multiplied:
+        return f"raw {real} numbers"
+    return ", ".join(f"{real} {name}" for name in scalars_of(variant))
 
 
-def preparation(variant: Variant) -> str:
-    """Return the statements before a kernel's loop: they read what is the same for all elements."""
-    real = real_type(variant.dtype)
-    lines = [f"const {real} {name} = numbers[{i}];" for i, name in enumerate(SCALARS) if variant.captured]
-    return "\n".join(lines)
+def preparation(variant: Variant, which: str = "0") -> str:
+    """Return the statements that read the scalars of a variable from the device's memory, if they are there."""
+    if not (variant.captured or variant.multiplied):
+        return ""
+    real, first = real_type(variant.dtype), f"{which} * {len(SCALARS)}"
+    names = scalars_of(variant)
+    return "\n".join(f"const {real} {name} = numbers[{first} + {SCALARS.index(name)}];" for name in names)
 
 
 def limited(variant: Variant, gradient: str) -> str:
@@ -111,29 +134,40 @@ def factor(variant: Variant, which: str) -> str:
 
 
 def formula(variant: Variant) -> str:
-    """Return the statements that update v, rms, momentum and mg by a `gradient`; see `rmsprop.formula`.
+    """Return the statements that update a variable v and its slots by a `gradient`; see `rmsprop.formula`.
 
     These are references. Each is read once, into a local: after a store, the compiler would have to read it again.
     """
     real, number = real_type(variant.dtype), number_type(variant.dtype)
+    has_decay, shrinks, is_ahead = [name in variant.terms for name in OPTIONAL]
     lines = [
-        f"const {real} new_rms = rho * rms + one_minus_rho * square(gradient);",
+        f"const {number} before = ({number})v;",
+        f"const {number} g_ = gradient{' + times(before, weight_decay)' if has_decay else ''};",
+        f"const {real} new_rms = rho * rms + one_minus_rho * square(g_);",
         "rms = new_rms;",
         f"{real} variance = new_rms;",
     ]
     if variant.centered:
         lines += [
-            f"const {number} new_mg = times(({number})mg, rho) + times(gradient, one_minus_rho);",
+            f"const {number} new_mg = times(({number})mg, rho) + times(g_, one_minus_rho);",
             "mg = new_mg;",
-            "variance = new_rms - square(new_mg);",
+            "variance = new_rms - square(times(new_mg, mg_scale));",
             "if (variance < 0) variance = 0;  // by rounding",
             "if (isinf(new_rms)) variance = new_rms;  // and so may be the square of the mean",
         ]
     root = "sqrt(variance + epsilon_inside) + epsilon_outside"
-    lines.append(f"{number} step = over(times(gradient, learning_rate), {root});")
+    lines.append(f"{number} step = over(times(g_, rate), {root});")
     if variant.momentum:
-        lines += [f"step = times(({number})momentum, mu) + step;", "momentum = step;"]
-    lines.append(f"v = ({number})v - step;")
+        lines += [
+            f"const {number} new_momentum = times(({number})momentum, mu) + step;",
+            "momentum = new_momentum;",
+            f"step = {'step + times(new_momentum, nesterov_mu)' if is_ahead else 'new_momentum'};",
+        ]
+    change = f"times(step, outer_rate){' + times(before, shrinkage)' if shrinks else ''}"
+    lines += [f"const {storage_type(variant.dtype)} after = before - ({change});", "v = after;"]
+    if variant.average:
+        mean = f"times(({number})average, ema) + times(({number})after, one_minus_ema)"
+        lines.append(f"average = {mean};")
     return "\n".join(lines)
 
 

@@ -116,5 +116,5 @@ def _launches(
     with array.device:
         if isinstance(gradient, IndexedSlices):
             return rows.launches(parameter, variant, tables, gradient, factor, hyper)
-        arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper), *tables)
+        arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper, which), *tables)
     return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

@@ -1,6 +1,7 @@
 """The update of variables whose slots are codes, block by block, with the numbers of a block in the fastest cache.
 
-A slot is given by its codes and their scales (see `rmsprop_numba.codes`): None for what there is not. Blocks never
+A slot is given by its codes and their scales (see `rmsprop_numba.codes`), but the average of the variable by its
+numbers: None for what there is not. Blocks never
 cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter.
 `blocks` lists those to update, in the order of their elements in `v` and `g`; None stands for all.
 """
@@ -85,8 +86,8 @@ def sweep_codes(v, g, codes, scale, work, dither, stride, numbers, limit, factor
     largest = bits_of(v.dtype.type(0))
     for i in range(v.size):
         rms = v.dtype.type(decoded(codes[i], scale))
-        step, new_rms, _, _ = stepped(g[i], rms, None, None, numbers, limit, factor)
-        v[i], work[i] = store(load(v[i]) - step, v[i]), new_rms  # read late, or else registers get scarce
+        change, new_rms, _, _ = stepped(v[i], g[i], rms, None, None, numbers, limit, factor)
+        v[i], work[i] = store(load(v[i]) - change, v[i]), new_rms  # read late, or else registers get scarce
         largest = max(largest, bits_of(new_rms))
         codes[i] = encoded(new_rms, scale, dither, codes[i])
         dither = np.uint32(dither + stride)
@@ -96,7 +97,7 @@ def sweep_codes(v, g, codes, scale, work, dither, stride, numbers, limit, factor
 @kernel
 def sweep_task(
     first, last, blocks, row, length, dithers, stride, least, v, g,
-    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
+    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
 ):  # fmt: skip
     """Update the blocks from `first` to `last`."""
     work = on_stack(WORK, v)  # memory of the heap could run out half way
@@ -116,7 +117,7 @@ def sweep_task(
         full_rms, full_mg = row_for(rms, work, 0, size), row_for(mg, work, 2, size)
         full_momentum = row_for(momentum, work, 1, size)
         dither = np.uint32(dithers[0] + onwards)
-        if momentum is None and mg is None:
+        if momentum is None and mg is None and average is None:
             scale = item(rms_scales, k)
             largest = sweep_codes(values, gradient, codes, scale, full_rms, dither, stride, numbers, limit, factor)
             if not fits(full_rms, largest, rms_scales, k):
@@ -128,7 +129,8 @@ def sweep_task(
         if mg is not None:
             read(view(mg, start, size), mg_scales, k, full_mg)
             lift(full_rms, full_mg, least)
-        sweep(values, gradient, full_rms, full_momentum, full_mg, numbers, limit, factor)
+        averages = view(average, a, size)
+        sweep(values, gradient, full_rms, full_momentum, full_mg, averages, numbers, limit, factor)
         write(full_rms, codes, rms_scales, k, dither, stride)
         if momentum is not None:
             each = np.uint32(dithers[1] + onwards)
@@ -139,7 +141,7 @@ def sweep_task(
 
 def _sweep_blocks(
     count, blocks, row, length, dithers, stride, least, v, g,
-    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
+    rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
 ):  # fmt: skip
     """Update all blocks; `dithers` are those of the first element of each slot."""
     at_once = max(1, TASK // length)
@@ -147,7 +149,7 @@ def _sweep_blocks(
         begin = task * at_once
         sweep_task(
             begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, v, g,
-            rms, rms_scales, momentum, momentum_scales, mg, mg_scales, numbers, limit, factor,
+            rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
         )  # fmt: skip
 
 

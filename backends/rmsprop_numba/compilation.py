@@ -38,7 +38,7 @@ def _kind(argument: Any) -> Any:
     """Return what the type of an argument depends on, in Numba's eyes."""
     if type(argument) is np.ndarray:
         return argument.dtype, argument.ndim, argument.flags.num & MATTERS
-    return type(argument)
+    return tuple(map(type, argument)) if type(argument) is tuple else type(argument)
 
 
 MATTERS = sum(1 << bit for bit in (0, 1, 8, 10))

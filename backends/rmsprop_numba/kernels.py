@@ -9,7 +9,7 @@ import numpy as np
 
 from rmsprop_numba.caching import compiled
 from rmsprop_numba.optional import item, part
-from rmsprop_numba.scalars import carry, clip, load, over, scaled, square, store, times
+from rmsprop_numba.scalars import ahead, carry, clip, load, over, plus, scaled, square, store, times
 
 kernel = compiled(nogil=True)
 inlined_kernel = compiled(nogil=True, forceinline=True)
@@ -29,71 +29,87 @@ ROWS = 8
 
 
 @inlined_kernel
-def stepped(g, rms, momentum, mg, numbers, limit, factor):
+def stepped(v, g, rms, momentum, mg, numbers, limit, factor):
     """Return what is to be subtracted from an element, and its slots after a step; a slot that is None stays so.
 
-    The lines are those of `rmsprop.formula`, and so are the `numbers`.
+    The lines are those of `rmsprop.formula`, and so are the `numbers`. An element that no weight decay needs is
+    not read.
     """
-    learning_rate, rho, one_minus_rho, mu, epsilon_inside, epsilon_outside = numbers
+    rate, outer_rate, weight_decay, shrinkage, nesterov_mu, rho, one_minus_rho, mu = numbers[:8]
+    epsilon_inside, epsilon_outside, mg_scale = numbers[8:11]
     real = type(rms)  # a double among the factors would make a double of everything
     gradient = load(g)
     if limit is not None:
         gradient = clip(gradient, real(limit))
     if factor is not None:
         gradient = scaled(gradient, factor)
+    gradient = plus(gradient, weight_decay, v)
     new_rms = real(rho) * rms + real(one_minus_rho) * square(gradient)
     variance, new_mg = new_rms, None
     if mg is not None:
         new_mg = times(mg, real(rho)) + times(gradient, real(one_minus_rho))
-        variance = new_rms - square(new_mg)
+        variance = new_rms - square(times(new_mg, real(mg_scale)))
         if variance < real(0):  # by rounding
             variance = real(0)
         if np.isinf(new_rms):  # and so may be the square of the mean: their difference would be NaN
             variance = new_rms
     root = np.sqrt(variance + real(epsilon_inside)) + real(epsilon_outside)
-    step = over(times(gradient, real(learning_rate)), root)
+    step = over(times(gradient, real(rate)), root)
     new_momentum = None
     if momentum is not None:
-        step = times(momentum, real(mu)) + step
-        new_momentum = step
-    return step, new_rms, new_momentum, new_mg
+        new_momentum = times(momentum, real(mu)) + step
+        step = ahead(step, nesterov_mu, new_momentum)
+    return plus(times(step, real(outer_rate)), shrinkage, v), new_rms, new_momentum, new_mg
 
 
 @inlined_kernel  # a call would take as long as the update of ten elements
-def sweep(v, g, rms, momentum, mg, numbers, limit, factor):
+def sweep(v, g, rms, momentum, mg, average, numbers, limit, factor):
     """Update elements of one-dimensional arrays."""
+    ema, one_minus_ema = numbers[11:]
     for i in range(v.size):
         before = load(v[i])
-        step, rms[i], new_momentum, new_mg = stepped(
-            g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor
+        change, rms[i], new_momentum, new_mg = stepped(
+            v[i], g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor
         )
-        v[i] = store(before - step, v[i])
+        v[i] = store(before - change, v[i])
         if momentum is not None:
             momentum[i] = new_momentum
         if mg is not None:
             mg[i] = new_mg
+        if average is not None:
+            average[i] = averaged(average[i], v[i], ema, one_minus_ema)
+
+
+@inlined_kernel
+def averaged(average, v, ema, one_minus_ema):
+    """Return the average of an element after a step."""
+    real = type(average.real)
+    return times(average, real(ema)) + times(load(v), real(one_minus_ema))
 
 
 @kernel
-def sweep_matrix(v, g, rms, momentum, mg, numbers, limit, factor):
+def sweep_matrix(v, g, rms, momentum, mg, average, numbers, limit, factor):
     """Update two-dimensional arrays of any strides, row by row."""
     for i in range(len(v)):
-        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor)
+        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), item(average, i), numbers, limit, factor)
 
 
 @parallel_kernel
-def sweep_parallel(v, g, rms, momentum, mg, numbers, limit, factor):
+def sweep_parallel(v, g, rms, momentum, mg, average, numbers, limit, factor):
     """Do as `sweep`, in several threads."""
     for chunk in numba.prange((v.size + CHUNK - 1) // CHUNK):
         a, b = chunk * CHUNK, min((chunk + 1) * CHUNK, v.size)
-        sweep(v[a:b], g[a:b], rms[a:b], part(momentum, a, b), part(mg, a, b), numbers, limit, factor)
+        sweep(
+            v[a:b], g[a:b], rms[a:b], part(momentum, a, b), part(mg, a, b), part(average, a, b),
+            numbers, limit, factor,
+        )  # fmt: skip
 
 
 @parallel_kernel
-def sweep_matrix_parallel(v, g, rms, momentum, mg, numbers, limit, factor):
+def sweep_matrix_parallel(v, g, rms, momentum, mg, average, numbers, limit, factor):
     """Do as `sweep_matrix`, in several threads."""
     for i in numba.prange(len(v)):
-        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), numbers, limit, factor)
+        sweep(v[i], g[i], rms[i], item(momentum, i), item(mg, i), item(average, i), numbers, limit, factor)
 
 
 @kernel

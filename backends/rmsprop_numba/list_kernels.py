@@ -2,35 +2,41 @@
 
 A piece is a stretch of an array: its row of the table holds the position of the array in the step's list, its
 first element, its size, and the number of its first block. A task is what one thread does at a time: some pieces
-that follow each other. The empty arrays `v`, `rms`, `momentum` and `mg` tell the dtypes; None stands for what a
-step does not use.
+that follow each other. The empty arrays `v`, `rms`, `momentum`, `mg` and `average` tell the dtypes; None stands
+for what a step does not use.
 """
 
 import numba
 import numpy as np
 
 from rmsprop_numba.kernels import BLOCK, LANES, is_finite, kernel, parallel_kernel, square_sum, sweep
+from rmsprop_numba.optional import own
 from rmsprop_numba.pointers import entry, stretch
 
 
 @kernel
-def sweep_pieces(pieces, addresses, gradients, v, rms, momentum, mg, numbers, limit, factors):
+def sweep_pieces(
+    pieces, addresses, gradients, v, rms, momentum, mg, average, numbers, limit, multiplied, factors
+):  # fmt: skip
     """Update the pieces of a task."""
     for i in range(len(pieces)):
         k, start, size = pieces[i, 0], pieces[i, 1], pieces[i, 2]
         sweep(
             stretch(addresses[k, 0], start, size, v), stretch(gradients[k], start, size, v),
             stretch(addresses[k, 1], start, size, rms), stretch(addresses[k, 2], start, size, momentum),
-            stretch(addresses[k, 3], start, size, mg), numbers, limit, entry(factors, k),
+            stretch(addresses[k, 3], start, size, mg), stretch(addresses[k, 4], start, size, average),
+            own(numbers, multiplied, k), limit, entry(factors, k),
         )  # fmt: skip
 
 
-def _sweep_list(tasks, pieces, addresses, gradients, v, rms, momentum, mg, numbers, limit, factors):
+def _sweep_list(
+    tasks, pieces, addresses, gradients, v, rms, momentum, mg, average, numbers, limit, multiplied, factors
+):  # fmt: skip
     """Update all pieces."""
     for task in numba.prange(len(tasks) - 1):
         sweep_pieces(
             pieces[tasks[task] : tasks[task + 1]], addresses, gradients,
-            v, rms, momentum, mg, numbers, limit, factors,
+            v, rms, momentum, mg, average, numbers, limit, multiplied, factors,
         )  # fmt: skip
 
 

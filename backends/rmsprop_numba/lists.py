@@ -9,7 +9,7 @@ import numpy as np
 from rmsprop import norms
 from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Updatable
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import MULTIPLIED, NEUTRAL, Hyperparameters, Multipliers
 from rmsprop_numba import headers, list_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
@@ -40,6 +40,8 @@ class ListPlan:
         addresses = [[0 if a is None else address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
+        multipliers = [p.multipliers for p in parameters]
+        self._multipliers = None if all([each == NEUTRAL for each in multipliers]) else multipliers
         self._compiled: set[Any] = set()
         self._largest = max(batch.size for batch in self.division.batches)
         arrays = [plan.tables[0] for plan in plans]
@@ -86,10 +88,11 @@ class ListPlan:
         """Return the calls that update all variables, one for each combination of dtypes."""
         known, numbers = self._numbers
         if known is not hyper:
-            numbers = scalars(hyper)
+            numbers = scalars(hyper, self._multipliers)
             self._numbers = hyper, numbers
         has_threads = uses_threads(self._largest)
-        variant = has_threads, factors is None, hyper.clipvalue is None
+        optional, limit, multiplied = numbers[0][2:5], *numbers[1:]
+        variant = has_threads, factors is None, limit is None, multiplied is None, *[x is None for x in optional]
         is_compiled = variant in self._compiled
         jobs: list[Job] = []
         for likes, size, tasks, pieces in self.division.batches:
@@ -113,9 +116,13 @@ def list_plan_of(parameters: Sequence[Updatable], plans: Sequence[Plan]) -> List
     return kept
 
 
-def scalars(hyper: Hyperparameters) -> tuple[Any, ...]:
-    """Return the numbers of the formula, as a plain tuple for the kernels, and the limit of values."""
-    return tuple(hyper.numbers), hyper.clipvalue
+def scalars(hyper: Hyperparameters, multipliers: Sequence[Multipliers] | None) -> tuple[Any, ...]:
+    """Return the numbers of the formula, the limit of values, and the numbers of variables where they differ."""
+    numbers = tuple(hyper.numbers_of()), hyper.clipvalue
+    if multipliers is None:
+        return *numbers, None
+    rows = [hyper.numbers_of(each)[:MULTIPLIED] for each in multipliers]
+    return *numbers, np.array([[x or 0.0 for x in row] for row in rows])
 
 
 def squared_norms(division: Division, gradients: Array, limit: float | None, scale: float = 1.0) -> Array:

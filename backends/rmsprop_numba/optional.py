@@ -24,6 +24,14 @@ def view(array: Any, start: Any, size: Any) -> Any:
     """Return a stretch that keeps no count of references: it must not outlive the array."""
 
 
+def own(numbers: Any, multiplied: Any, k: Any) -> Any:
+    """Return numbers of the formula with those of a variable, in row `k`, in the place of the first of them."""
+
+
+def unless_none(number: Any, other: Any) -> Any:
+    """Return another number in the place of one."""
+
+
 def row_for(slot: Any, work: Any, i: Any, size: Any) -> Any:
     """Return the beginning of one of the three parts of `work`, as memory for the numbers of a slot."""
 
@@ -45,6 +53,24 @@ def _view(array, start, size):
     if array == types.none:
         return lambda array, start, size: None
     return lambda array, start, size: stretch(array.ctypes.data, start, size, array)
+
+
+@overload(own, inline="always")
+def _own(numbers, multiplied, k):
+    if multiplied == types.none:
+        return lambda numbers, multiplied, k: numbers
+    return lambda numbers, multiplied, k: (
+        multiplied[k, 0],
+        multiplied[k, 1],
+        unless_none(numbers[2], multiplied[k, 2]),
+        unless_none(numbers[3], multiplied[k, 3]),
+        *numbers[4:],
+    )
+
+
+@overload(unless_none, inline="always")
+def _unless_none(number, other):
+    return (lambda number, other: None) if number == types.none else lambda number, other: other
 
 
 @overload(row_for, inline="always")

@@ -20,11 +20,11 @@ class Plan(NamedTuple):
     slots: tuple[str, ...]
     """The names of those that the step needs."""
     tables: tuple[Array, *tuple[Array | None, ...]]
-    """The variable and its slots, in the order of `rmsprop.formula.SLOTS`; None for what the step does not use."""
+    """The arrays of a `rmsprop.formula.VariableState`; None for what the step does not use."""
     flat: list[Any] | None
     """Views of the tables with one axis, if they lie in memory in C order, without gaps, and aligned."""
     rows: Tables | None
-    """The tables by rows, if each row lies in memory in C order, without gaps, and aligned."""
+    """The tables but the last by rows, if each row lies in memory in C order, without gaps, and aligned."""
     owners: frozenset[int]
     """Of the memory of the variable and all slots, see `rmsprop_numba.aliases.owners_of`."""
 
@@ -48,6 +48,6 @@ def _plan(parameter: Updatable, hyper: Hyperparameters) -> Plan:
         hyper.slots,
         tables,
         layout.flat(encoded) if is_c else None,
-        tables_of(encoded),
+        tables_of(encoded[:-1]),
         owners_of(v.array for v in (parameter.variable, *slots.values())),
     )

@@ -3,9 +3,9 @@
 import numba
 import numpy as np
 
-from rmsprop_numba.kernels import kernel, parallel_kernel, sweep
+from rmsprop_numba.kernels import averaged, kernel, parallel_kernel, sweep
 from rmsprop_numba.pointers import prefetch, stretch
-from rmsprop_numba.scalars import clip, load, scaled, times
+from rmsprop_numba.scalars import clip, load, scaled, store, times
 
 DIGIT = 11
 """Bits that rows are sorted by at a time, at most: as many counters fit into the fastest cache."""
@@ -98,14 +98,14 @@ def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg,
         row_momentum, row_mg = table_row(tables[2], i, width, momentum), table_row(tables[3], i, width, mg)
         if k + 1 == len(listed) or listed[k + 1] >> low != i:
             gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
-            sweep(row_v, gradient, row_rms, row_momentum, row_mg, numbers, limit, factor)
+            sweep(row_v, gradient, row_rms, row_momentum, row_mg, None, numbers, limit, factor)
         else:
             total[:] = 0
             for number in listed[k:]:
                 if number >> low != i:
                     break
                 add(total, stretch(given, (number & (1 << low) - 1) * width, width, v), limit, factor)
-            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, None, None)
+            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, None, None)
 
 
 @parallel_kernel
@@ -159,3 +159,20 @@ def decay(averages, rho):
     for i in range(averages.shape[0]):
         for j in range(averages.shape[1]):
             averages[i, j] = times(averages[i, j], type(averages[i, j].real)(rho))
+
+
+@kernel
+def shrink(variable, shrinkage):
+    """Let the elements of a variable, in two axes of any strides, shrink by a part of them."""
+    for i in range(variable.shape[0]):
+        for j in range(variable.shape[1]):
+            x = load(variable[i, j])
+            variable[i, j] = store(x - times(x, type(x.real)(shrinkage)), variable[i, j])
+
+
+@kernel
+def average(averages, variable, ema, one_minus_ema):
+    """Average the elements of a variable, in two axes of any strides."""
+    for i in range(variable.shape[0]):
+        for j in range(variable.shape[1]):
+            averages[i, j] = averaged(averages[i, j], variable[i, j], ema, one_minus_ema)

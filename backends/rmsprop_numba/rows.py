@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import Hyperparameters, Numbers
 from rmsprop_numba import layout, row_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.threads import Job, job
@@ -46,44 +46,81 @@ def jobs(
     tables: Tables | None,
     arrays: tuple[Array | None, ...],
     gradient: IndexedSlices,
-    scalars: tuple[Any, ...],
+    numbers: Numbers,
+    scaling: tuple[Any, ...],
     hyper: Hyperparameters,
 ) -> Iterator[Job]:
     """Yield the calls that update the rows of a variable and its slots that a sparse gradient lists.
 
-    With ``hyper.lazy`` off and without momentum, the averages of all other rows decay.
+    With ``hyper.lazy`` off, all other rows decay, those of averages only without momentum. The average of the
+    variable, the last of the arrays, is that of all rows. `scaling` is the limit of values and the factor.
     """
-    decays = not hyper.lazy and hyper.momentum is None
-    if decays:
-        scalars = (tuple(hyper.numbers._replace(rho=1.0)), *scalars[1:])  # the listed rows decay with all others
-        for average in arrays[1:]:
-            if average is not None:
-                yield from _decays(average, hyper.rho)
-    if gradient.indices.size == 0:
-        return
-    values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
+    *updated, average = arrays
+    variable, *averages = updated
+    variable = cast("Array", variable)
+    if hyper.averages_decay:
+        numbers = numbers._replace(rho=1.0)  # the listed rows decay with all others
+        for each in averages:
+            if each is not None:
+                yield from _decays(each, hyper.rho)
+    if hyper.variables_shrink:
+        yield from shrinking(variable, numbers)
+    if gradient.indices.size:
+        values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
+        yield from _updates(tables, updated, values, gradient.indices, numbers, scaling, hyper)
+    if average is not None:
+        yield from averaging(average, variable, numbers)
+
+
+def _updates(
+    tables: Tables | None,
+    arrays: list[Array | None],
+    values: Array,
+    indices: Array,
+    numbers: Numbers,
+    scaling: tuple[Any, ...],
+    hyper: Hyperparameters,
+) -> Iterator[Job]:
     if tables is not None:
-        yield _sweep(tables, values, gradient.indices, scalars)
+        if hyper.variables_shrink:
+            numbers = numbers._replace(shrinkage=None)
+        yield _sweep(tables, values, indices, (tuple(numbers), *scaling))
         return
     # The rows of an odd layout can't be seen as one axis: copies of them are updated, and put back.
-    rows, indices = np.unique(gradient.indices, return_inverse=True)
+    rows, indices = np.unique(indices, return_inverse=True)
     encoded = [layout.encoded(a, hyper.complex_as_real) for a in arrays]
     copies = [a if a is None else np.ascontiguousarray(a[rows]) for a in encoded]
-    for copy in copies[1:] if decays else ():
+    for copy in copies[1:] if hyper.averages_decay else ():
         for kernel, arguments in () if copy is None else _decays(copy, hyper.rho):
             kernel(*arguments)
-    yield _sweep(cast("Tables", tables_of(copies)), values, indices, scalars)
+    yield _sweep(cast("Tables", tables_of(copies)), values, indices, (tuple(numbers), *scaling))
     for array, copy in zip(encoded, copies, strict=True):
         if array is not None:
             yield operator.setitem, (array, rows, copy)
 
 
+def shrinking(variable: Array, numbers: Numbers) -> Iterator[Job]:
+    """Yield the calls that let all rows of a variable shrink, by decoupled weight decay."""
+    yield from _matrix_jobs(row_kernels.shrink, (variable,), numbers.shrinkage)
+
+
+def averaging(average: Array, variable: Array, numbers: Numbers) -> Iterator[Job]:
+    """Yield the calls that average all rows of a variable."""
+    yield from _matrix_jobs(row_kernels.average, (average, variable), numbers.ema, numbers.one_minus_ema)
+
+
 def _decays(average: Array, rho: float) -> Iterator[Job]:
     """Yield the calls that let an average decay."""
-    for (view,) in layout.matrices([average]) if average.size else ():
-        arguments = (view if view.ndim == 2 else view[None], rho)
-        compile_for(row_kernels.decay, arguments)
-        yield row_kernels.decay, arguments
+    yield from _matrix_jobs(row_kernels.decay, (average,), rho)
+
+
+def _matrix_jobs(kernel: Any, arrays: tuple[Array, ...], *numbers: float | None) -> Iterator[Job]:
+    """Yield the calls of a kernel of arrays with two axes."""
+    encoded = [layout.encoded(array, False) for array in arrays]
+    for views in layout.matrices(encoded) if arrays[0].size else ():
+        arguments = (*[view if view.ndim == 2 else view[None] for view in views], *numbers)
+        compile_for(kernel, arguments)
+        yield kernel, arguments
 
 
 def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ...]) -> Job:

@@ -36,6 +36,14 @@ def over(x: Any, divisor: Any) -> Any:
     """Return `x` divided by a real number."""
 
 
+def plus(x: Any, factor: Any, y: Any) -> Any:
+    """Return `x` plus the product of a real number and a stored element `y`; `x` if the factor is None."""
+
+
+def ahead(step: Any, factor: Any, momentum: Any) -> Any:
+    """Return a step plus the product of a real number and the momentum; only the momentum if that is None."""
+
+
 def scaled(x: Any, factor: Any) -> Any:
     """Return `x` times the two numbers of a factor, one after the other, in the precision of `x`."""
 
@@ -89,6 +97,20 @@ def _over(x, divisor):
     if isinstance(x, types.Complex):
         return lambda x, divisor: complex(x.real / divisor, x.imag / divisor)
     return lambda x, divisor: x / divisor
+
+
+@overload(plus, inline="always")
+def _plus(x, factor, y):
+    if factor == types.none:
+        return lambda x, factor, y: x
+    return lambda x, factor, y: x + times(load(y), type(x.real)(factor))
+
+
+@overload(ahead, inline="always")
+def _ahead(step, factor, momentum):
+    if factor == types.none:
+        return lambda step, factor, momentum: momentum
+    return lambda step, factor, momentum: step + times(momentum, type(step.real)(factor))
 
 
 @overload(scaled, inline="always")

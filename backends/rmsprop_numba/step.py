@@ -12,7 +12,7 @@ from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint
-from rmsprop_numba.lists import list_plan_of, scalars
+from rmsprop_numba.lists import list_plan_of
 from rmsprop_numba.pieces import divided
 from rmsprop_numba.plans import Plan, plan_of
 from rmsprop_numba.threads import Job, job
@@ -53,16 +53,22 @@ def _jobs(
     """Return the calls that update all variables: those that are contiguous together, others one by one."""
     jobs: list[Job] = []
     together: dict[int, Array] = {}
-    numbers = scalars(hyper)
     for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
-        own = (*numbers, None if factors is None else tuple(factors[i].tolist()))
-        if isinstance(gradient, IndexedSlices):
-            jobs += rows.jobs(plan.rows, plan.tables, gradient, own, hyper)
-        elif plan.flat is not None and gradient.flags.c_contiguous and gradient.flags.aligned:
+        if (
+            not isinstance(gradient, IndexedSlices)
+            and plan.flat is not None
+            and gradient.flags.c_contiguous
+            and gradient.flags.aligned
+        ):
             together[i] = gradient
+            continue
+        numbers = hyper.numbers_of(parameters[i].multipliers)
+        scaling = hyper.clipvalue, None if factors is None else tuple(factors[i].tolist())
+        if isinstance(gradient, IndexedSlices):
+            jobs += rows.jobs(plan.rows, plan.tables, gradient, numbers, scaling, hyper)
         else:
             encoded = layout.encoded(gradient, hyper.complex_as_real)
-            jobs += _strided_jobs(plan, encoded, own, hyper.complex_as_real)
+            jobs += _strided_jobs(plan, encoded, (tuple(numbers), *scaling), hyper.complex_as_real)
     if together:
         plan_of_list = list_plan_of([parameters[i] for i in together], [plans[i] for i in together])
         chosen = None if factors is None else factors[list(together)]

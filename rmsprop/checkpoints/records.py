@@ -113,7 +113,7 @@ def _count(array: Host) -> int:
 def _slot(record: Record, name: str, parts: dict[str, Host], settings: dict[str, Any]) -> Variable:
     """Return a slot, after checking that it is what the settings demand."""
     label = f"{settings['name']}/{record.name}/{name}"
-    if name in SLOTS and settings.get("state_dtype") is not None:
+    if name in SLOTS and SLOTS[name].is_compact and settings.get("state_dtype") is not None:
         return _compact(record, name, parts, settings["state_dtype"], label)
     ((part, array),) = parts.items()
     dtype, shape = record.dtype, array.shape

@@ -126,7 +126,7 @@ def _attach(
             created.append((parameter, name, slot))
         changes.append(_change(slot, saved))
     for name, parameter in parameters.items():
-        changes += _resets(parameter, checkpoint.records[name], checkpoint.source)
+        changes += _resets(settings, parameter, checkpoint.records[name], checkpoint.source)
     for change in sorted(changes, key=lambda change: change.func in (_copy, _copy_parts)):  # which can't fail
         change()
     if state.waiting is not None:
@@ -162,21 +162,26 @@ def _check_known(state: State, parameters: Sequence[Parameter], source: str) -> 
 def _new_slot(settings: Settings, parameter: Parameter, name: str, saved: Variable) -> Variable:
     """Return a new slot for a parameter, which is not changed."""
     if name in SLOTS:
-        return slots.zeros(settings, parameter, name)
+        return slots.initial(settings, parameter, name)
     array = parameter.variable.array
     with on_device(array):
         zeros = slots.initial_value("zeros", saved.shape, parameter.dtype, array)
     return Variable.around(zeros, slots.labelled(settings, parameter, name), trainable=False)
 
 
-def _resets(parameter: Parameter, record: Record, source: str) -> list[Change]:
+def _resets(settings: Settings, parameter: Parameter, record: Record, source: str) -> list[Change]:
     """Return what resets the slots that did not yet exist when the checkpoint was saved."""
     later = [name for name in parameter.slots if name not in record.slots]
     for name in later:
         if name not in SLOTS:
             raise CheckpointError(f"{source}: the variable {record.name!r} has no slot {name!r} there.")
-    reset = [parameter.slots[name] for name in later]
-    return [partial(slot.assign, np.zeros(slot.shape, dtypes.name_of(slot.dtype))) for slot in reset]
+    changes = []
+    for name in later:
+        start = slots.start_of(settings, parameter, name)
+        changes.append(
+            partial(parameter.slots[name].assign, np.zeros(parameter.shape) if start is None else start)
+        )
+    return changes
 
 
 def _value_change(variable: Any, value: Host) -> Change:

@@ -16,6 +16,8 @@ from rmsprop.state.loss_scale import LossScale
 from rmsprop.variables.variable import Variable
 
 LARGEST = sys.float_info.max
+SCHEDULED = ("learning_rate", "weight_decay")
+"""The settings that can be schedules."""
 DEFAULT_EPSILON = 1e-7
 SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
 
@@ -92,6 +94,11 @@ def fraction(values: Values, name: str, value: Value) -> Any:
     return _replaced(name, values.get(name), value, 0.0, 1.0)
 
 
+def decay_of_weights(values: Values, name: str, value: Rate | None) -> Any:
+    """Check a weight decay that is read at each step, of which None means 0."""
+    return _replaced(name, values.get(name), 0.0 if value is None else value, 0.0)
+
+
 def _replaced(name: str, old: Any, new: Any, low: float = -LARGEST, high: float = LARGEST) -> Any:
     """Return what a setting becomes when `new` is assigned to it.
 
@@ -99,8 +106,8 @@ def _replaced(name: str, old: Any, new: Any, low: float = -LARGEST, high: float 
     each step, numbers only now.
     """
     if isinstance(new, LearningRateSchedule):
-        if name != "learning_rate":
-            raise ValueError(f"{name} can't be a schedule, only learning_rate can; given {new!r}.")
+        if name not in SCHEDULED:
+            raise ValueError(f"{name} can't be a schedule, only {' and '.join(SCHEDULED)} can; given {new!r}.")
         return new
     if callable(new) and not is_array(new):
         return new
@@ -126,24 +133,34 @@ def epsilon(values: Values, name: str, value: SupportsFloat | None) -> float:
 
 
 def limit(values: Values, name: str, value: SupportsFloat | None) -> float | None:
-    """Check a limit of clipping, which transformers exclude."""
-    if value is None:
-        return None
-    if values.get("gradient_transformers"):
-        raise ValueError(
-            f"`{name}` cannot be set when `gradient_transformers` is set; let these clip. Given {name}={value!r}."
-        )
-    return number(name, value, 0.0)
+    """Check a limit of clipping."""
+    return None if value is None else number(name, value, 0.0)
+
+
+def whole(values: Values, name: str, value: int) -> int:
+    """Check a whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be a whole number; given {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1; given {value!r}.")
+    return int(value)
+
+
+def optional_whole(values: Values, name: str, value: int | None) -> int | None:
+    """Check a whole number from 1 on, or None."""
+    return None if value is None else whole(values, name, value)
+
+
+def constant_fraction(values: Values, name: str, value: SupportsFloat) -> float:
+    """Check a number in [0, 1]."""
+    return number(name, value, 0.0, 1.0)
 
 
 def transformers(values: Values, name: str, value: Iterable[Transformer] | None) -> tuple[Transformer, ...]:
-    """Check a sequence of functions, which limits of clipping exclude."""
+    """Check a sequence of functions."""
     functions: tuple[Any, ...] = () if value is None else tuple(value) if isinstance(value, Iterable) else (value,)
     if isinstance(value, str | bytes) or callable(value) or not all(map(callable, functions)):
         raise TypeError(f"{name} must be a sequence of callables; given {value!r}.")
-    for other in ("clipnorm", "clipvalue", "global_clipnorm"):
-        if functions and values.get(other) is not None:
-            raise ValueError(f"`gradient_transformers` cannot be set when `{other}` is set; let them clip.")
     return functions
 
 

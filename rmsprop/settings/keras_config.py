@@ -5,23 +5,17 @@ from typing import Any
 
 from rmsprop.schedules.serialization import unwrapped
 
-PRESENT: dict[str, tuple[Any, ...] | None] = {
-    "weight_decay": (None, 0),
-    "use_ema": (None, False),
-    "ema_momentum": None,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": (None, 1),
-    "gradient_accumulation_steps": (None, 1),
-    "jit_compile": None,
-    "is_legacy_optimizer": None,
-}
-"""Keys that only present configurations have, with the values that change nothing; None where none does."""
+PRESENT = ("loss_scale_factor", "gradient_accumulation_steps", "jit_compile", "is_legacy_optimizer")
+"""Keys that only present configurations have."""
+
+SHARED = ("weight_decay", "use_ema")
+"""Keys that present configurations have as well as those of this library, which have ``decay``, too."""
 
 LIMITS = ("clipnorm", "global_clipnorm", "clipvalue")
 """In the order in which Keras looks at them: the first that is above 0 clips, and no other."""
 
 
-def translated(config: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+def translated(config: Mapping[str, Any], own: Collection[str], base: Collection[str]) -> dict[str, Any]:
     """Return the settings of a configuration, those of the legacy optimizer and of this library as they are.
 
     Parameters
@@ -29,6 +23,8 @@ def translated(config: Mapping[str, Any], own: Collection[str]) -> dict[str, Any
     config : mapping
     own : collection of str
         Arguments of the optimizer's own constructor, which mean what that says.
+    base : collection of str
+        Those of `rmsprop.RMSprop`, of which some have the names of Keras.
 
     Raises
     ------
@@ -37,17 +33,31 @@ def translated(config: Mapping[str, Any], own: Collection[str]) -> dict[str, Any
     """
     settings = {key: unwrapped(value) for key, value in config.items()}
     present = {key: settings.pop(key) for key in PRESENT if key in settings and key not in own}
-    if present.get("is_legacy_optimizer", not present):
+    is_shared = "decay" not in settings and any(key in settings and key in base for key in SHARED)
+    if present.get("is_legacy_optimizer", not (present or is_shared)):
         return settings
-    for key, value in present.items():
-        neutral = PRESENT[key]
-        if neutral is not None and value not in neutral:
-            raise ValueError(
-                f"{key}={value!r} of a configuration of Keras asks for what this optimizer does not do; expected "
-                f"{neutral[0]!r} or {neutral[1]!r}. Without it, leave the key out."
-            )
+    if present.get("loss_scale_factor") not in (None, 1):
+        raise ValueError(
+            f"loss_scale_factor={present['loss_scale_factor']!r} of a configuration of Keras: expected None or 1. "
+            f"Leave the key out, and give the optimizer a loss_scale=LossScale(..., dynamic=False)."
+        )
     if not settings.get("epsilon", True):
         raise ValueError(f"epsilon={settings['epsilon']!r} of a configuration of Keras: expected more than 0.")
+    settings["accumulate"] = present.get("gradient_accumulation_steps") or 1
+    if settings.get("use_ema") and settings["accumulate"] > 1:
+        raise ValueError(
+            "gradient_accumulation_steps of a configuration of Keras with use_ema: Keras averages in each call, "
+            "this optimizer in each step. Leave one key out, and set use_ema or accumulate yourself."
+        )
+    return {**settings, **_without_effect(settings), "epsilon_in_sqrt": True, "decoupled": True}
+
+
+def _without_effect(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return neutral values for settings that have no effect in Keras."""
     clipping = [limit for limit in LIMITS if (settings.get(limit) or 0) > 0]
-    unused = {limit: None for limit in LIMITS if limit in settings and limit not in clipping[:1]}
-    return {**settings, **unused, "epsilon_in_sqrt": True}
+    neutral: dict[str, Any] = {limit: None for limit in LIMITS if limit in settings and limit not in clipping[:1]}
+    if not settings.get("weight_decay"):
+        neutral["weight_decay"] = 0.0
+    if not settings.get("use_ema"):
+        neutral |= {"use_ema": False, "ema_momentum": 0.99, "ema_overwrite_frequency": None}
+    return neutral

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Self, SupportsFloat, TypeVar, overload
 
 from rmsprop import schedules
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import OPTIONAL, Hyperparameters
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.settings import checks
 from rmsprop.settings.checks import (
     DEFAULT_EPSILON,
+    SCHEDULED,
     Flag,
     Kept,
     Nonfinite,
@@ -203,6 +204,47 @@ class HasSettings:
         apply=_follow,
     )
 
+    weight_decay: Setting[Kept | LearningRateSchedule, Rate | None] = Setting(
+        checks.decay_of_weights,
+        0.0,
+        "The weight decay as it was given; of a callable, its present value.",
+        is_of_keras=False,
+    )
+    decoupled: Setting[bool, Flag] = Setting(
+        checks.flag,
+        False,
+        "Whether weight decay shrinks variables, past averages and clipping.",
+        is_of_keras=False,
+    )
+    nesterov: Setting[bool, Flag] = Setting(
+        checks.flag, False, "Whether the momentum is Nesterov's.", is_of_keras=False
+    )
+    bias_correction: Setting[bool, Flag] = Setting(
+        checks.flag, False, "Whether averages are corrected for their start at zero.", is_of_keras=False
+    )
+    initial_accumulator: Setting[float, SupportsFloat] = Setting(
+        checks.not_negative, 0.0, "What the average of squares of a new variable begins at.", is_of_keras=False
+    )
+    momentum_includes_lr: Setting[bool, Flag] = Setting(
+        checks.flag, True, "Whether the momentum gathers steps, rather than directions.", is_of_keras=False
+    )
+    maximize: Setting[bool, Flag] = Setting(checks.flag, False, "Whether steps lead uphill.", is_of_keras=False)
+    use_ema: Setting[bool, Flag] = Setting(
+        checks.flag, False, "Whether variables are averaged over the steps.", is_of_keras=False
+    )
+    ema_momentum: Setting[float, SupportsFloat] = Setting(
+        checks.constant_fraction, 0.99, "The decay factor of the averages of variables.", is_of_keras=False
+    )
+    ema_overwrite_frequency: Setting[int | None, int | None] = Setting(
+        checks.optional_whole,
+        None,
+        "After how many steps, each time, variables are set to their averages; None for never.",
+        is_of_keras=False,
+    )
+    accumulate: Setting[int, int] = Setting(
+        checks.whole, 1, "Of how many calls the mean gradient makes one step.", is_of_keras=False
+    )
+
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name[0] == "_" or hasattr(type(self), name)):
             from difflib import get_close_matches  # takes longer to import than most optimizers need
@@ -222,8 +264,12 @@ ROWS: dict[str, Setting[Any, Any]] = {
 
 def captured(hyper: Hyperparameters) -> dict[str, Any]:
     """Return the hyperparameters that all replays of a captured step have in common."""
-    names = [name for name, row in ROWS.items() if row.is_captured]
-    return {"having momentum": hyper.momentum is not None, **{name: getattr(hyper, name) for name in names}}
+    numbers = hyper.numbers_of()
+    terms = {
+        "having momentum": hyper.momentum is not None,
+        **{f"having {name}": getattr(numbers, name) is not None for name in OPTIONAL},
+    }
+    return terms | {name: getattr(hyper, name) for name, row in ROWS.items() if row.is_captured}
 
 
 def config_of(values: Values, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,11 +298,12 @@ def given_by(config: Any, constructor: Callable[..., Any], custom_objects: Any) 
     """Return the arguments of the constructor that a config stands for; see `rmsprop.RMSprop.from_config`."""
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a dict as get_config returns it; given {config!r}.")
-    given = translated(config, inspect.signature(constructor).parameters)
+    given = translated(config, inspect.signature(constructor).parameters, ROWS)
     if "lr" in given:
         given["learning_rate"] = given.pop("lr")
-    if isinstance(given.get("learning_rate"), dict):
-        given["learning_rate"] = schedules.deserialize(given["learning_rate"], custom_objects)
+    for name in SCHEDULED:
+        if isinstance(given.get(name), dict):
+            given[name] = schedules.deserialize(given[name], custom_objects)
     if isinstance(given.get("loss_scale"), dict):
         given["loss_scale"] = LossScale(**given["loss_scale"])
     return given

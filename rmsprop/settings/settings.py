@@ -37,7 +37,8 @@ class Settings:
     @property
     def slots(self) -> tuple[str, ...]:
         """The names of the slots that steps need, in order."""
-        return needed_slots(self.has_momentum, self.values["centered"])
+        values = self.values
+        return needed_slots(self.has_momentum, values["centered"], values["use_ema"], values["accumulate"] > 1)
 
     def read(self, step: int) -> Hyperparameters:
         """Return the numbers of a step; each schedule and callable is called once."""
@@ -48,10 +49,15 @@ class Settings:
         numbers["learning_rate"] = self.learning_rate_at(step)
         numbers["rho"] = current("rho", values["rho"], 0.0, 1.0)
         numbers["momentum"] = current("momentum", values["momentum"], 0.0, 1.0) if has_momentum else None
+        decay = values["weight_decay"]  # of any other kind, it may be anything but 0 in the next step
+        has_decay = type(decay) is not float or decay != 0.0
+        calls = self.calls_before(step)
+        numbers["weight_decay"] = current("weight_decay", decay, 0.0, step=calls) if has_decay else None
         if values["epsilon_in_sqrt"] is None:
             numbers["epsilon_in_sqrt"] = has_momentum
-        if values["state_dtype"] is not None:
+        if values["state_dtype"] is not None or values["bias_correction"]:
             numbers["step"] = step
+        numbers["ema_momentum"] = (values["ema_momentum"] if step else 0.0) if values["use_ema"] else None
         scale = numbers["loss_scale"] = 1.0 if values["loss_scale"] is None else values["loss_scale"].scale
         for name in LIMITS:
             if numbers[name] is not None:
@@ -66,17 +72,26 @@ class Settings:
         values = self.values
         return (
             isinstance(values["learning_rate"], LearningRateSchedule)
+            or isinstance(values["weight_decay"], LearningRateSchedule)
             or values["loss_scale"] is not None
             or bool(values["decay"])
             or values["state_dtype"] is not None
+            or values["bias_correction"]
+            or values["use_ema"]
         )
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, with schedule and `decay`."""
-        rate = current("learning_rate", self.values["learning_rate"], step=step)
+        calls = self.calls_before(step)
+        rate = current("learning_rate", self.values["learning_rate"], step=calls)
         decay: float = self.values["decay"]
-        return rate / (1.0 + decay * step) if decay else rate
+        return rate / (1.0 + decay * calls) if decay else rate
+
+    def calls_before(self, step: int) -> int:
+        """Return how many calls come before that which takes a step: what schedules see, as in Keras."""
+        accumulate: int = self.values["accumulate"]
+        return (step + 1) * accumulate - 1
 
 
-READ = ("learning_rate", "rho", "momentum")
+READ = ("learning_rate", "rho", "momentum", "weight_decay")
 """The settings that are read at each step."""

@@ -8,6 +8,7 @@ from typing import Any
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Absent, device, has_strides, is_array
 from rmsprop.backends import Plans, backend_of
+from rmsprop.formula import NEUTRAL, Multipliers
 from rmsprop.state.identity import Away, Original
 from rmsprop.variables.variable import Variable, described
 
@@ -22,6 +23,8 @@ class Parameter:
     slots : dict of str to Variable, optional
     is_its_own : bool, default False
         Whether the array is known to be the only use of its memory, since it was unpickled.
+    multipliers : Multipliers, optional
+        What the learning rate and weight decay are multiplied by.
 
     Attributes
     ----------
@@ -30,7 +33,7 @@ class Parameter:
     is_raw : bool
         Whether the caller uses the array itself, without a `Variable`.
     slots : dict of str to Variable
-        ``"rms"`` and, where the optimizer needs them, ``"momentum"`` and ``"mg"``.
+        See `rmsprop.formula.SLOTS`.
     shape : tuple of int
         Shape of the variable when it was first seen; that of its slots.
     backend : Backend
@@ -56,7 +59,7 @@ class Parameter:
 
     __slots__ = (
         "_address", "_away", "_strides", "anchor", "backend", "dtype", "is_its_own", "is_raw", "is_synced",
-        "library", "notes", "originals", "plan", "plans", "shape", "slots", "variable"
+        "library", "multipliers", "notes", "originals", "plan", "plans", "shape", "slots", "variable"
     )  # fmt: skip
 
     def __init__(
@@ -65,8 +68,9 @@ class Parameter:
         is_raw: bool,
         slots: dict[str, Variable] | None = None,
         is_its_own: bool = False,
+        multipliers: Multipliers = NEUTRAL,
     ) -> None:
-        self.slots = {} if slots is None else slots
+        self.slots, self.multipliers = {} if slots is None else slots, multipliers
         self.shape, self.dtype = variable.shape, variable.dtype
         # A variable that is gone has slots, of its backend.
         like = variable.array if not isinstance(variable.array, Absent) else next(iter(self.slots.values())).array
@@ -86,13 +90,14 @@ class Parameter:
         if self.is_gone:  # devices of some libraries can't be pickled
             variable = Variable.around(variable.array._replace(device=None), variable.name)
         elif self.is_raw:  # the array stays the very one that is pickled with the optimizer
-            return of_array, (variable.array, variable.name, self.slots, True)
-        return Parameter, (variable, self.is_raw, self.slots, True)
+            return of_array, (variable.array, variable.name, self.slots, True, self.multipliers)
+        return Parameter, (variable, self.is_raw, self.slots, True, self.multipliers)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Parameter":
         variable, owner = self._copied(memo)
         is_same = not self.is_gone and (variable.array if self.is_raw else variable) is self.key
-        twin = Parameter(variable, self.is_raw, copy.deepcopy(self.slots, memo), self.is_its_own and is_same)
+        slots, is_its_own = copy.deepcopy(self.slots, memo), self.is_its_own and is_same
+        twin = Parameter(variable, self.is_raw, slots, is_its_own, self.multipliers)
         twin.anchor = twin.anchor if owner is None else owner
         twin.originals = self.originals if is_same or self.is_gone else (original_of(self), *self.originals)
         return twin
@@ -195,10 +200,14 @@ class Parameter:
 
 
 def of_array(
-    array: Any, name: str, slots: dict[str, Variable] | None = None, is_its_own: bool = False
+    array: Any,
+    name: str,
+    slots: dict[str, Variable] | None = None,
+    is_its_own: bool = False,
+    multipliers: Multipliers = NEUTRAL,
 ) -> Parameter:
     """Return a parameter for an array that the caller uses without a `Variable`."""
-    return Parameter(Variable.around(array, name), True, slots, is_its_own)
+    return Parameter(Variable.around(array, name), True, slots, is_its_own, multipliers)
 
 
 def original_of(parameter: Parameter) -> Original:

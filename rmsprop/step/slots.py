@@ -17,7 +17,7 @@ from rmsprop.arrays.libraries import (
     place_beside,
     to_numpy,
 )
-from rmsprop.formula import SLOTS
+from rmsprop.formula import ACCUMULATOR, AVERAGE, SLOTS
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter
 from rmsprop.variables.nested import Tree
@@ -44,26 +44,39 @@ def create(settings: Settings, parameters: Sequence[Parameter], variables: Tree)
         state.waiting.claim(settings, parameters, variables)
     state.parameters.name(parameters)
     missing = [(p, name) for name in settings.slots for p in parameters if name not in p.slots]
-    created = [zeros(settings, parameter, name) for parameter, name in missing]
+    created = [initial(settings, parameter, name) for parameter, name in missing]
     for parameter in parameters:
         state.parameters.add(parameter)
     for (parameter, name), slot in zip(missing, created, strict=True):
         state.add(parameter, name, slot)
 
 
-def zeros(settings: Settings, parameter: Parameter, name: str) -> Variable:
+def initial(settings: Settings, parameter: Parameter, name: str) -> Variable:
     """Return a new slot of those that steps use, or with sharded state this rank's share of it."""
     array, strategy, label = parameter.variable.array, settings.state.strategy, labelled(settings, parameter, name)
     state_dtype, is_sharded = settings.values["state_dtype"], strategy is not None and strategy.shard_state
-    if state_dtype is not None:
-        if is_sharded:
-            raise ValueError(f"state_dtype={state_dtype!r} can't be used with shard_state=True.")
-        return _compact(parameter, name, state_dtype, label)
+    if state_dtype is not None and is_sharded:
+        raise ValueError(f"state_dtype={state_dtype!r} can't be used with shard_state=True.")
     dtype = SLOTS[name].dtype(dtypes.name_of(array.dtype), settings.values["complex_as_real"])
-    if strategy is not None and is_sharded:
-        share: Variable = strategy.share_of_slot(parameter, dtype, label)
-        return share
-    return Variable.around(parameter.backend.zeros(array, dtype), label, trainable=False)
+    if state_dtype is not None and SLOTS[name].is_compact:
+        slot = _compact(parameter, name, state_dtype, label)
+    elif strategy is not None and is_sharded and name != ACCUMULATOR:
+        slot = strategy.share_of_slot(parameter, dtype, label)
+    else:
+        slot = Variable.around(parameter.backend.zeros(array, dtype), label, trainable=False)
+    start = start_of(settings, parameter, name)
+    return slot if start is None else slot.assign(start)
+
+
+def start_of(settings: Settings, parameter: Parameter, name: str) -> Any:
+    """Return what a slot begins at, in the form of NumPy; None for zero."""
+    if name == AVERAGE:  # a new variable's is that of one step, once that has been taken
+        return to_numpy(parameter.variable.array)
+    accumulator = settings.values["initial_accumulator"]
+    if not (SLOTS[name].averages_squares and accumulator):
+        return None
+    is_pair = settings.values["complex_as_real"] and dtypes.is_complex(dtypes.name_of(parameter.dtype))
+    return np.full(parameter.shape, accumulator * (1 + 1j) if is_pair else accumulator)
 
 
 def _compact(parameter: Parameter, name: str, state_dtype: str, label: str) -> Variable:
@@ -98,7 +111,7 @@ def added(settings: Settings, var: Any, name: str, initializer: Any, shape: Any)
     state.parameters.name([parameter])
     shape = parameter.shape if shape is None else _checked_shape(shape)
     # Slots that steps use have to have the shape, dtype and layout that these expect.
-    of_steps = zeros(settings, parameter, name) if name in SLOTS else None
+    of_steps = initial(settings, parameter, name) if name in SLOTS else None
     dtype = parameter.dtype if of_steps is None else of_steps.dtype
     with on_device(parameter.variable.array):
         value = initial_value(initializer, shape, dtype, parameter.variable.array)

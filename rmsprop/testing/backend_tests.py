@@ -10,6 +10,7 @@ import pytest
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
 from rmsprop.backends import Backend, backend_of
+from rmsprop.formula import averaged
 from rmsprop.optimizer import RMSprop
 from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
 from rmsprop.variables.variable import Variable
@@ -24,6 +25,15 @@ VARIANTS = [
     {"epsilon_in_sqrt": True, "epsilon": 0.1},
     {"momentum": 0.9, "epsilon_in_sqrt": False, "epsilon": 0.1},
 ]
+OPTIONS: list[dict[str, Any]] = [
+    {"weight_decay": 0.1, "bias_correction": True, "maximize": True},
+    {"weight_decay": 0.1, "decoupled": True, "initial_accumulator": 1.0},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "decoupled": True, "use_ema": True},
+    {"momentum": 0.9, "momentum_includes_lr": False, "maximize": True, "bias_correction": True},
+    {"weight_decay": 0.1, "bias_correction": True, "centered": True, "initial_accumulator": 1.0},
+]
+"""What other frameworks compute."""
+
 CLIPPING = [
     {"clipvalue": 0.5},
     {"clipnorm": 0.8},
@@ -50,7 +60,7 @@ class BackendTests:
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", self.dtypes)
 
-    @pytest.mark.parametrize("settings", VARIANTS, ids=str)
+    @pytest.mark.parametrize("settings", VARIANTS + OPTIONS, ids=str)
     def test_steps_are_within_4_ulp_of_the_oracle(
         self, asarray: AsArray, dtype: str, settings: dict[str, Any]
     ) -> None:
@@ -184,7 +194,7 @@ class BackendTests:
         RMSprop(clipvalue=0.1, clipnorm=0.1).apply_gradients([(gradient, v)])
         np.testing.assert_array_equal(Variable(gradient).numpy(), start)
 
-    @pytest.mark.parametrize("settings", VARIANTS, ids=str)
+    @pytest.mark.parametrize("settings", VARIANTS + OPTIONS, ids=str)
     def test_listed_rows_are_updated_by_the_sum_of_their_gradients(
         self, asarray: AsArray, dtype: str, settings: dict[str, Any]
     ) -> None:
@@ -203,8 +213,11 @@ class BackendTests:
                 wide_limit = hyper._replace(clipvalue=10.0)  # the total has been clipped, part by part
                 assert_step(_rows(before, used), _rows(after, used), total, wide_limit, dtype)
             others = [row for row in range(6) if row not in used]
-            for x, y in zip(_rows(before, others), _rows(after, others), strict=True):
+            for x, y in zip(_rows(before, others)[:4], _rows(after, others)[:4], strict=True):
                 np.testing.assert_array_equal(x, y)
+            if hyper.ema_momentum is not None:  # the average is that of all rows
+                mean, tolerance = averaged(before.average, _wide(table), hyper.numbers_of()), _tolerance(dtype)
+                np.testing.assert_allclose(np.asarray(after.average), mean, rtol=tolerance, atol=tolerance)
 
     def test_averages_of_other_rows_decay_if_not_lazy(self, asarray: AsArray) -> None:
         table = Variable(asarray(np.ones((3, 2), np.float32)))
@@ -215,6 +228,22 @@ class BackendTests:
         np.testing.assert_array_equal(optimizer.get_slot(table, "rms").numpy()[:, 0], [1.0, 3.0, 0.0])
         np.testing.assert_array_equal(optimizer.get_slot(table, "mg").numpy()[:, 0], [0.5, 1.5, 0.0])
         assert table.numpy()[2, 0] == 1
+
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_other_rows_shrink_if_not_lazy_and_weight_decay_is_decoupled(
+        self, asarray: AsArray, dtype: str, momentum: float
+    ) -> None:
+        tables = [Variable(asarray(_draw(dtype, (6, 3)))) for _ in range(2)]
+        of_all = _wide(tables[0])
+        for table, lazy in zip(tables, (True, False), strict=True):
+            optimizer = RMSprop(0.5, lazy=lazy, weight_decay=0.5, decoupled=True, momentum=momentum)
+            for rows in ([1, 4, 1], []):
+                values = _draw(dtype, (len(rows), 3))
+                optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows, int))), table)])
+        lazy_one, whole = map(_wide, tables)
+        np.testing.assert_array_equal(lazy_one[[0, 2, 3, 5]], of_all[[0, 2, 3, 5]])
+        of_all[[1, 4]] = lazy_one[[1, 4]] / 0.75  # in the second step, all shrink
+        np.testing.assert_allclose(whole, of_all * 0.75**2, rtol=(t := 4 * _tolerance(dtype)), atol=t)
 
     @pytest.mark.parametrize("rows", [[-1], [3]])
     def test_rows_out_of_range_are_refused(self, asarray: AsArray, rows: list[int]) -> None:

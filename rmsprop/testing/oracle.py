@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import to_numpy
-from rmsprop.formula import SLOTS, Hyperparameters, Numbers, VariableState, square, stepped
+from rmsprop.formula import Hyperparameters, Numbers, VariableState, averaged, square, stepped
 from rmsprop.variables.variable import Variable
 
 Host = Any
@@ -27,7 +27,7 @@ def snapshot(optimizer: Any, variable: Any) -> VariableState:
     """Return NumPy copies of a variable and of the slots that there are; the optimizer must have been built."""
     slots = [
         optimizer.get_slot(variable, name).numpy() if name in optimizer.get_slot_names() else None
-        for name in SLOTS
+        for name in VariableState._fields[1:]
     ]
     array = variable.array if isinstance(variable, Variable) else variable
     return VariableState(to_numpy(array), *slots)
@@ -38,32 +38,47 @@ def hyper_of(optimizer: Any) -> Hyperparameters:
     return optimizer._settings.read(int(optimizer.iterations))  # type: ignore[no-any-return]
 
 
-def expected_step(
-    before: VariableState, gradient: Host, hyper: Hyperparameters
-) -> tuple[VariableState, Host, Host]:
-    """Return the state after a step, the step without momentum, and how much that magnifies rounding.
+class Expected(NamedTuple):
+    """What a step leads to, and what its errors are to be compared with."""
 
-    It is that of `rmsprop.formula.stepped`, in ``numpy.longdouble``. The last is ``rms / variance`` when centered,
-    where the variance is a small difference of large numbers; else 1.
-    """
+    state: VariableState
+    step: Host
+    """What enters the momentum, or without it the variable."""
+    condition: Host
+    """How much rounding is magnified: ``rms / variance`` if centered, where that is a small difference; else 1."""
+    gradient: Host
+    """After weight decay."""
+    size: Host
+    """Of what the gradient is the sum: larger than that, if weight decay cancels most of it."""
+    numbers: Numbers
+
+
+def expected_step(before: VariableState, gradient: Host, hyper: Hyperparameters) -> Expected:
+    """Return what a step leads to, by `rmsprop.formula.stepped` in ``numpy.longdouble``."""
     if hyper.complex_as_real and np.iscomplexobj(before.variable):
         return _joined(*(_part_step(before, gradient, hyper, part) for part in (np.real, np.imag)))
     state, g, wide = VariableState(*map(_wide, before)), _wide(gradient), cast("Any", np.longdouble)
-    numbers = Numbers(*map(wide, hyper.numbers))._replace(one_minus_rho=1 - wide(hyper.rho))  # is rounded else
+    numbers = Numbers(*(cast("Any", x if x is None else wide(x)) for x in hyper.numbers_of()))
+    numbers = numbers._replace(one_minus_rho=1 - wide(hyper.rho))  # is rounded else
     if hyper.clipvalue is not None:
         modulus = np.abs(g)
         g = g * np.where(modulus > hyper.clipvalue, hyper.clipvalue / np.where(modulus == 0, 1, modulus), 1)
     after = stepped(np, state, g, numbers)
-    from_zero = stepped(np, state._replace(variable=np.zeros_like(state.variable), momentum=None), g, numbers)
-    return after, -from_zero.variable, _condition(after)
+    decay = 0 * g if numbers.weight_decay is None else numbers.weight_decay * state.variable
+    alone = numbers._replace(weight_decay=None, shrinkage=None, outer_rate=wide(1))
+    at_zero = state._replace(variable=np.zeros_like(state.variable), momentum=None)
+    step = -stepped(np, at_zero, g + decay, alone).variable
+    if state.average is not None:
+        after = after._replace(average=averaged(state.average, after.variable, numbers))
+    return Expected(after, step, _condition(after, numbers), g + decay, np.abs(g) + np.abs(decay), numbers)
 
 
-def _condition(state: VariableState) -> Host:
+def _condition(state: VariableState, numbers: Numbers) -> Host:
     """Return how many times as large as the variance the average of squares is."""
     if state.mg is None:
         return np.ones_like(state.rms)
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.maximum(state.rms - square(np, state.mg), 0)
+        variance = np.maximum(state.rms - square(np, numbers.mg_scale * state.mg), 0)
         return np.where(state.rms > 0, state.rms / variance, 1)
 
 
@@ -72,29 +87,42 @@ def assert_step(
 ) -> None:
     """Assert that a step is within `ULPS` of the oracle, for a variable of a dtype (default: as in `before`).
 
-    The unit for ``rms`` and ``mg`` is that of their value, for the variable that of ``max(|var|, |step|)``. Half
-    precision variables may be half a unit of their own off on top. Clipping the modulus of complex gradients,
-    which rounds a few times more, doubles what is allowed.
+    The unit for ``rms`` and ``mg`` is that of their value, for the variable that of ``max(|var|, |step|)``, and
+    where weight decay cancels a gradient, that of what is cancelled. Half precision variables may be half a unit
+    of their own off on top. Clipping the modulus of complex gradients, which rounds a few times more, doubles what
+    is allowed.
     """
-    expected, step, condition = expected_step(before, gradient, hyper)
+    expected = expected_step(before, gradient, hyper)
+    state, numbers = expected.state, expected.numbers
     name = dtype or dtypes.name_of(before.variable.dtype)
     computing = np.finfo(dtypes.COMPUTE[name]).dtype
     slack = 2 if hyper.clipvalue is not None and dtypes.is_complex(name) else 1
-    _assert_close("rms", after.rms, expected.rms, slack * _unit(expected.rms, computing))
-    if expected.mg is not None:
-        largest = np.maximum(np.abs(expected.mg), np.abs(_wide(before.mg)))
-        _assert_close("mg", after.mg, expected.mg, _unit(largest, computing))
-    unit = slack * _unit(np.abs(step), computing) * np.maximum(condition, 1)
-    if expected.momentum is not None:
-        unit = unit + _unit(np.abs(_wide(before.momentum)), computing)
-        _assert_close("momentum", after.momentum, expected.momentum, unit)
-    unit = unit + _unit(np.maximum(np.abs(expected.variable), np.abs(_wide(before.variable))), computing)
+    lost = _unit(expected.size, computing) if numbers.weight_decay is not None else 0 * expected.size
+    unit = slack * _unit(state.rms, computing) + 2 * numbers.one_minus_rho * np.abs(expected.gradient) * lost
+    _assert_close("rms", after.rms, state.rms, unit)
+    if state.mg is not None:
+        largest = np.maximum(np.abs(state.mg), np.abs(_wide(before.mg)))
+        _assert_close("mg", after.mg, state.mg, _unit(largest, computing) + numbers.one_minus_rho * lost)
+    size = np.abs(expected.gradient)
+    magnified = np.where(lost > 0, lost / np.where(size > 0, size, 1), 0)
+    unit = np.abs(expected.step) * magnified + slack * _unit(np.abs(expected.step), computing)
+    unit = unit * np.maximum(expected.condition, 1)
+    if state.momentum is not None:
+        of_step, unit = unit, unit + _unit(np.abs(_wide(before.momentum)), computing)
+        _assert_close("momentum", after.momentum, state.momentum, unit)
+        unit = unit if numbers.nesterov_mu is None else of_step + 2 * numbers.nesterov_mu * unit
+    unit = numbers.outer_rate * unit
+    unit = unit + _unit(np.maximum(np.abs(state.variable), np.abs(_wide(before.variable))), computing)
     if name in HALVES:
         bits, smallest, largest_half = HALVES[name]
-        size = np.abs(expected.variable)
+        size = np.abs(state.variable)
         unit = unit + np.maximum(size * 2.0**-bits, smallest / 2) / ULPS
         unit = np.where(size > largest_half, np.inf, unit)
-    _assert_close("variable", after.variable, expected.variable, unit)
+    _assert_close("variable", after.variable, state.variable, unit)
+    if state.average is not None:
+        largest = np.maximum(np.abs(state.average), np.abs(_wide(before.average)))
+        unit = numbers.one_minus_ema * unit + _unit(largest, computing)
+        _assert_close("average", after.average, state.average, unit)
 
 
 def _assert_close(what: str, got: Any, expected: Any, unit: Host) -> None:
@@ -120,15 +148,24 @@ def _wide(x: Host) -> Host:
     return x.astype(np.clongdouble if x.dtype.kind == "c" else np.longdouble)
 
 
-def _part_step(before: VariableState, gradient: Host, hyper: Hyperparameters, part: Any) -> Any:
+def _part_step(before: VariableState, gradient: Host, hyper: Hyperparameters, part: Any) -> Expected:
     halves = VariableState(*(None if x is None else part(x) for x in before))
     return expected_step(halves, part(gradient), hyper)
 
 
-def _joined(real: Any, imag: Any) -> tuple[VariableState, Host, Host]:
+def _joined(real: Expected, imag: Expected) -> Expected:
     """Join the results for real and imaginary part; the larger condition is that of the pair."""
-    state = VariableState(*(None if a is None else a + 1j * b for a, b in zip(real[0], imag[0], strict=True)))
-    return state, real[1] + 1j * imag[1], np.maximum(real[2], imag[2])
+    state = VariableState(
+        *(None if a is None else a + 1j * b for a, b in zip(real.state, imag.state, strict=True))
+    )
+    return Expected(
+        state,
+        real.step + 1j * imag.step,
+        np.maximum(real.condition, imag.condition),
+        real.gradient + 1j * imag.gradient,
+        np.maximum(real.size, imag.size),
+        real.numbers,
+    )
 
 
 def expected_clipping(gradients: Sequence[Host], hyper: Hyperparameters) -> list[list[Fraction]]:

@@ -175,6 +175,7 @@ IN_PLACE = """
 from types import SimpleNamespace
 from pathlib import Path
 
+from rmsprop.formula import NEUTRAL
 from rmsprop_array_api import ArrayAPIBackend
 
 
@@ -202,7 +203,8 @@ class InPlace(ArrayAPIBackend):
 
     def _twin(self, parameter):
         slots = {name: SimpleNamespace(array=slot.array) for name, slot in parameter.slots.items()}
-        return SimpleNamespace(variable=SimpleNamespace(array=parameter.variable.array), slots=slots)
+        variable = SimpleNamespace(array=parameter.variable.array)
+        return SimpleNamespace(variable=variable, slots=slots, multipliers=NEUTRAL)
 
 
 backend = InPlace()

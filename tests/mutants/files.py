@@ -131,7 +131,8 @@ MUTANTS = [
     ),
     Mutant(
         "slots that came later kept", "rmsprop/checkpoints/restoring.py", "test_checkpoints.py -k came_later",
-        "        changes += _resets(parameter, checkpoint.records[name], checkpoint.source)\n", "        pass\n",
+        "        changes += _resets(settings, parameter, checkpoint.records[name], checkpoint.source)\n",
+        "        pass\n",
     ),
     Mutant(
         "variables of another dtype restored", "rmsprop/checkpoints/restoring.py",

@@ -64,13 +64,13 @@ MUTANTS = [
     ),
     Mutant(
         "captured step shares its plan", "backends/rmsprop_cupy/kept.py", "test_cupy_graphs.py -k between",
-        "return Kept(len(parameters), Captured(hyper))", "pass",
+        "return Kept(len(parameters), multipliers, Captured(hyper, multipliers or [NEUTRAL]))", "pass",
     ),
     Mutant(
         "captured numbers frozen", "backends/rmsprop_cupy/kept.py",
         "test_cupy_graphs.py -k 'replays_are and 8'",
-        "with self.device:\n            self._column.write(_words(hyper))",
-        "hasattr(self, 'first') or self._column.write(_words(hyper)); self.first = True",
+        "            self.scalars.write(hyper, self._multipliers)",
+        "            hasattr(self, 'first') or self.scalars.write(hyper, self._multipliers); self.first = True",
     ),
     Mutant(
         "captured before its tables are there", "backends/rmsprop_cupy/streams.py",

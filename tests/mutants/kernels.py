@@ -21,7 +21,7 @@ MUTANTS = [
     ),
     Mutant(
         "momentum times the sum", "backends/rmsprop_numba/kernels.py", "test_accuracy.py -k ulp",
-        "step = times(momentum, real(mu)) + step", "step = times(momentum + step, real(mu))",
+        "new_momentum = times(momentum, real(mu)) + step", "new_momentum = times(momentum + step, real(mu))",
     ),
     Mutant(
         "mean with the factors swapped", "backends/rmsprop_numba/kernels.py", "test_accuracy.py -k ulp",
@@ -39,7 +39,7 @@ MUTANTS = [
     ),
     Mutant(
         "learning rate and rho swapped", "rmsprop/formula.py", "test_optimizer.py -k page_gives_its_number",
-        "Numbers(self.learning_rate, self.rho,", "Numbers(self.rho, self.learning_rate,",
+        "rho=self.rho,", "rho=self.learning_rate,",
     ),
     # Halves
     Mutant(
@@ -255,17 +255,17 @@ MUTANTS = [
         "values clipped after they were summed", "backends/rmsprop_numba/row_kernels.py",
         "test_optimizer.py -k before_duplicates",
         "width, v), limit, factor)\n"
-        "            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, None, None)",
+        "            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, None, None)",
         "width, v), None, factor)\n"
-        "            sweep(row_v, total, row_rms, row_momentum, row_mg, numbers, limit, None)",
+        "            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, limit, None)",
     ),
     Mutant(
         "listed rows decaying twice", "backends/rmsprop_numba/rows.py", "test_reference.py -k trajectory",
-        "scalars = (tuple(hyper.numbers._replace(rho=1.0)), *scalars[1:])", "pass",
+        "numbers = numbers._replace(rho=1.0)", "pass",
     ),
     Mutant(
         "rows of odd layouts not decaying", "backends/rmsprop_numba/rows.py", "test_rows.py -k layout_and_threads",
-        "for copy in copies[1:] if decays else ():", "for copy in ():",
+        "for copy in copies[1:] if hyper.averages_decay else ():", "for copy in ():",
     ),
     Mutant(
         "rows from the last to the first read forwards", "backends/rmsprop_numba/rows.py",
@@ -299,7 +299,7 @@ MUTANTS = [
     Mutant(
         "dithers the same in each step", "backends/rmsprop_numba/compact_step.py",
         "test_compact_rounding.py -k first_element",
-        "len(SLOTS) * hyper.step + i", "i",
+        "COUNT * hyper.step + i", "i",
     ),
     Mutant(
         "codes of another scale kept", "backends/rmsprop_numba/block_kernels.py",

@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "centered without its slot", "rmsprop/formula.py", "test_reference.py -k trajectory",
-        "has_momentum, centered: centered)", "has_momentum, centered: centered and not has_momentum)",
+        "lambda needs: needs.centered)", "lambda needs: needs.centered and not needs.momentum)",
     ),
     Mutant(
         "step that is left out counted as taken", "rmsprop/state/iterations.py",
@@ -147,7 +147,7 @@ MUTANTS = [
     ),
     Mutant(
         "decay multiplied", "rmsprop/settings/settings.py", "test_optimizer.py -k decay",
-        "rate / (1.0 + decay * step)", "rate * (1.0 - decay * step)",
+        "rate / (1.0 + decay * calls)", "rate * (1.0 - decay * calls)",
     ),
     Mutant(
         "numbers out of range taken from callables", "rmsprop/settings/checks.py",

@@ -53,7 +53,8 @@ def test_neutral_keys_pass_and_epsilon_goes_inside(config):
     optimizer = RMSprop.from_config(config)
     assert config == before
     own = {key: value for key, value in config.items() if value is not None and key in LEGACY}
-    assert optimizer.get_config() == {**own, "decay": 0.0, "centered": False, "epsilon_in_sqrt": True}
+    expected = {**own, "decay": 0.0, "centered": False, "epsilon_in_sqrt": True, "decoupled": True}
+    assert optimizer.get_config() == expected
     assert RMSprop.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
 
 
@@ -75,20 +76,41 @@ def test_what_changes_nothing_in_keras_is_accepted(neutral):
 @pytest.mark.parametrize(
     ("key", "value", "error"),
     [
-        ("weight_decay", 0.004, ValueError),
-        ("use_ema", True, ValueError),
         ("loss_scale_factor", 1024.0, ValueError),
-        ("gradient_accumulation_steps", 4, ValueError),
         ("epsilon", 0.0, ValueError),  # which this library takes for the default
         ("epsilon", None, ValueError),
         ("amsgrad", False, TypeError),
         ("nesterov", None, TypeError),
+        ("weight_decay", -0.1, ValueError),
+        ("use_ema", "yes", TypeError),
     ],
 )
 @pytest.mark.parametrize("config", [KERAS_3, TF_KERAS], ids=["Keras 3", "tf_keras"])
 def test_what_is_not_known_or_not_neutral_is_refused_by_name(config, key, value, error):
     with pytest.raises(error, match=key):
         RMSprop.from_config(config | {key: value})
+
+
+@pytest.mark.parametrize("config", [KERAS_3, TF_KERAS], ids=["Keras 3", "tf_keras"])
+def test_what_keras_can_do_besides_becomes_the_option_that_does_it(config):
+    optimizer = RMSprop.from_config(config | {"weight_decay": 0.25, "use_ema": True, "ema_overwrite_frequency": 3})
+    assert (optimizer.weight_decay, optimizer.decoupled) == (0.25, True)
+    assert (optimizer.use_ema, optimizer.ema_momentum, optimizer.ema_overwrite_frequency) == (True, 0.99, 3)
+    assert RMSprop.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+    assert RMSprop.from_config(config | {"gradient_accumulation_steps": 4}).accumulate == 4
+
+
+def test_a_configuration_of_an_early_keras_3_is_known_by_what_it_has_in_the_place_of_decay():
+    early = {key: value for key, value in KERAS_3.items() if not key.endswith(("_factor", "_steps"))}
+    optimizer = RMSprop.from_config(early | {"weight_decay": 0.25})
+    assert (optimizer.decoupled, optimizer.epsilon_in_sqrt) == (True, True)
+    own = RMSprop.from_config(RMSprop(weight_decay=0.25).get_config())
+    assert (own.decoupled, own.epsilon_in_sqrt) == (False, None)
+
+
+def test_averages_that_keras_takes_in_each_call_are_refused_with_accumulation():
+    with pytest.raises(ValueError, match="use_ema"):
+        RMSprop.from_config(KERAS_3 | {"gradient_accumulation_steps": 4, "use_ema": True})
 
 
 @pytest.mark.parametrize("config", [LEGACY, LEGACY | {"is_legacy_optimizer": True}], ids=str)

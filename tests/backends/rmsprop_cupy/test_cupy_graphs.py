@@ -21,6 +21,8 @@ SETTINGS = [
     {"momentum": 0.9, "centered": True},
     {"global_clipnorm": 0.5},
     {"clipvalue": 0.1, "clipnorm": 0.2, "momentum": 0.5},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "bias_correction": True, "maximize": True},
+    {"momentum_includes_lr": False, "weight_decay": 0.1, "decoupled": True, "use_ema": True, "centered": True},
 ]
 
 
