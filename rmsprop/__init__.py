@@ -11,7 +11,7 @@ from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
-    from rmsprop import distribute
+    from rmsprop import distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TorchTape",
     "Variable",
     "distribute",
+    "functional",
     "schedules",
 ]
 __version__ = "0.1.0"
@@ -33,8 +34,8 @@ def __getattr__(name: str) -> Any:
     """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    if name == "distribute":
-        return import_module("rmsprop.distribute")
+    if name in ("distribute", "functional"):
+        return import_module(f"rmsprop.{name}")
     if name in ("CheckpointError", "CheckpointManager"):
         return getattr(import_module("rmsprop.checkpoints"), name)
     raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
