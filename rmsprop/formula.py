@@ -104,7 +104,7 @@ class Numbers(NamedTuple):
     """
 
     rate: float
-    outer_rate: float
+    outer_rate: float | None
     weight_decay: float | None
     shrinkage: float | None
     nesterov_mu: float | None
@@ -115,15 +115,15 @@ class Numbers(NamedTuple):
     epsilon_inside: float
     """What is added inside of the root; this or `epsilon_outside` is zero."""
     epsilon_outside: float
-    mg_scale: float
-    ema: float
-    one_minus_ema: float
+    mg_scale: float | None
+    ema: float | None
+    one_minus_ema: float | None
 
 
 MULTIPLIED = 4
 """How many of the numbers, the first ones, differ between variables that have other multipliers."""
 
-OPTIONAL = ("weight_decay", "shrinkage", "nesterov_mu")
+OPTIONAL = ("outer_rate", "weight_decay", "shrinkage", "nesterov_mu", "mg_scale", "ema", "one_minus_ema")
 """The numbers that can be None."""
 
 TINY = 2.0**-126
@@ -177,14 +177,13 @@ class Hyperparameters(NamedTuple):
         """
         rate, is_inner = self.learning_rate * multipliers.learning_rate, self.rate_is_inner
         unbias, ema = self.unbias if unbias is None else unbias, self.ema_momentum
-        ema = 0.0 if ema is None else ema
         root, sign = unbias**0.5, -1.0 if self.maximize else 1.0
         epsilon = self.epsilon * (unbias if self.epsilon_in_sqrt else root) + (TINY if self.bias_correction else 0)
         inside, outside = (epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, epsilon)
         decay = None if self.weight_decay is None else self.weight_decay * multipliers.weight_decay
         return Numbers(
             rate=sign * root * (rate if is_inner else 1.0),
-            outer_rate=1.0 if is_inner else rate,
+            outer_rate=None if is_inner else rate,
             weight_decay=None if decay is None or self.decoupled else sign * decay,
             shrinkage=rate * decay if decay is not None and self.decoupled else None,
             nesterov_mu=self.momentum if self.nesterov else None,
@@ -193,9 +192,9 @@ class Hyperparameters(NamedTuple):
             mu=0.0 if self.momentum is None else self.momentum,
             epsilon_inside=inside,
             epsilon_outside=outside,
-            mg_scale=1.0 / root,
+            mg_scale=1.0 / root if self.bias_correction and self.centered else None,
             ema=ema,
-            one_minus_ema=1.0 - ema,
+            one_minus_ema=None if ema is None else 1.0 - ema,
         )
 
     @property
@@ -275,12 +274,12 @@ def stepped(xp: Namespace, state: VariableState, gradient: Array, numbers: Numbe
 
 def averaged(average: Array, variable: Array, numbers: Numbers) -> Array:
     """Return the average of a variable after a step."""
-    return numbers.ema * average + numbers.one_minus_ema * variable
+    return _times(numbers.ema, average) + _times(numbers.one_minus_ema, variable)
 
 
-def _times(factor: float, x: Array) -> Array:
-    """Return ``factor * x``, for which nothing is done if that is `x`."""
-    return x if type(factor) is float and factor == 1.0 else factor * x
+def _times(factor: float | None, x: Array) -> Array:
+    """Return ``factor * x``, or `x` if there is no such factor."""
+    return x if factor is None else factor * x
 
 
 def _over(x: Array, divisor: Array) -> Array:

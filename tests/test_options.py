@@ -23,6 +23,8 @@ ALL = {
     "maximize": True,
     "use_ema": True,
 }
+RICH = [OPTIONS[2], ALL, ALL | {"decoupled": True}]
+"""Of the combinations that the conformance suite takes through all dtypes, those with most terms."""
 
 
 def drawn(xp, dtype, shape, seed=0):
@@ -47,8 +49,8 @@ def assert_steps(opt, variables, gradients):
         assert_step(b, snapshot(opt, v), to_host(g), hyper)
 
 
-@pytest.mark.parametrize("settings", [*OPTIONS, ALL, ALL | {"decoupled": True}], ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "complex128", "float16"])
+@pytest.mark.parametrize("settings", RICH, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("layout", ["list", "strided", "as reals"])
 def test_options_hold_for_lists_strided_arrays_and_complex_numbers_as_reals(xp, settings, dtype, layout):
     shapes = [(300, 70), (7,), (), (5, 3)] if layout == "list" else [(6, 4)]
@@ -60,7 +62,7 @@ def test_options_hold_for_lists_strided_arrays_and_complex_numbers_as_reals(xp, 
         assert_steps(opt, variables, [drawn(xp, dtype, v.shape, seed) for v in variables])
 
 
-@pytest.mark.parametrize("settings", [*OPTIONS, ALL, ALL | {"decoupled": True}], ids=str)
+@pytest.mark.parametrize("settings", RICH, ids=str)
 @pytest.mark.parametrize("state_dtype", ["bfloat16", "uint8"])
 @pytest.mark.parametrize("layout", ["dense", "sparse", "eager"])
 def test_options_hold_with_compact_slots_for_what_the_codes_stand_for(settings, state_dtype, layout):

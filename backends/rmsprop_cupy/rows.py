@@ -48,16 +48,20 @@ def launches(
         number = number_type(variant.dtype)
         statement = f"v = ({number})v - times(({number})v, shrinkage);"
         begun.append(of_pass(statement, {"shrinkage": numbers.shrinkage}, {"v": tables[0]}))
-        variant = variant._replace(terms=tuple([term for term in variant.terms if term != "shrinkage"]))
+        variant = _without(variant, "shrinkage")
     if variant.average:
         number = number_type(variant.dtype)
         statement = f"average = times(average, ema) + times(({number})v, one_minus_ema);"
         means = {"ema": numbers.ema, "one_minus_ema": numbers.one_minus_ema}
         finished.append(of_pass(statement, means, {name: by_name[name] for name in ("v", AVERAGE)}))
-        variant, tables = variant._replace(average=False), tables[:-1]
+        variant, tables = _without(variant, *means)._replace(average=False), tables[:-1]
     if gradient.indices.size and gradient.values.size:
         begun.append(_update(parameter, variant, tables, gradient, factor, numbers, hyper))
     return begun + finished
+
+
+def _without(variant: Variant, *terms: str) -> Variant:
+    return variant._replace(terms=tuple([term for term in variant.terms if term not in terms]))
 
 
 def _update(

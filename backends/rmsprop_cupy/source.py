@@ -92,9 +92,6 @@ def scalars_of(variant: Variant) -> list[str]:
     is_used = {
         **{name: name in variant.terms for name in OPTIONAL},
         "mu": variant.momentum,
-        "mg_scale": variant.centered,
-        "ema": variant.average,
-        "one_minus_ema": variant.average,
         "limit": variant.clipvalue,
     }
     return [name for name in SCALARS if is_used.get(name, True)]
@@ -150,10 +147,10 @@ def formula(variant: Variant) -> str:
     These are references. Each is read once, into a local: after a store, the compiler would have to read it again.
     """
     real, number = real_type(variant.dtype), number_type(variant.dtype)
-    has_decay, shrinks, is_ahead = [name in variant.terms for name in OPTIONAL]
+    has = {name: name in variant.terms for name in OPTIONAL}
     lines = [
         f"const {number} before = ({number})v;",
-        f"const {number} g_ = gradient{' + times(before, weight_decay)' if has_decay else ''};",
+        f"const {number} g_ = gradient{' + times(before, weight_decay)' if has['weight_decay'] else ''};",
         f"const {real} new_rms = rho * rms + one_minus_rho * square(g_);",
         "rms = new_rms;",
         f"{real} variance = new_rms;",
@@ -162,7 +159,7 @@ def formula(variant: Variant) -> str:
         lines += [
             f"const {number} new_mg = times(({number})mg, rho) + times(g_, one_minus_rho);",
             "mg = new_mg;",
-            "variance = new_rms - square(times(new_mg, mg_scale));",
+            f"variance = new_rms - square({'times(new_mg, mg_scale)' if has['mg_scale'] else 'new_mg'});",
             "if (variance < 0) variance = 0;  // by rounding",
             "if (isinf(new_rms)) variance = new_rms;  // and so may be the square of the mean",
         ]
@@ -172,9 +169,10 @@ def formula(variant: Variant) -> str:
         lines += [
             f"const {number} new_momentum = times(({number})momentum, mu) + step;",
             "momentum = new_momentum;",
-            f"step = {'step + times(new_momentum, nesterov_mu)' if is_ahead else 'new_momentum'};",
+            f"step = {'step + times(new_momentum, nesterov_mu)' if has['nesterov_mu'] else 'new_momentum'};",
         ]
-    change = f"times(step, outer_rate){' + times(before, shrinkage)' if shrinks else ''}"
+    change = "times(step, outer_rate)" if has["outer_rate"] else "step"
+    change += " + times(before, shrinkage)" if has["shrinkage"] else ""
     lines += [f"const {storage_type(variant.dtype)} after = before - ({change});", "v = after;"]
     if variant.average:
         mean = f"times(({number})average, ema) + times(({number})after, one_minus_ema)"

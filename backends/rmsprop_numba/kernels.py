@@ -9,7 +9,7 @@ import numpy as np
 
 from rmsprop_numba.caching import compiled
 from rmsprop_numba.optional import item, part
-from rmsprop_numba.scalars import ahead, carry, clip, load, over, plus, scaled, square, store, times
+from rmsprop_numba.scalars import ahead, carry, clip, load, multiplied, over, plus, scaled, square, store, times
 
 kernel = compiled(nogil=True)
 inlined_kernel = compiled(nogil=True, forceinline=True)
@@ -48,7 +48,7 @@ def stepped(v, g, rms, momentum, mg, numbers, limit, factor):
     variance, new_mg = new_rms, None
     if mg is not None:
         new_mg = times(mg, real(rho)) + times(gradient, real(one_minus_rho))
-        variance = new_rms - square(times(new_mg, real(mg_scale)))
+        variance = new_rms - square(multiplied(new_mg, mg_scale))
         if variance < real(0):  # by rounding
             variance = real(0)
         if np.isinf(new_rms):  # and so may be the square of the mean: their difference would be NaN
@@ -59,7 +59,7 @@ def stepped(v, g, rms, momentum, mg, numbers, limit, factor):
     if momentum is not None:
         new_momentum = times(momentum, real(mu)) + step
         step = ahead(step, nesterov_mu, new_momentum)
-    return plus(times(step, real(outer_rate)), shrinkage, v), new_rms, new_momentum, new_mg
+    return plus(multiplied(step, outer_rate), shrinkage, v), new_rms, new_momentum, new_mg
 
 
 @inlined_kernel  # a call would take as long as the update of ten elements
@@ -83,8 +83,7 @@ def sweep(v, g, rms, momentum, mg, average, numbers, limit, factor):
 @inlined_kernel
 def averaged(average, v, ema, one_minus_ema):
     """Return the average of an element after a step."""
-    real = type(average.real)
-    return times(average, real(ema)) + times(load(v), real(one_minus_ema))
+    return multiplied(average, ema) + multiplied(load(v), one_minus_ema)
 
 
 @kernel

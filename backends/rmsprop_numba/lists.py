@@ -91,8 +91,7 @@ class ListPlan:
             numbers = scalars(hyper, self._multipliers)
             self._numbers = hyper, numbers
         has_threads = uses_threads(self._largest)
-        optional, limit, multiplied = numbers[0][2:5], *numbers[1:]
-        variant = has_threads, factors is None, limit is None, multiplied is None, *[x is None for x in optional]
+        variant = has_threads, factors is None, *[x is None for x in (*numbers[0], *numbers[1:])]
         is_compiled = variant in self._compiled
         jobs: list[Job] = []
         for likes, size, tasks, pieces in self.division.batches:

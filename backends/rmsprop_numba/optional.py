@@ -61,7 +61,7 @@ def _own(numbers, multiplied, k):
         return lambda numbers, multiplied, k: numbers
     return lambda numbers, multiplied, k: (
         multiplied[k, 0],
-        multiplied[k, 1],
+        unless_none(numbers[1], multiplied[k, 1]),
         unless_none(numbers[2], multiplied[k, 2]),
         unless_none(numbers[3], multiplied[k, 3]),
         *numbers[4:],

@@ -36,6 +36,10 @@ def over(x: Any, divisor: Any) -> Any:
     """Return `x` divided by a real number."""
 
 
+def multiplied(x: Any, factor: Any) -> Any:
+    """Return `x` times a real number; `x` if that is None."""
+
+
 def plus(x: Any, factor: Any, y: Any) -> Any:
     """Return `x` plus the product of a real number and a stored element `y`; `x` if the factor is None."""
 
@@ -97,6 +101,13 @@ def _over(x, divisor):
     if isinstance(x, types.Complex):
         return lambda x, divisor: complex(x.real / divisor, x.imag / divisor)
     return lambda x, divisor: x / divisor
+
+
+@overload(multiplied, inline="always")
+def _multiplied(x, factor):
+    if factor == types.none:
+        return lambda x, factor: x
+    return lambda x, factor: times(x, type(x.real)(factor))
 
 
 @overload(plus, inline="always")

@@ -65,7 +65,7 @@ def expected_step(before: VariableState, gradient: Host, hyper: Hyperparameters)
         g = g * np.where(modulus > hyper.clipvalue, hyper.clipvalue / np.where(modulus == 0, 1, modulus), 1)
     after = stepped(np, state, g, numbers)
     decay = 0 * g if numbers.weight_decay is None else numbers.weight_decay * state.variable
-    alone = numbers._replace(weight_decay=None, shrinkage=None, outer_rate=wide(1))
+    alone = numbers._replace(weight_decay=None, shrinkage=None, outer_rate=None)
     at_zero = state._replace(variable=np.zeros_like(state.variable), momentum=None)
     step = -stepped(np, at_zero, g + decay, alone).variable
     if state.average is not None:
@@ -111,7 +111,7 @@ def assert_step(
         of_step, unit = unit, unit + _unit(np.abs(_wide(before.momentum)), computing)
         _assert_close("momentum", after.momentum, state.momentum, unit)
         unit = unit if numbers.nesterov_mu is None else of_step + 2 * numbers.nesterov_mu * unit
-    unit = numbers.outer_rate * unit
+    unit = unit if numbers.outer_rate is None else numbers.outer_rate * unit
     unit = unit + _unit(np.maximum(np.abs(state.variable), np.abs(_wide(before.variable))), computing)
     if name in HALVES:
         bits, smallest, largest_half = HALVES[name]
@@ -119,7 +119,7 @@ def assert_step(
         unit = unit + np.maximum(size * 2.0**-bits, smallest / 2) / ULPS
         unit = np.where(size > largest_half, np.inf, unit)
     _assert_close("variable", after.variable, state.variable, unit)
-    if state.average is not None:
+    if state.average is not None and numbers.one_minus_ema is not None:
         largest = np.maximum(np.abs(state.average), np.abs(_wide(before.average)))
         unit = numbers.one_minus_ema * unit + _unit(largest, computing)
         _assert_close("average", after.average, state.average, unit)

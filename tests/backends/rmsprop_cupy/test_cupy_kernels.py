@@ -61,15 +61,17 @@ def variants(dtype):
     They are all of those without options of the formula, and some with each option.
     """
     plain = [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=5)]
-    decaying = [v._replace(terms=(term,)) for v in (plain[0], plain[-1]) for term in source.OPTIONAL[:2]]
+    of_average = ("ema", "one_minus_ema")
     optional = [
-        plain[0]._replace(average=True),
+        *[v._replace(terms=(term,)) for v in (plain[0], plain[-1]) for term in ("weight_decay", "shrinkage")],
+        *[plain[-1]._replace(terms=(term,), captured=False) for term in ("nesterov_mu", "mg_scale", "outer_rate")],
+        plain[0]._replace(average=True, terms=of_average),
         plain[0]._replace(multiplied=True),
-        plain[-1]._replace(terms=(source.OPTIONAL[2],), captured=False),
         plain[-1]._replace(guarded=True),
     ]
-    richest = plain[-1]._replace(guarded=True, terms=source.OPTIONAL[::2], average=True, multiplied=True)
-    return [*plain, *decaying, *optional, richest]
+    terms = tuple([name for name in source.OPTIONAL if name != "shrinkage"])
+    richest = plain[-1]._replace(guarded=True, terms=terms, average=True, multiplied=True)
+    return [*plain, *optional, richest]
 
 
 def cases(chosen):
@@ -198,7 +200,7 @@ def least(kernel, variant):
     slots = [stored, real, *[number] * (variant.momentum + variant.centered + variant.average)]
     counted = Counter([stored, *slots, *slots])
     if kernel.name == "rmsprop_list":
-        own = 2 + ("weight_decay" in variant.terms) if variant.multiplied else 0
+        own = 1 + len({"weight_decay", "outer_rate"} & {*variant.terms}) if variant.multiplied else 0
         counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor + own)])
     elif kernel.name == "rmsprop_rows":
         counted += Counter([8] * (4 + 3))
