@@ -68,7 +68,11 @@ def test_the_limit_streams_each_element_once(module, sizes, parts):
     assert max(shares) - min(shares) <= 1
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9}, {"momentum": 0.9, "centered": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"momentum": 0.9}, {"momentum": 0.9, "centered": True}, {"momentum": 0.9, "weight_decay": 0.1}],
+    ids=str,
+)
 def test_the_limit_changes_nothing_and_numpy_in_place_follows_rmsprop(module, settings):
     contenders, scenarios = module("benchmarks.contenders"), module("benchmarks.scenarios")
     scenario = scenarios.Scenario([(7, 5), (300,)], settings)

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from benchmarks.scenarios import SCENARIOS, SMOKE
 
-CONTENDERS = ("limit", "rmsprop", "NumPy in place", "torch", "torch foreach", "optax", "tf_keras", "tf_keras XLA")
+CONTENDERS = (
+    "limit",
+    "rmsprop",
+    "NumPy in place",
+    "torch",
+    "torch foreach",
+    "optax",
+    "tf_keras",
+    "tf_keras XLA",
+    "Keras 3",
+)
 
 
 def setup_cache():

@@ -6,9 +6,19 @@ import numpy as np
 class NumPyInPlace:
     """The state, and memory for intermediate results."""
 
-    def __init__(self, shapes, learning_rate, rho, epsilon, momentum=None, centered=False, global_clipnorm=None):
+    def __init__(
+        self,
+        shapes,
+        learning_rate,
+        rho,
+        epsilon,
+        momentum=None,
+        centered=False,
+        global_clipnorm=None,
+        weight_decay=None,
+    ):
         self.learning_rate, self.rho, self.epsilon, self.momentum = learning_rate, rho, epsilon, momentum
-        self.global_clipnorm = global_clipnorm
+        self.global_clipnorm, self.weight_decay = global_clipnorm, weight_decay
         self.variables, self.rms = zeros(shapes), zeros(shapes)
         self.mom = zeros(shapes) if momentum is not None else [None] * len(shapes)
         self.mg = zeros(shapes) if centered else [None] * len(shapes)
@@ -22,6 +32,9 @@ class NumPyInPlace:
         ):
             if scale is not None:
                 g = np.multiply(g, scale, out=work[2])
+            if self.weight_decay is not None:
+                np.multiply(arrays[0], self.weight_decay, out=work[0])
+                g = np.add(g, work[0], out=work[2])
             self.update(g, *arrays, work[0], work[1])
 
     def scale(self, gradients):

@@ -1,7 +1,8 @@
-"""The peers of rmsprop: RMSprop in NumPy, torch, optax and tf_keras.
+"""The peers of rmsprop: RMSprop in NumPy, torch, optax, tf_keras and Keras 3.
 
 All compute the formula of Keras, but for torch: there `epsilon` stands outside of the root with momentum, too,
-and the learning rate outside of the momentum buffer. Gradients come from outside, as those that rmsprop is made
+and the learning rate outside of the momentum buffer. Weight decay of Keras 3 is decoupled, that of all others is
+added to the gradient. Gradients come from outside, as those that rmsprop is made
 for, so that compiled steps get them as arguments. All use the threads that they choose themselves.
 """
 
@@ -28,13 +29,21 @@ def is_dense(scenario):
     return not scenario.listed and "state_dtype" not in scenario.settings
 
 
+def is_of_keras(scenario):
+    return is_full(scenario) and "weight_decay" not in scenario.settings
+
+
+def has_weight_decay(scenario):
+    return "weight_decay" in scenario.settings
+
+
 def is_full(scenario):
     return "state_dtype" not in scenario.settings
 
 
 def is_quickly_compiled(scenario):
     """Tell whether XLA takes seconds to compile a step, not half a minute."""
-    return is_dense(scenario) and len(scenario.shapes) < 200
+    return is_dense(scenario) and is_of_keras(scenario) and len(scenario.shapes) < 200
 
 
 def numpy_in_place(scenario):
@@ -83,9 +92,11 @@ def optax(scenario):
 
     settings = dict(scenario.settings)
     clipnorm = settings.pop("global_clipnorm", None)
-    clip = optax.identity() if clipnorm is None else optax.clip_by_global_norm(clipnorm)
+    before = [] if clipnorm is None else [optax.clip_by_global_norm(clipnorm)]
+    if "weight_decay" in settings:
+        before.append(optax.add_decayed_weights(settings.pop("weight_decay")))
     is_inside = "momentum" in settings
-    optimizer = optax.chain(clip, optax.rmsprop(LEARNING_RATE, RHO, EPSILON, eps_in_sqrt=is_inside, **settings))
+    optimizer = optax.chain(*before, optax.rmsprop(LEARNING_RATE, RHO, EPSILON, eps_in_sqrt=is_inside, **settings))
     variables = [jax.numpy.zeros(shape) for shape in scenario.shapes]
     state = optimizer.init(variables)
     gradients = current = [jax.numpy.array(g) for g in draw(scenario.shapes)]
@@ -135,11 +146,36 @@ def keras(scenario, is_xla):
     return Contender(step, renew)
 
 
+def keras_3(scenario):
+    os.environ["KERAS_BACKEND"] = "jax"  # of which it compiles all of a step
+    import jax
+    import keras
+
+    optimizer = keras.optimizers.RMSprop(LEARNING_RATE, RHO, epsilon=EPSILON, **scenario.settings)
+    optimizer.build([keras.Variable(np.zeros(shape, np.float32)) for shape in scenario.shapes])
+    variables = [jax.numpy.zeros(shape) for shape in scenario.shapes]
+    state = [jax.numpy.array(variable.value) for variable in optimizer.variables]
+    gradients = current = [jax.numpy.array(g) for g in draw(scenario.shapes)]
+    update = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
+
+    def step():
+        nonlocal variables, state
+        variables, state = update(state, current, variables)
+        variables[0].block_until_ready()
+
+    def renew():
+        nonlocal current
+        current = [g.copy() for g in gradients]
+
+    return Contender(step, renew)
+
+
 PEERS = {
     "NumPy in place": Peer("numpy", numpy_in_place, is_full),
     "torch": Peer("torch", partial(torch, is_foreach=False), is_dense),
     "torch foreach": Peer("torch", partial(torch, is_foreach=True), is_dense),
     "optax": Peer("optax", optax, is_dense),
-    "tf_keras": Peer("tf_keras", partial(keras, is_xla=False), is_full),
+    "tf_keras": Peer("tf_keras", partial(keras, is_xla=False), is_of_keras),
     "tf_keras XLA": Peer("tf_keras", partial(keras, is_xla=True), is_quickly_compiled),
+    "Keras 3": Peer("keras", keras_3, has_weight_decay),
 }

@@ -56,6 +56,7 @@ SCENARIOS = {
     "ResNet-50": resnet50(),
     "ResNet-50, momentum": resnet50(**MOMENTUM),
     "ResNet-50, momentum, centered": resnet50(**CENTERED),
+    "ResNet-50, momentum, weight decay": resnet50(**MOMENTUM, weight_decay=1e-4),
     "ResNet-50, global_clipnorm": resnet50(global_clipnorm=1.0),
     "8,192 of 1,000,000 rows × 64": ROWS,
     "8,192 of 1,000,000 rows × 64, some twice": ROWS._replace(is_repeated=True),
