@@ -11,7 +11,7 @@ from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
-    from rmsprop import distribute
+    from rmsprop import conventions, distribute
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RMSprop",
     "TorchTape",
     "Variable",
+    "conventions",
     "distribute",
     "schedules",
 ]
@@ -33,8 +34,8 @@ def __getattr__(name: str) -> Any:
     """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    if name == "distribute":
-        return import_module("rmsprop.distribute")
+    if name in ("conventions", "distribute"):
+        return import_module(f"rmsprop.{name}")
     if name in ("CheckpointError", "CheckpointManager"):
         return getattr(import_module("rmsprop.checkpoints"), name)
     raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
