@@ -63,6 +63,7 @@ class HasArray(Protocol):
     array: Array
     """A backend that does not update in place puts another one here."""
     constraint: Callable[[Array], Array] | None
+    trainable: bool
 
 
 class Updatable(Protocol):
@@ -129,7 +130,7 @@ class Replay(Protocol):
         """Return the gradients in a form for `step` if the step can be taken, else None; nothing is changed.
 
         It can if the list consists of tuples of dense gradients and the variables as before, all of which would
-        pass the checks unchanged, the same slots are used, and no variable has a constraint.
+        pass the checks unchanged, the same slots are used, all variables are trainable, and none has a constraint.
         """
 
     def step(self, gradients: Any, hyper: Hyperparameters) -> int | None:

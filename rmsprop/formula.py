@@ -160,6 +160,7 @@ class Hyperparameters(NamedTuple):
     maximize: bool = False
     ema_momentum: float | None = None
     """The decay factor of the averages of variables, 0 in the first step; None where there are none."""
+    ema_overwrite_frequency: int | None = None
 
     def numbers_of(self, multipliers: Multipliers = NEUTRAL) -> Numbers:
         """Return the numbers of the formula for a variable.
@@ -190,6 +191,12 @@ class Hyperparameters(NamedTuple):
         )
 
     @property
+    def overwrites(self) -> bool:
+        """Whether variables are set to their averages after the step."""
+        frequency = self.ema_overwrite_frequency
+        return frequency is not None and self.ema_momentum is not None and (self.step + 1) % frequency == 0
+
+    @property
     def rate_is_inner(self) -> bool:
         """Whether steps are multiplied by the learning rate before they enter the momentum, if there is any."""
         return self.momentum is None or self.momentum_includes_lr
@@ -208,6 +215,12 @@ class Hyperparameters(NamedTuple):
     def variables_shrink(self) -> bool:
         """Whether a sparse gradient lets rows of the variable that it does not list shrink."""
         return not self.lazy and self.decoupled and self.weight_decay is not None
+
+    @property
+    def changes_all_rows(self) -> bool:
+        """Whether a sparse gradient changes rows that it does not list, of the variable or of slots."""
+        averages = self.ema_momentum is not None
+        return self.averages_decay or self.variables_shrink or averages
 
     def used(self, slots: Mapping[str, Kept]) -> list[Kept | None]:
         """Return those of a variable's slots that the step needs, in the order of `SLOTS`; None for others."""

@@ -4,6 +4,8 @@ import copy
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsFloat
 
 import numpy as np
@@ -13,16 +15,28 @@ from rmsprop.backends import Gradient
 from rmsprop.calls import call_of
 from rmsprop.locks import Unchanged, locked
 from rmsprop.scopes import entered, entered_strategy, refuse_across_replicas
-from rmsprop.settings.checks import Flag, Nonfinite, Pairs, Rate, StateDtype, Transformer, Value
+from rmsprop.settings.checks import (
+    Flag,
+    Nonfinite,
+    Pairs,
+    Rate,
+    StateDtype,
+    Transformer,
+    Value,
+    checked_patterns,
+    number,
+)
 from rmsprop.settings.keras_hooks import refuse_hooks
 from rmsprop.settings.rows import ROWS, HasSettings, config_of, given_by, learning_rate_of
 from rmsprop.settings.settings import Settings
 from rmsprop.state.loss_scale import LossScale
-from rmsprop.state.parameters import refuse_repetition
-from rmsprop.state.state import State
+from rmsprop.state.multipliers import exclude, multiply
+from rmsprop.state.parameters import Parameter, refuse_repetition
+from rmsprop.state.state import STEPPING, State
 from rmsprop.state.weights import set_weights as _set_weights
 from rmsprop.state.weights import weights_of
-from rmsprop.step import capturing, gradients, slots, take
+from rmsprop.step import accumulation, capturing, gradients, slots, take
+from rmsprop.step.averages import swapped
 from rmsprop.tapes.losses import compute_gradients
 from rmsprop.tapes.tape import Tape
 from rmsprop.variables.nested import Tree, flatten, listed
@@ -282,7 +296,8 @@ class RMSprop(HasSettings):
         Returns
         -------
         Variable or None
-            `iterations`, increased by one unless the step was left out; None if `grads_and_vars` is empty.
+            `iterations`, increased by one unless the step was left out, or this call only accumulates; None if
+            `grads_and_vars` is empty, or has only variables that are not trainable, which are left out.
 
         Raises
         ------
@@ -319,15 +334,16 @@ class RMSprop(HasSettings):
         if state.strategy is None:
             grads_and_vars = gradients.listed(grads_and_vars)  # may take a while, in which others can take steps
         with state.lock:
-            if state.is_stepping:
-                raise RuntimeError("a step of this optimizer is under way, and has called for another one.")
-            state.is_stepping = True
+            if state.occupied:
+                raise RuntimeError(f"no step can be taken now: {state.occupied}")
+            state.occupied = STEPPING
             try:
-                if state.strategy is not None:
-                    return state.strategy.take(self._settings, grads_and_vars, experimental_aggregate_gradients)
-                return take.take(self._settings, grads_and_vars, experimental_aggregate_gradients)
+                step = take.take if state.strategy is None else state.strategy.take
+                if self._settings.values["accumulate"] > 1 or state.accumulated.array:
+                    step = partial(accumulation.take, step)
+                return step(self._settings, grads_and_vars, experimental_aggregate_gradients)
             finally:
-                state.is_stepping = False
+                state.occupied = None
 
     def minimize(
         self,
@@ -507,6 +523,10 @@ class RMSprop(HasSettings):
         >>> int(opt.iterations), opt.get_slot(w, "rms").numpy()
         (7, array([0.5, 0.5, 0.5]))
         """
+        self._built(var_list)
+
+    def _built(self, var_list: Tree) -> list[Parameter]:
+        """Return the parameters of variables, which are known and have slots then."""
         if isinstance(var_list, Iterator):
             var_list = list(var_list)
         known = self._state.parameters
@@ -514,6 +534,7 @@ class RMSprop(HasSettings):
         refuse_repetition(parameters)
         known.check_joining(parameters)
         slots.create(self._settings, parameters, var_list)
+        return parameters
 
     @locked
     def rebind(self, var_list: Tree) -> None:
@@ -583,6 +604,103 @@ class RMSprop(HasSettings):
         self._state.check_idle("forget", also_captures=variables is not None)
         self._state.forget(None if variables is None else listed(variables))
 
+    @locked
+    def group(self, variables: Tree, lr_mult: float | None = None, wd_mult: float | None = None) -> None:
+        """Multiply learning rate and weight decay for some variables.
+
+        They still share limits of clipping, `iterations` and files, and a list of them stays one pass.
+
+        Parameters
+        ----------
+        variables : array or Variable, or nested list, tuple or dict of these
+            Those that are not known yet become so, as by `build`.
+        lr_mult, wd_mult : float, optional
+            By default as they are: 1, or what an earlier call gave. `wd_mult` is at least 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a variable can't be optimised, or a multiplier is no number; nothing has changed then.
+        RuntimeError
+            If steps have been captured, or in something that a step calls.
+
+        Notes
+        -----
+        Files keep the multipliers, a config does not.
+
+        Examples
+        --------
+        An object and a probe of ptychography, of which the probe is to move slowly:
+
+        >>> import numpy as np, rmsprop
+        >>> obj, probe = np.ones(3), np.ones(2)
+        >>> opt = rmsprop.RMSprop(learning_rate=0.12)
+        >>> opt.group(probe, lr_mult=1 / 12)
+        >>> step = opt.apply_gradients([(obj, obj), (probe, probe)])
+        >>> print(1 - obj[0], 1 - probe[0])
+        0.379473... 0.031622...
+        """
+        self._state.check_idle("group")
+        lr = None if lr_mult is None else number("lr_mult", lr_mult)
+        wd = None if wd_mult is None else number("wd_mult", wd_mult, 0.0)
+        multiply(self._state, self._built(variables), lr, wd)
+
+    @locked
+    def exclude_from_weight_decay(self, var_list: Tree = None, var_names: Sequence[str] | None = None) -> None:
+        """Exclude variables from weight decay, as in Keras 3.
+
+        Parameters
+        ----------
+        var_list : array or Variable, or nested list, tuple or dict of these, optional
+            Those that are not known yet become so, as by `build`.
+        var_names : sequence of str, optional
+            Regular expressions. A variable in whose name one is found is excluded, also if it comes later.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a variable can't be optimised, or `var_names` are no regular expressions; nothing has changed then.
+        RuntimeError
+            If steps have been captured, or in something that a step calls.
+
+        Examples
+        --------
+        >>> import rmsprop
+        >>> opt = rmsprop.RMSprop(weight_decay=0.01, decoupled=True)
+        >>> opt.exclude_from_weight_decay(var_names=["bias", "scale$"])
+        """
+        self._state.check_idle("exclude_from_weight_decay")
+        patterns = checked_patterns(var_names)
+        if var_list is not None:
+            multiply(self._state, self._built(var_list), None, 0.0)
+        exclude(self._state, patterns)
+
+    def swapped(self) -> AbstractContextManager[None]:
+        """Return a context in which the variables are their averages, to evaluate these; see ``use_ema``.
+
+        In its end the variables are what they were. Meanwhile no step can be taken, and there is a copy of them.
+
+        Raises
+        ------
+        ValueError
+            If no variable is averaged.
+        RuntimeError
+            If steps have been captured, or in something that a step calls.
+
+        Examples
+        --------
+        >>> import numpy as np, rmsprop
+        >>> x = np.zeros(1)
+        >>> opt = rmsprop.RMSprop(learning_rate=0.1, use_ema=True, ema_momentum=0.5)
+        >>> for sign in (1.0, -1.0, 1.0, -1.0):
+        ...     step = opt.apply_gradients([(np.array([sign]), x)])
+        >>> with opt.swapped():
+        ...     average = x.copy()
+        >>> average, x
+        (array([-0.14...]), array([-0.05...]))
+        """
+        return swapped(self._state)
+
     @property
     def iterations(self) -> Variable:
         """The number of steps so far, an int64 scalar `Variable`.
@@ -618,9 +736,10 @@ class RMSprop(HasSettings):
     def weights(self) -> list[Variable]:
         """The iteration count and all slots: first ``rms`` of each variable, then ``momentum``, then ``mg``.
 
-        Slots of other names follow. Variables are in the order in which they became known.
+        Slots of other names follow, and if gradients are accumulated the number of calls that has been. Variables
+        are in the order in which they became known.
         """
-        return [self._state.iterations, *(slot for _, slot in self._state.ordered_slots)]
+        return [weight for _, weight in self._state.named_weights]
 
     def variables(self) -> list[Variable]:
         """Return `weights`."""

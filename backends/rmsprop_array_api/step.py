@@ -11,9 +11,7 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import (
     Array,
     DType,
-    Host,
     Namespace,
-    as_beside,
     detached,
     moved_beside,
     namespace,
@@ -21,6 +19,7 @@ from rmsprop.arrays.libraries import (
     refuse_traced,
     to_numpy,
 )
+from rmsprop.arrays.rows import rows_of, sums_by_row, taken, with_rows
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import Hyperparameters, Numbers, VariableState, averaged, square, stepped
 from rmsprop_array_api.elements import clipped, joined, parts
@@ -181,14 +180,14 @@ def _updated_rows(
         tables = VariableState(state.variable, *(x if x is None else numbers.rho * x for x in state[1:]))
     if hyper.variables_shrink:
         tables = tables._replace(variable=_shrunk(xp, state.variable, numbers))
-    rows, order, starts = _group_by_row(to_numpy(gradient.indices))
+    rows, order, starts = rows_of(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables
-    total = _sums(xp, _limited(gradient.values, factor, hyper), order, starts)
-    old = VariableState(*(x if x is None else _take(xp, x, rows) for x in state))
+    total = sums_by_row(xp, _limited(gradient.values, factor, hyper), order, starts)
+    old = VariableState(*(x if x is None else taken(xp, x, rows) for x in state))
     new = _split(old, total, numbers, hyper)
     return VariableState(
-        *(x if x is None else _with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True))
+        *(x if x is None else with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True))
     )
 
 
@@ -196,49 +195,3 @@ def _shrunk(xp: Namespace, variable: Array, numbers: Numbers) -> Array:
     """Return a variable after decoupled weight decay alone."""
     wide = xp.astype(variable, _computing(xp, variable))
     return xp.astype(wide - numbers.shrinkage * wide, variable.dtype)
-
-
-def _sums(xp: Namespace, values: Array, order: Host, starts: Host) -> Array:
-    """Return the sum of the values of each row: first the first of all rows, then the second, and so on."""
-    counts = np.diff(starts)
-    total = _take(xp, values, order[starts[:-1]])
-    for k in range(1, int(counts.max())):
-        positions = order[starts[:-1] + np.minimum(k, counts - 1)]
-        has_more = _column(as_beside(counts > k, values), values)
-        total = xp.where(has_more, total + _take(xp, values, positions), total)
-    return total
-
-
-def _with_rows(xp: Namespace, table: Array, rows: Host, new: Array) -> Array:
-    """Return a table in which some rows are new."""
-    source = np.zeros(table.shape[0], np.int64)
-    source[rows] = np.arange(len(rows))
-    is_new = np.zeros(table.shape[0], np.bool_)
-    is_new[rows] = True
-    return xp.where(
-        _column(as_beside(is_new, table), table), xp.take(new, as_beside(source, table), axis=0), table
-    )
-
-
-def _take(xp: Namespace, array: Array, rows: Host) -> Array:
-    """Return rows of an array."""
-    if xp.__name__ == "array_api_compat.dask.array":  # whose `take` errs in the shape if there is one index
-        return array[rows]
-    return xp.take(array, as_beside(rows, array), axis=0)
-
-
-def _column(flags: Array, like: Array) -> Array:
-    xp = namespace(flags)
-    return xp.reshape(flags, (-1, *[1] * (len(like.shape) - 1)))
-
-
-def _group_by_row(indices: Host) -> tuple[Host, Host, Host]:
-    """Return the distinct rows, the positions in `indices` ordered by row, and where each row starts there.
-
-    The last start is the end. Positions of one row keep their order, so that their sum has one result.
-    """
-    order = np.argsort(indices, kind="stable")
-    ordered = indices[order].astype(np.intp, copy=False)
-    is_first = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
-    return ordered[is_first], order, np.append(np.flatnonzero(is_first), len(ordered))

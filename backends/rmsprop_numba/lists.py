@@ -63,7 +63,7 @@ class ListPlan:
         if not self._is_known or slots != self._slots or len(given) != len(self._plans):
             return None
         for variable in self._variables:
-            if variable.constraint is not None:
+            if variable.constraint is not None or not variable.trainable:
                 return None
         gradients = np.empty(len(given), np.int64)
         return gradients if headers.read(id(given), self._expected, self._occupied, gradients) else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rmsprop.settings.checks import checked_patterns
 from rmsprop.settings.settings import Settings
 from rmsprop.state.loss_scale import LossScale
 
@@ -11,9 +12,16 @@ def numbers_of(settings: Settings) -> dict[str, Any]:
     """Return what an optimizer remembers, as JSON gives it back."""
     iterations = settings.state.iterations
     iterations.settle()
-    numbers = {"has_momentum": settings.has_momentum, "skipped": iterations.skipped}
+    numbers: dict[str, Any] = {"has_momentum": settings.has_momentum, "skipped": iterations.skipped}
     scale = settings.values["loss_scale"]
-    return numbers if scale is None else {**numbers, "loss_scale": [scale.scale, scale.dynamic_counter]}
+    if scale is not None:
+        numbers["loss_scale"] = [scale.scale, scale.dynamic_counter]
+    accumulated, undecayed = int(settings.state.accumulated.array), settings.state.undecayed
+    return (
+        numbers
+        | ({"accumulated": accumulated} if accumulated else {})
+        | ({"undecayed": undecayed} if undecayed else {})
+    )
 
 
 def check_numbers(numbers: Any, settings: Mapping[str, Any]) -> None:
@@ -29,6 +37,10 @@ def check_numbers(numbers: Any, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"its loss scale is {scale!r}, and its settings {settings.get('loss_scale')!r}.")
     if scale is not None:
         LossScale().set_weights(scale)  # which checks it
+    accumulated = numbers.get("accumulated", 0)
+    if type(accumulated) is not int or not 0 <= accumulated < 2**63:
+        raise ValueError(f"accumulated must be a whole number that is not negative; given {accumulated!r}.")
+    checked_patterns(numbers.get("undecayed"))
 
 
 def set_numbers(settings: Settings, count: int, numbers: Mapping[str, Any]) -> None:
@@ -37,5 +49,7 @@ def set_numbers(settings: Settings, count: int, numbers: Mapping[str, Any]) -> N
     iterations.array[()] = count
     settings.has_momentum, settings.constant = numbers["has_momentum"], None
     iterations.skipped = numbers["skipped"]
+    settings.state.accumulated.assign(numbers.get("accumulated", 0))
+    settings.state.undecayed = list(numbers.get("undecayed", ()))
     if scale is not None:
         scale.set_weights(numbers["loss_scale"])

@@ -15,8 +15,8 @@ from rmsprop.checkpoints.layout import LONGEST_REASON, Content
 from rmsprop.checkpoints.numbers import check_numbers
 from rmsprop.checkpoints.settings import LARGEST
 from rmsprop.checkpoints.tensors import array_of
-from rmsprop.formula import SLOTS
-from rmsprop.settings.checks import STATE_DTYPES
+from rmsprop.formula import NEUTRAL, SLOTS, Multipliers
+from rmsprop.settings.checks import STATE_DTYPES, number
 from rmsprop.state.iterations import check_count
 from rmsprop.variables.variable import Variable
 
@@ -30,6 +30,7 @@ class Record(NamedTuple):
     value: Host | None
     """Its value, if that was saved, too."""
     slots: dict[str, Variable]
+    multipliers: Multipliers = NEUTRAL
 
 
 class Checkpoint(NamedTuple):
@@ -70,12 +71,14 @@ def read(path: Any) -> Checkpoint:
 
 
 def _checkpoint(content: Content) -> Checkpoint:
-    settings, numbers = _told(content.notes["optimizer"])
+    settings, numbers, multipliers = _told(content.notes["optimizer"])
     records = {}
     for note, text in content.notes.items():
         if note.startswith("variables/"):
             name, kind = note.removeprefix("variables/"), layout.kind_of(text)
             records[name] = Record(name, kind.dtype, kind.shape, None, {})
+    for name, given in multipliers.items():
+        records[name] = records[name]._replace(multipliers=_multipliers(given))
     arrays = {name: array_of(data, content.kinds[name]) for name, data in content.data.items()}
     count = _count(arrays.pop("iterations"))
     order: dict[tuple[str, str], dict[str, Host]] = {}
@@ -91,16 +94,22 @@ def _checkpoint(content: Content) -> Checkpoint:
     return Checkpoint(content.source, settings, numbers, count, records, list(order))
 
 
-def _told(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of an optimizer, and the numbers that it remembers."""
+def _multipliers(given: Any) -> Multipliers:
+    """Return the multipliers of a variable, after checking that they can be that."""
+    learning_rate, weight_decay = given
+    return Multipliers(number("lr_mult", learning_rate), number("wd_mult", weight_decay, 0.0))
+
+
+def _told(text: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the settings of an optimizer, the numbers that it remembers, and the multipliers of variables."""
     if len(text) > LARGEST:
         raise ValueError(f"its settings take {len(text)} bytes.")
     told = json.loads(text)
-    settings, numbers = told["settings"], told["numbers"]
-    if not isinstance(settings, dict):
-        raise ValueError(f"its settings are {settings!r}.")
+    settings, numbers, multipliers = told["settings"], told["numbers"], told.get("multipliers", {})
+    if not isinstance(settings, dict) or not isinstance(multipliers, dict):
+        raise ValueError(f"its settings are {settings!r}, and its multipliers {multipliers!r}.")
     check_numbers(numbers, settings)
-    return settings, numbers
+    return settings, numbers, multipliers
 
 
 def _count(array: Host) -> int:

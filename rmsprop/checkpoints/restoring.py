@@ -16,6 +16,7 @@ from rmsprop.checkpoints.records import Checkpoint, Record
 from rmsprop.checkpoints.settings import GetConfig, check_same, optimizer_from, settings_of
 from rmsprop.formula import SLOTS
 from rmsprop.settings.settings import Settings
+from rmsprop.state.multipliers import give
 from rmsprop.state.parameters import Parameter, refuse_repetition
 from rmsprop.state.state import State
 from rmsprop.step import slots
@@ -134,8 +135,9 @@ def _attach(
     for parameter, name, slot in created:
         state.parameters.add(parameter)
         state.add(parameter, name, slot)
-    for parameter in parameters.values():
+    for name, parameter in parameters.items():
         parameter.is_synced = False
+        give(state, parameter, checkpoint.records[name].multipliers)
 
 
 def _check(record: Record, variable: Any, source: str) -> None:

@@ -19,6 +19,7 @@ from rmsprop.checkpoints.names import named
 from rmsprop.checkpoints.numbers import numbers_of
 from rmsprop.checkpoints.settings import GetConfig, settings_of
 from rmsprop.checkpoints.tensors import Kind, itemsize_of
+from rmsprop.formula import NEUTRAL
 from rmsprop.settings.settings import Settings
 from rmsprop.state.state import State
 from rmsprop.variables.nested import Tree
@@ -41,6 +42,8 @@ def save(
         with strategy.ranks.announcing("save"):
             if not wait:
                 raise ValueError("wait=False can't be used on several replicas, which wait for each other.")
+            if settings.state.accumulated.array:
+                raise ValueError("each replica has accumulated gradients of its own: save after a step.")
             notes, tensors = _content(settings, get_config, variables)
         _save_once(strategy.ranks, path, notes, tensors, then)
         return None
@@ -115,7 +118,10 @@ def _content(settings: Settings, get_config: GetConfig, variables: Tree) -> tupl
         raise ValueError(f"variables must be all that the optimizer has state of, or None; missing {missing[0]}.")
     for parameter in parameters.values():
         parameter.report_misses()
-    told = {"settings": settings_of(settings, get_config), "numbers": numbers_of(settings)}
+    told: dict[str, Any] = {"settings": settings_of(settings, get_config), "numbers": numbers_of(settings)}
+    multiplied = {owners[i]: p.multipliers for i, p in parameters.items() if p.multipliers != NEUTRAL}
+    if multiplied:
+        told["multipliers"] = multiplied
     notes = {f"variables/{name}": text_of(_kind(variable)) for name, variable in names.items()}
     tensors = [_tensor("iterations", state.iterations.array)]
     if variables is not None:

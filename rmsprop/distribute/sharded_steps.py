@@ -52,7 +52,8 @@ def update_shares(
             journal.keep()
             journals.append(journal)
     _update(parts, group.factors, hyper)
-    writes = _exchanged(reduction, group.parameters, gradients)
+    changes_all = hyper.variables_shrink or hyper.overwrites
+    writes = _exchanged(reduction, group.parameters, gradients, changes_all)
 
     def write() -> None:
         for each in writes:
@@ -84,8 +85,8 @@ def _parts(position: int, gradient: Any, share: Share) -> list[Part]:
 
 def _journals(gradient: Any, share: Share, hyper: Hyperparameters) -> list[Journal]:
     """Return what keeps all that a gradient is going to change in a share."""
-    if not isinstance(gradient, IndexedSlices) or not (hyper.lazy or hyper.momentum is not None):
-        return [share.journal]  # all averages decay
+    if not isinstance(gradient, IndexedSlices) or hyper.changes_all_rows:
+        return [share.journal]
     return [Journal([p], np.unique(rows_of(gradient, block, p.shape).indices)) for block, p in share.blocks]
 
 
@@ -97,13 +98,15 @@ def _update(parts: Sequence[Part], factors: Any, hyper: Hyperparameters) -> None
     update([group._replace(factors=own)], hyper)
 
 
-def _exchanged(reduction: Reduction, parameters: Sequence[Parameter], gradients: Sequence[Any]) -> list[Any]:
+def _exchanged(
+    reduction: Reduction, parameters: Sequence[Parameter], gradients: Sequence[Any], changes_all: bool
+) -> list[Any]:
     """Send this rank's share of what has changed, receive the others'; return functions that write these."""
     writes: list[Any] = []
     dense: dict[Any, list[Any]] = {}
     for parameter, gradient in zip(parameters, gradients, strict=True):
         array = parameter.variable.array
-        if not isinstance(gradient, IndexedSlices):
+        if not isinstance(gradient, IndexedSlices) or changes_all:
             dense.setdefault(array.dtype, []).append(array.reshape(-1))
         elif array.size:
             writes.append(exchange_rows(reduction.link, parameter, np.unique(gradient.indices)))

@@ -124,7 +124,8 @@ def _share(parameter: Parameter, link: Link) -> Share:
         def cut(array: Array, offset: int) -> Variable:
             return Variable.around(array[begin - offset : end - offset].reshape(shape), parameter.variable.name)
 
-        return Parameter(cut(flat, 0), True, {name: cut(own, start) for name, own in slots.items()})
+        own_slots = {name: cut(own, start) for name, own in slots.items()}
+        return Parameter(cut(flat, 0), True, own_slots, multipliers=parameter.multipliers)
 
     parts = []
     for block in blocks(parameter.shape, start, stop) if parameter.shape else []:

@@ -15,7 +15,7 @@ from rmsprop.distribute.reduction import Reduction
 from rmsprop.distribute.sharded_steps import update_shares
 from rmsprop.distribute.sharding import check_shardable
 from rmsprop.distribute.undo import undoing, uninterrupted
-from rmsprop.formula import Hyperparameters
+from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter
 from rmsprop.step import slots
@@ -117,18 +117,22 @@ def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[
     return f"{len(parameters)} variables", *[_term(k, *_facts(p, g)) for k, (p, g) in enumerate(each)]
 
 
-def _facts(parameter: Parameter, gradient: Gradient) -> tuple[str, str, str, bool]:
-    """Return how messages call a parameter, its library, what gradient it gets, and if all know it."""
+def _facts(parameter: Parameter, gradient: Gradient) -> tuple[str, str, str, Multipliers, bool]:
+    """Return how messages call a parameter, its library, gradient and multipliers, and if all know it."""
     is_sparse = isinstance(gradient, IndexedSlices)
     dtype = dtypes.name_of(gradient.values.dtype if isinstance(gradient, IndexedSlices) else gradient.dtype)
     library = type(parameter.variable.array).__module__
-    return str(parameter), library, f"{'sparse' if is_sparse else 'dense'} {dtype}", parameter.is_synced
+    kind = f"{'sparse' if is_sparse else 'dense'} {dtype}"
+    return str(parameter), library, kind, parameter.multipliers, parameter.is_synced
 
 
 @lru_cache(10_000)
-def _term(position: int, described: str, library: str, kind: str, is_synced: bool) -> str:
+def _term(
+    position: int, described: str, library: str, kind: str, multipliers: Multipliers, is_synced: bool
+) -> str:
     seen = "" if is_synced else ", not seen before"
-    return f"variable {position} {described} of {library}, with a {kind} gradient{seen}"
+    multiplied = "" if multipliers == NEUTRAL else f" and {multipliers}"
+    return f"variable {position} {described} of {library}, with a {kind} gradient{multiplied}{seen}"
 
 
 @lru_cache(100)
@@ -192,9 +196,9 @@ def _first_nonfinite(step: Step, groups: list[Group]) -> int | None:
 def _constrained(
     groups: list[Group], hyper: Hyperparameters, journals: list[Journal]
 ) -> Callable[[], object] | None:
-    """Update variables now if they have constraints, which may fail; return that nothing is left to do."""
+    """Update variables now if something follows that may fail; return that nothing is left to do."""
     parameters = [p for group in groups for p in group.parameters]
-    if all([p.variable.constraint is None for p in parameters]):
+    if not hyper.overwrites and all([p.variable.constraint is None for p in parameters]):
         return None
     journal = Journal(parameters)
     journal.keep()

@@ -4,8 +4,9 @@ Those that take `values` are given the settings as they are kept, by name, of wh
 """
 
 import math
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, TypeAlias, TypedDict, get_args
 
 import numpy as np
@@ -187,6 +188,18 @@ def aggregator(values: Values, name: str, value: Transformer | None) -> Transfor
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a callable or None; given {value!r}.")
     return value
+
+
+def checked_patterns(var_names: Sequence[str] | None) -> list[str]:
+    """Return regular expressions as a list, after checking that they are."""
+    if isinstance(var_names, str) or not all(isinstance(name, str) for name in var_names or ()):
+        raise TypeError(f"var_names must be a list of strings; given {var_names!r}.")
+    for pattern in var_names or ():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"var_names must be regular expressions; given {pattern!r}: {error}.") from None
+    return list(var_names or ())
 
 
 def text(values: Values, name: str, value: str | None) -> str:

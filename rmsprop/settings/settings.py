@@ -55,7 +55,7 @@ class Settings:
         numbers["weight_decay"] = current("weight_decay", decay, 0.0, step=calls) if has_decay else None
         if values["epsilon_in_sqrt"] is None:
             numbers["epsilon_in_sqrt"] = has_momentum
-        if values["state_dtype"] is not None or values["bias_correction"]:
+        if values["state_dtype"] is not None or values["bias_correction"] or values["use_ema"]:
             numbers["step"] = step
         numbers["ema_momentum"] = (values["ema_momentum"] if step else 0.0) if values["use_ema"] else None
         scale = numbers["loss_scale"] = 1.0 if values["loss_scale"] is None else values["loss_scale"].scale

@@ -37,8 +37,9 @@ class Parameters:
     def __reduce__(self) -> Any:
         return Parameters, (list(self),)  # identities and addresses mean nothing to a copy
 
-    def add(self, parameter: Parameter) -> None:
-        """Make a parameter known."""
+    def add(self, parameter: Parameter) -> bool:
+        """Make a parameter known; tell whether it was not."""
+        is_new = id(parameter) not in self._known
         parameter.plans = self.plans
         self._known[id(parameter)] = parameter
         if not parameter.is_gone:
@@ -47,6 +48,7 @@ class Parameters:
                 self._by_memory[parameter.backend.memory(parameter.variable.array)] = parameter
         for original in parameter.originals:
             self._by_original.setdefault(original.key, []).append((original, parameter))
+        return is_new
 
     def _rebuild(self, parameters: Iterable[Parameter]) -> None:
         """Know these parameters, and recognise them by what they hold now."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rmsprop.arrays.libraries import checked_numbers
-from rmsprop.formula import SLOTS
+from rmsprop.formula import ACCUMULATOR, SLOTS
 from rmsprop.locks import give_lock
 from rmsprop.scopes import Replicas
 from rmsprop.state.iterations import Iterations, check_count
@@ -15,6 +15,9 @@ from rmsprop.state.parameters import Parameter
 from rmsprop.state.recognition import Parameters
 from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable
+
+STEPPING = "a step of this optimizer is under way."
+"""What excludes other steps, and changes of what it works with."""
 
 
 class HasSlots(Protocol):
@@ -53,7 +56,12 @@ class State:
     waiting : Waiting or None
     strategy : Replicas or None
         That of the scope of `rmsprop.distribute` that the optimizer was made in.
-    is_stepping : bool
+    occupied : str or None
+        What goes on that excludes a step, in the words of a message.
+    accumulated : Variable
+        How many calls have added their gradients to what will be the mean gradient of a step.
+    undecayed : list of str
+        Patterns of the names of variables that are excluded from weight decay.
     """
 
     lock: Any
@@ -64,14 +72,16 @@ class State:
         self.slot_names: list[str] = []
         self.waiting: Waiting | None = None
         self.strategy: Replicas | None = None
-        self.is_stepping = False
+        self.occupied: str | None = None
+        self.accumulated = Variable(0, trainable=False, name="accumulated", dtype=np.int64)
+        self.undecayed: list[str] = []
         give_lock(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("lock", "is_stepping")}
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "occupied")}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        vars(self).update(kept, is_stepping=False)
+        vars(self).update(kept, occupied=None)
         give_lock(self)
 
     @property
@@ -80,6 +90,12 @@ class State:
         names = dict.fromkeys([*SLOTS, *self.slot_names])
         owners: Iterable[HasSlots] = self.parameters if self.waiting is None else self.waiting.owners
         return [(name, owner.slots[name]) for name in names for owner in owners if name in owner.slots]
+
+    @property
+    def named_weights(self) -> list[tuple[str, Variable]]:
+        """What `rmsprop.RMSprop.weights` are, with names that tell what they are."""
+        last = [("accumulated", self.accumulated)] * (ACCUMULATOR in self.slot_names)
+        return [("iterations", self.iterations), *self.ordered_slots, *last]
 
     def add(self, parameter: Parameter, name: str, slot: Variable) -> None:
         """Give a known parameter a slot."""
@@ -99,8 +115,8 @@ class State:
 
     def check_idle(self, doing: str, also_captures: bool = True) -> None:
         """Raise ``RuntimeError`` if something goes on with the variables as they are."""
-        if self.is_stepping:
-            raise RuntimeError(f"a step of this optimizer is under way, and has called {doing}.")
+        if self.occupied:
+            raise RuntimeError(f"{doing} can't be called now: {self.occupied}")
         if also_captures and self.parameters.captured:
             raise RuntimeError(f"captured steps go on with their arrays: call discard_captured() before {doing}.")
 

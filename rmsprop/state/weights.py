@@ -15,7 +15,7 @@ from rmsprop.variables.variable import Variable, array_of
 
 def weights_of(state: State) -> list[Host]:
     """Return copies of the weights; see `rmsprop.RMSprop.get_weights`."""
-    weights = [to_numpy(weight.array) for weight in (state.iterations, *[slot for _, slot in state.ordered_slots])]
+    weights = [to_numpy(weight.array) for _, weight in state.named_weights]
     for parameter in state.parameters:
         parameter.report_misses()
     return weights
@@ -26,7 +26,7 @@ def set_weights(state: State, weights: Any, owner: str) -> None:
     if not isinstance(weights, Iterable) or isinstance(weights, str | bytes | Mapping):
         raise TypeError(f"set_weights takes a sequence of arrays; given {weights!r}.")
     given = [_as_numpy(array_of(weight), position) for position, weight in enumerate(weights)]
-    named: list[tuple[str, Variable]] = [("iterations", state.iterations), *state.ordered_slots]
+    named = state.named_weights
     if len(given) == len(named) - 1:
         given = [np.zeros((), np.int64), *given]
     if len(given) != len(named):
@@ -57,7 +57,7 @@ def _fitting(new: Host, name: str, weight: Variable) -> Host:
     is_numeric = new.dtype.kind in "biufc" or new.dtype.name in dtypes.COMPUTE
     if not is_numeric or (new.dtype.kind == "c" and not dtypes.is_complex(wanted)):
         raise ValueError(f"Weight {weight.name!r} has dtype {wanted}; given one of dtype {new.dtype}.")
-    if isinstance(weight, Iterations):
+    if isinstance(weight, Iterations) or name == "accumulated":
         check_count(new, f"Weight {weight.name!r}")
     elif name in SLOTS:
         SLOTS[name].check(new, f"Weight {weight.name!r}")

@@ -44,6 +44,7 @@ def check_capturable(
         ("call build(var_list) before, or take a step", not all(p.slots.keys() >= {*needed} for p in parameters)),
         ("loss_scale changes from step to step, which a graph can't follow", hyper.loss_scale != 1.0),
         ("nonfinite='raise' would have to wait for the device", hyper.nonfinite == "raise"),
+        ("variables can't be set to their averages", hyper.ema_overwrite_frequency is not None),
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
         (
             "gradients must be dense arrays with the dtype of their variables",

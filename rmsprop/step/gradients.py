@@ -35,7 +35,7 @@ def listed(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[Any]:
 
 
 def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Return the pairs that have a gradient.
+    """Return the pairs that have a gradient, of variables that are trainable.
 
     Raises
     ------
@@ -50,9 +50,10 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
             raise TypeError(
                 f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
             )
-    kept = [pair for pair in given if pair[0] is not None]
-    if len(kept) < len(given):
-        _report_missing(given, bool(kept))
+    trained = [pair for pair in given if not (isinstance(pair[1], Variable) and not pair[1].trainable)]
+    kept = [pair for pair in trained if pair[0] is not None]
+    if len(kept) < len(trained):
+        _report_missing(trained, bool(kept))
     return kept
 
 

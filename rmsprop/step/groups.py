@@ -12,6 +12,7 @@ from rmsprop.arrays.libraries import Array, device, is_on_host, namespace, on_de
 from rmsprop.backends import Backend, Factors, Gradient, Refresh
 from rmsprop.formula import Hyperparameters
 from rmsprop.state.parameters import Parameter
+from rmsprop.step.averages import overwrite
 from rmsprop.step.journal import Journal, reserve_stack
 
 
@@ -81,23 +82,25 @@ def _inverse(group: Group, hyper: Hyperparameters) -> Array:
 
 
 def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
-    """Let each backend update its variables, then apply the constraints.
+    """Let each backend update its variables, then set them to their averages if it is time, apply constraints.
 
     Returns what refreshes the step if it has only been captured, which one backend does alone.
 
     If that fails, for instance in a constraint, all is undone. Arrays that are updated in place are copied for
-    this only if there is a constraint: their backends check before they begin, and come last.
+    this only if something follows: their backends check before they begin, and come last.
     """
-    has_constraint = any([p.variable.constraint for group in groups for p in group.parameters])
+    is_followed = hyper.overwrites or any([p.variable.constraint for group in groups for p in group.parameters])
     take = prepared(groups, hyper)
-    if len(groups) == 1 and not has_constraint:
+    if len(groups) == 1 and not is_followed:
         return take()
     parameters = [p for group in groups for p in group.parameters]
-    journal = Journal([p for p in parameters if has_constraint or not p.backend.in_place])
+    journal = Journal([p for p in parameters if is_followed or not p.backend.in_place])
     journal.keep()
     reserve_stack()
     try:
         take()
+        if hyper.overwrites:
+            overwrite(parameters)
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
                 with on_device(variable.array):

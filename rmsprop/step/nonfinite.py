@@ -17,6 +17,7 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
     """
     is_left_to_backend = (
         hyper.nonfinite == "skip"
+        and not hyper.overwrites
         and len(groups) == 1
         and groups[0].backend.makes_factors
         and all([p.variable.constraint is None for p in groups[0].parameters])

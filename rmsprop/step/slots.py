@@ -19,6 +19,7 @@ from rmsprop.arrays.libraries import (
 )
 from rmsprop.formula import ACCUMULATOR, AVERAGE, SLOTS
 from rmsprop.settings.settings import Settings
+from rmsprop.state.multipliers import join
 from rmsprop.state.parameters import Parameter
 from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable
@@ -46,7 +47,9 @@ def create(settings: Settings, parameters: Sequence[Parameter], variables: Tree)
     missing = [(p, name) for name in settings.slots for p in parameters if name not in p.slots]
     created = [initial(settings, parameter, name) for parameter, name in missing]
     for parameter in parameters:
-        state.parameters.add(parameter)
+        is_new = state.parameters.add(parameter)
+        if is_new and state.undecayed:
+            join(state, parameter)
     for (parameter, name), slot in zip(missing, created, strict=True):
         state.add(parameter, name, slot)
 

@@ -83,7 +83,7 @@ def replayed(settings: Settings, given: Any) -> bool:
     if hyper is None:  # to read the settings may run the user's code, after which all may be different
         hyper = settings.read(step_number(settings))
         accepted = replay.accept(given, needed)
-        if accepted is None or needed is not settings.slots:
+        if accepted is None or needed is not settings.slots or hyper.overwrites:
             return False
     if tapes:
         reserve_stack()

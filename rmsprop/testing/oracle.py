@@ -155,9 +155,8 @@ def _part_step(before: VariableState, gradient: Host, hyper: Hyperparameters, pa
 
 def _joined(real: Expected, imag: Expected) -> Expected:
     """Join the results for real and imaginary part; the larger condition is that of the pair."""
-    state = VariableState(
-        *(None if a is None else a + 1j * b for a, b in zip(real.state, imag.state, strict=True))
-    )
+    pairs: Any = zip(real.state, imag.state, strict=True)
+    state = VariableState(*(None if a is None else a + 1j * b for a, b in pairs))
     return Expected(
         state,
         real.step + 1j * imag.step,

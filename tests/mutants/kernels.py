@@ -132,7 +132,7 @@ MUTANTS = [
     Mutant(
         "constraint added since not noticed", "backends/rmsprop_numba/lists.py",
         "test_lists.py -k gets_a_constraint",
-        "if variable.constraint is not None:", "if False:",
+        "if variable.constraint is not None or not variable.trainable:", "if False:",
     ),
     Mutant(
         "numbers of the first step kept", "backends/rmsprop_numba/lists.py", "test_lists.py -k setting_changed",

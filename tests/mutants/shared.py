@@ -10,18 +10,18 @@ MUTANTS = [
     ),
     Mutant(
         "steps within steps taken", "rmsprop/optimizer.py", "test_threads.py -k step_within_a_step",
-        "state.is_stepping = True", "pass",
+        "state.occupied = STEPPING", "pass",
     ),
     Mutant(
         "step under way for ever after an error", "rmsprop/optimizer.py",
         "test_bad_input.py -k 'bad_gradient_is_named'",
-        "                return take.take(self._settings, grads_and_vars, experimental_aggregate_gradients)\n"
+        "                return step(self._settings, grads_and_vars, experimental_aggregate_gradients)\n"
         "            finally:\n",
-        "                result = take.take(self._settings, grads_and_vars, experimental_aggregate_gradients)\n"
+        "                result = step(self._settings, grads_and_vars, experimental_aggregate_gradients)\n"
         "            except ZeroDivisionError:\n"
         "                raise\n"
         "            else:\n"
-        "                state.is_stepping = False\n                return result\n            if True:\n",
+        "                state.occupied = None\n                return result\n            if True:\n",
     ),
     Mutant(
         "schedules one step ahead", "rmsprop/step/take.py", "test_optimizer.py -k decay_goes_on",
