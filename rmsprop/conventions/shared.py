@@ -1,11 +1,12 @@
 """Arguments that the conventions have in common: what can be passed along, epsilons, schedules, and refusals."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, TypeAlias, TypedDict, cast
 
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Host, is_array
+from rmsprop.formula import ACCUMULATOR
 from rmsprop.optimizer import RMSprop
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.settings.checks import (
@@ -95,22 +96,26 @@ def refuse(function: str, name: str, value: object, neutral: Iterable[Any], inst
         )
 
 
-def slots_of(optimizer: RMSprop, names: Iterable[str]) -> tuple[int, dict[str, list[Host]]]:
+def slots_of(optimizer: RMSprop, names: Collection[str]) -> tuple[int, dict[str, list[Host]]]:
     """Return the number of steps, and by name copies of those slots of all variables that another framework has.
 
     Raises
     ------
     ValueError
-        If there are none yet.
+        If there are none yet, or gradients that wait for a step.
     """
     state = optimizer._state
     with state.lock:
-        count, *arrays = optimizer.get_weights()
-        owners = [name for name, _ in state.ordered_slots]
-    if "rms" not in owners:
+        given = list(zip([name for name, _ in state.named_weights], optimizer.get_weights(), strict=True))
+    weights = {name: [array for owner, array in given if owner == name] for name in ("rms", "accumulated", *names)}
+    if not weights["rms"]:
         raise ValueError("the optimizer has no state yet: call build(variables), or take a step, first.")
-    given = list(zip(owners, arrays, strict=True))
-    return int(count), {name: [array for owner, array in given if owner == name] for name in names}
+    calls = sum(map(int, weights["accumulated"]))
+    if calls and ACCUMULATOR not in names:
+        raise ValueError(
+            f"the gradients of {calls} calls wait for a step: take it first, as only Keras can go on."
+        )
+    return int(given[0][1]), {name: weights[name] for name in names}
 
 
 def has_complex_variables(optimizer: RMSprop) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from rmsprop.arrays.libraries import Host, to_numpy
 from rmsprop.conventions.shared import has_complex_variables, refuse_other_momentum, slots_of
+from rmsprop.formula import NEUTRAL
 from rmsprop.optimizer import RMSprop
 from rmsprop.schedules import LearningRateSchedule
 
@@ -161,11 +162,12 @@ def _check_fits(optimizer: RMSprop, slots: Mapping[str, list[Host]], group: Mapp
 
 def _group(optimizer: RMSprop, n: int) -> dict[str, Any]:
     """Return a group of PyTorch with the hyperparameters of an optimizer."""
-    others = optimizer.decoupled, optimizer.nesterov, optimizer.bias_correction
+    in_groups = any(each.multipliers != NEUTRAL for each in optimizer._state.parameters)
+    others = optimizer.decoupled, optimizer.nesterov, optimizer.bias_correction, in_groups
     if optimizer.epsilon_in_sqrt is not False or any(others):
         raise ValueError(
-            "without a state_dict, the optimizer must compute as torch.optim.RMSprop, as conventions.torch makes "
-            f"it; given {optimizer!r}."
+            "without a state_dict, the optimizer must compute as conventions.torch makes it, without groups; "
+            f"given {optimizer!r}."
         )
     rate, decay = optimizer.current_learning_rate, optimizer.weight_decay
     return {

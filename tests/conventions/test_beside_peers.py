@@ -121,6 +121,7 @@ class OfKeras:
             self.context = in_double_precision
         with self.context():
             self.variables = [keras.Variable(v, dtype="float64") for v in start]
+            self.steps = arguments["gradient_accumulation_steps"]
             self.optimizer = keras.optimizers.RMSprop(**arguments)
             self.optimizer.build(self.variables)
 
@@ -134,7 +135,7 @@ class OfKeras:
             return [np.asarray(v) for v in self.variables]
 
     def weights(self):
-        return conventions.weights_from_keras(self.optimizer.variables)
+        return conventions.weights_from_keras(self.optimizer.variables, self.steps)
 
     def load(self, ours):
         with self.context():
@@ -214,7 +215,10 @@ PEERS = {
             momentum=MOMENTUM.map(single),
             weight_decay=st.none() | DECAY.map(single),
             centered=st.booleans(),
-        ),
+            use_ema=st.booleans(),
+            ema_overwrite_frequency=st.sampled_from([None, 3]),
+            gradient_accumulation_steps=st.sampled_from([None, None, 2, 3]),
+        ).filter(lambda drawn: not (drawn["use_ema"] and drawn["gradient_accumulation_steps"])),
     ),
 }
 

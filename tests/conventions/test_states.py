@@ -271,7 +271,12 @@ def test_variables_of_tf_keras_are_told_apart_by_their_names():
             ValueError,
             "'momentum': 1",
         ),
-        ([variable("rmsprop/w_gradient_accumulator")], ValueError, "accumulator' is none of"),
+        ([variable("rmsprop/w_variance")], ValueError, "'rmsprop/w_variance' is none of"),
+        (
+            [*map(variable, ["o/iteration", "o/w_velocity", "o/w_gradient_accumulator"])],
+            ValueError,
+            "hold accumulated gradients; given gradient_accumulation_steps=None",
+        ),
         ([np.ones(2)], TypeError, "with a path or a name"),
     ],
 )
@@ -299,9 +304,49 @@ def test_averages_of_the_variables_go_along():
     same(conventions.weights_from_keras(variables), [count, *slots])
 
 
-def test_gradients_that_are_being_accumulated_are_not_given_to_keras():
-    with pytest.raises(ValueError, match="accumulate=1"):
-        conventions.weights_to_keras(stepped(conventions.keras, 2, gradient_accumulation_steps=2))
+def test_gradients_that_wait_for_a_step_go_along_with_the_number_of_calls():
+    x, optimizer = np.zeros(2), conventions.keras(0.1, gradient_accumulation_steps=3)
+    for value in (1.0, 2.0, 3.0, 4.0, 5.0):
+        optimizer.apply_gradients([(np.full(2, value), x)])
+    count, rms, total, pending = optimizer.get_weights()
+    assert (int(count), total.tolist(), int(pending)) == (1, [9.0, 9.0], 2)
+    same(conventions.weights_to_keras(optimizer), [np.array(5), np.array(0.1), total, rms])
+    paths = ["o/iteration", "o/w_gradient_accumulator", "o/w_velocity"]
+    variables = list(map(variable, paths, [np.int32(5), total, rms]))
+    same(conventions.weights_from_keras(variables, 3), [count, rms, total, pending])
+    with pytest.raises(ValueError, match="hold no accumulated gradients; given gradient_accumulation_steps=3"):
+        conventions.weights_from_keras(variables[::2], 3)
+
+
+def test_gradients_that_wait_for_a_step_are_not_lost_on_the_way_to_others():
+    pytest.importorskip("torch", reason="in the extra 'interop'")
+    x = np.zeros(2)
+    for make in (conventions.torch, conventions.optax):
+        optimizer = make(0.1, accumulate=2)
+        for message in ("1 calls wait for a step", None, "1 calls wait for a step"):
+            optimizer.apply_gradients([(np.ones(2), x)])
+            if message is None:
+                give(optimizer)
+            else:
+                with pytest.raises(ValueError, match=message):
+                    give(optimizer)
+
+
+def give(optimizer):
+    if optimizer.momentum_includes_lr:
+        conventions.weights_to_optax(optimizer, solver(Rms([np.ones(2)])), None)
+    else:
+        conventions.weights_to_torch(optimizer)
+
+
+def test_groups_of_variables_are_not_lost_on_the_way_to_torch():
+    pytest.importorskip("torch", reason="in the extra 'interop'")
+    x, optimizer = np.zeros(2), conventions.torch(0.1)
+    optimizer.group([x], lr_mult=0.5)
+    optimizer.apply_gradients([(np.ones(2), x)])
+    with pytest.raises(ValueError, match="without groups"):
+        conventions.weights_to_torch(optimizer)
+    conventions.weights_to_torch(optimizer, saved({}))
 
 
 def test_momentum_in_other_units_than_keras_has_is_refused():
