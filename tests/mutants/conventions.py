@@ -5,7 +5,7 @@ from machinery import Mutant
 MUTANTS = [
     Mutant(
         "momentum of torch with the learning rate", "rmsprop/conventions/pytorch.py",
-        "test_peer_runs.py -k 'within_4_ulp_per_step and torch_1 and numpy'",
+        "test_peer_runs.py -k 'within_4_ulp_per_step and torch_2 and numpy'",
         "        momentum_includes_lr=False,\n", "",
     ),
     Mutant(
