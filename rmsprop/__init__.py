@@ -11,7 +11,7 @@ from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
-    from rmsprop import conventions, distribute
+    from rmsprop import conventions, distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Variable",
     "conventions",
     "distribute",
+    "functional",
     "schedules",
 ]
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
     """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    if name in ("conventions", "distribute"):
+    if name in ("conventions", "distribute", "functional"):
         return import_module(f"rmsprop.{name}")
     if name in ("CheckpointError", "CheckpointManager"):
         return getattr(import_module("rmsprop.checkpoints"), name)

@@ -25,6 +25,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Array, Namespace
 
@@ -162,14 +164,20 @@ class Hyperparameters(NamedTuple):
     """The decay factor of the averages of variables, 0 in the first step; None where there are none."""
     ema_overwrite_frequency: int | None = None
 
-    def numbers_of(self, multipliers: Multipliers = NEUTRAL) -> Numbers:
+    @property
+    def unbias(self) -> float:
+        """What averages are divided by for their start at zero."""
+        return 1.0 - self.rho ** (self.step + 1) or 1.0 if self.bias_correction else 1.0
+
+    def numbers_of(self, multipliers: Multipliers = NEUTRAL, unbias: float | None = None) -> Numbers:
         """Return the numbers of the formula for a variable.
 
-        With bias correction, averages are divided by ``unbias``. That is not done to them, but to all numbers
-        that meet them. Neither an epsilon nor 0 / 0 may then vanish.
+        Averages are not divided by `unbias`, but all numbers that meet them are chosen so. An epsilon must not
+        vanish then.
         """
         rate, is_inner = self.learning_rate * multipliers.learning_rate, self.rate_is_inner
-        unbias = (1.0 - self.rho ** (self.step + 1) or 1.0) if self.bias_correction else 1.0
+        unbias, ema = self.unbias if unbias is None else unbias, self.ema_momentum
+        ema = 0.0 if ema is None else ema
         root, sign = unbias**0.5, -1.0 if self.maximize else 1.0
         epsilon = self.epsilon * (unbias if self.epsilon_in_sqrt else root) + (TINY if self.bias_correction else 0)
         inside, outside = (epsilon, 0.0) if self.epsilon_in_sqrt else (0.0, epsilon)
@@ -182,12 +190,12 @@ class Hyperparameters(NamedTuple):
             nesterov_mu=self.momentum if self.nesterov else None,
             rho=self.rho,
             one_minus_rho=1.0 - self.rho,
-            mu=self.momentum or 0.0,
+            mu=0.0 if self.momentum is None else self.momentum,
             epsilon_inside=inside,
             epsilon_outside=outside,
             mg_scale=1.0 / root,
-            ema=self.ema_momentum or 0.0,
-            one_minus_ema=1.0 - (self.ema_momentum or 0.0),
+            ema=ema,
+            one_minus_ema=1.0 - ema,
         )
 
     @property
@@ -256,7 +264,8 @@ def stepped(xp: Namespace, state: VariableState, gradient: Array, numbers: Numbe
         variance = rms - square(xp, _times(numbers.mg_scale, mg))
         variance = xp.maximum(variance, xp.zeros_like(variance))  # it may be negative by rounding
         variance = xp.where(xp.isinf(rms), rms, variance)  # and so may be the square of the mean
-    step = numbers.rate * gradient / (xp.sqrt(variance + numbers.epsilon_inside) + numbers.epsilon_outside)
+    root = xp.sqrt(variance + numbers.epsilon_inside) + numbers.epsilon_outside
+    step = _over(numbers.rate * gradient, root)
     if momentum is not None:
         momentum = numbers.mu * momentum + step
         step = momentum if numbers.nesterov_mu is None else _plus(step, numbers.nesterov_mu, momentum)
@@ -272,6 +281,15 @@ def averaged(average: Array, variable: Array, numbers: Numbers) -> Array:
 def _times(factor: float, x: Array) -> Array:
     """Return ``factor * x``, for which nothing is done if that is `x`."""
     return x if type(factor) is float and factor == 1.0 else factor * x
+
+
+def _over(x: Array, divisor: Array) -> Array:
+    """Return ``x / divisor``, of complex numbers part by part: NumPy would multiply them by the inverse."""
+    if not (isinstance(x, np.ndarray | np.generic) and x.dtype.kind == "c"):
+        return x / divisor
+    quotient = np.empty_like(x)
+    quotient.real, quotient.imag = x.real / divisor, x.imag / divisor
+    return quotient
 
 
 def _plus(x: Array, factor: float | None, y: Array) -> Array:

@@ -79,6 +79,11 @@ def clippings(measures: Sequence[Measure], hyper: Hyperparameters) -> list[Clipp
     return [Clipping(_near(s, c.factors), c.magnitudes) for s, c in zip(squares, found, strict=True)]
 
 
+def traced_clipping(squares: Array, hyper: Hyperparameters) -> Clipping:
+    """Return the factors as `clippings` does, of squares that can't be looked at, and may be infinite."""
+    return _precise([namespace(squares).sqrt(squares)], hyper)[0]
+
+
 def inverse(like: Array, count: int, loss_scale: float) -> Array:
     """Return factors that only divide by the loss scale, in the widest precision and on the device of an array."""
     xp = namespace(like)

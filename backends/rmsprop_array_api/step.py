@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
-from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import (
     Array,
-    DType,
     Namespace,
     detached,
     moved_beside,
@@ -21,8 +19,8 @@ from rmsprop.arrays.libraries import (
 )
 from rmsprop.arrays.rows import rows_of, sums_by_row, taken, with_rows
 from rmsprop.backends import Gradient, Updatable
-from rmsprop.formula import Hyperparameters, Numbers, VariableState, averaged, square, stepped
-from rmsprop_array_api.elements import clipped, joined, parts
+from rmsprop.formula import Hyperparameters, Numbers, VariableState
+from rmsprop.pure import averaged, computing, limited, squared_norm, updated
 
 
 def memory(array: Array) -> NoReturn:
@@ -59,27 +57,11 @@ def in_range(indices: Array, rows: int) -> bool:
 @np.errstate(all="ignore")
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
     """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in the widest precision there is."""
-    return namespace(_values(gradients[0])).stack([_squared_norm(_values(g), hyper, scale) for g in gradients])
+    return namespace(_values(gradients[0])).stack([squared_norm(_values(g), hyper, scale) for g in gradients])
 
 
 def _values(gradient: Gradient) -> Array:
     return detached(gradient.values if isinstance(gradient, IndexedSlices) else gradient)
-
-
-def _squared_norm(values: Array, hyper: Hyperparameters, scale: float) -> Array:
-    xp = namespace(values)
-    if hyper.complex_as_real and xp.isdtype(values.dtype, "complex floating"):
-        return sum(_squared_norm(part, hyper, scale) for part in parts(xp, values))
-    values = clipped(xp, xp.astype(values, _computing(xp, values)), hyper.clipvalue)
-    known = xp.__array_namespace_info__().dtypes(kind="real floating")
-    wide = xp.astype(values, _widest(xp, values.dtype, known))
-    return xp.sum(square(xp, wide if scale == 1.0 else wide * scale))
-
-
-def _widest(xp: Namespace, dtype: DType, known: dict[str, Any]) -> Any:
-    if xp.isdtype(dtype, "complex floating"):
-        return xp.complex128 if "float64" in known else xp.complex64
-    return known.get("float64", xp.float32)
 
 
 def prepare(
@@ -127,44 +109,10 @@ def _updated(
     if isinstance(gradient, IndexedSlices):
         new = _updated_rows(state, gradient, factor, numbers, hyper)
     else:
-        new = _split(state, _limited(gradient, factor, hyper), numbers, hyper)
+        new = updated(state, limited(detached(gradient), factor, hyper), numbers, hyper)
     if state.average is not None:
-        variable = namespace(new.variable).astype(new.variable, state.average.dtype)
-        new = new._replace(average=averaged(state.average, variable, numbers))
+        new = new._replace(average=averaged(state.average, new.variable, numbers))
     return VariableState(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
-
-
-def _split(state: VariableState, gradient: Array, numbers: Numbers, hyper: Hyperparameters) -> VariableState:
-    """Step, with real and imaginary part one after the other if they count as two reals."""
-    xp, kept = namespace(gradient), state.variable.dtype
-    state = state._replace(variable=xp.astype(state.variable, gradient.dtype))
-    if hyper.complex_as_real and xp.isdtype(kept, "complex floating"):
-        pairs = [VariableState(*half) for half in zip(*(parts(xp, x) for x in state), strict=True)]
-        real, imag = (stepped(xp, s, g, numbers) for s, g in zip(pairs, parts(xp, gradient), strict=True))
-        return VariableState(*(joined(xp, re, im, kept) for re, im in zip(real, imag, strict=True)))
-    new = stepped(xp, state, gradient, numbers)
-    return new._replace(variable=xp.astype(new.variable, kept))
-
-
-def _limited(gradient: Array, factor: Array | None, hyper: Hyperparameters) -> Array:
-    """Return a gradient in the dtype of the computation, clipped by value and times its factor."""
-    xp = namespace(gradient)
-    gradient = detached(gradient)
-    gradient = xp.astype(gradient, _computing(xp, gradient))
-    is_complex = xp.isdtype(gradient.dtype, "complex floating")
-    if is_complex and hyper.complex_as_real:
-        real, imag = (clipped(xp, part, hyper.clipvalue) for part in parts(xp, gradient))
-        gradient = joined(xp, real, imag, gradient.dtype)
-    else:
-        gradient = clipped(xp, gradient, hyper.clipvalue)
-    if factor is None:
-        return gradient
-    pair: Array = xp.astype(factor, gradient.dtype)
-    return gradient * pair[0] * pair[1]
-
-
-def _computing(xp: Namespace, array: Array) -> Any:
-    return getattr(xp, dtypes.COMPUTE[dtypes.name_of(array.dtype)])
 
 
 def _updated_rows(
@@ -183,9 +131,9 @@ def _updated_rows(
     rows, order, starts = rows_of(to_numpy(gradient.indices))
     if len(rows) == 0:
         return tables
-    total = sums_by_row(xp, _limited(gradient.values, factor, hyper), order, starts)
+    total = sums_by_row(xp, limited(detached(gradient.values), factor, hyper), order, starts)
     old = VariableState(*(x if x is None else taken(xp, x, rows) for x in state))
-    new = _split(old, total, numbers, hyper)
+    new = updated(old, total, numbers, hyper)
     return VariableState(
         *(x if x is None else with_rows(xp, x, rows, y) for x, y in zip(tables, new, strict=True))
     )
@@ -193,5 +141,5 @@ def _updated_rows(
 
 def _shrunk(xp: Namespace, variable: Array, numbers: Numbers) -> Array:
     """Return a variable after decoupled weight decay alone."""
-    wide = xp.astype(variable, _computing(xp, variable))
+    wide = xp.astype(variable, computing(xp, variable))
     return xp.astype(wide - numbers.shrinkage * wide, variable.dtype)

@@ -149,16 +149,17 @@ class Kept:
         return (self.captured.scalars.array(variant)[row * COUNT : (row + 1) * COUNT],)
 
     def scalars_of_list(self, variant: Variant, hyper: Hyperparameters) -> tuple[Any, ...]:
-        """Return the scalars of a list, or the array of them; of variables where they differ."""
+        """Return the scalars of a list, in an array those that differ, for a captured step all."""
         if self.captured is not None:
             return (self.captured.scalars.array(variant),)
+        shared = scalars(variant, hyper.numbers_of(), hyper.clipvalue)
         if self.multipliers is None:
-            return scalars(variant, hyper.numbers_of(), hyper.clipvalue)
+            return shared
         device = cupy.cuda.runtime.getDevice()
         if device not in self.multiplied:
             self.multiplied[device] = Scalars(len(self.multipliers))
         self.multiplied[device].write(hyper, self.multipliers)
-        return (self.multiplied[device].array(variant),)
+        return self.multiplied[device].array(variant), *shared
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay of a captured step to the device."""

@@ -143,7 +143,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
         source.factor(variant, "row[2]"),
-        source.preparation(variant, "row[2]") if variant.multiplied else "",
+        source.own_scalars(variant, "row[2]"),
         f"if (lane < row[0]) {source.guard(variant)} {{",
         f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
         *[
@@ -162,7 +162,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         "\n".join(body),
         "rmsprop_list",
         preamble=source.PREAMBLE,
-        loop_prep="" if variant.multiplied else source.preparation(variant),
+        loop_prep=source.preparation(variant),
         options=options,
     )
 

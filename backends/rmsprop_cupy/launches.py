@@ -12,7 +12,7 @@ from rmsprop.arrays.dtypes import name_of
 from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable
 from rmsprop.formula import OPTIONAL, Hyperparameters, Numbers
-from rmsprop_cupy.source import SCALARS, Variant, scalars_of
+from rmsprop_cupy.source import SCALARS, Variant, shared_scalars
 from rmsprop_cupy.streams import aside
 
 
@@ -52,9 +52,9 @@ def variant_of(
 
 
 def scalars(variant: Variant, numbers: Numbers, clipvalue: float | None) -> tuple[float, ...]:
-    """Return the scalars that a kernel is given, one by one."""
+    """Return the scalars that a kernel is given one by one."""
     known = dict(zip(SCALARS, (*numbers, clipvalue), strict=True))
-    return tuple([known[name] or 0.0 for name in scalars_of(variant)])
+    return tuple([known[name] or 0.0 for name in shared_scalars(variant)])
 
 
 def paired(array: Array, hyper: Hyperparameters) -> Array:

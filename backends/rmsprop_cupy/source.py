@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from rmsprop.formula import OPTIONAL, Numbers
+from rmsprop.formula import MULTIPLIED, OPTIONAL, Numbers
 
 COMPUTE = {"float16": "float", "bfloat16": "float", "float32": "float", "float64": "double"}
 DTYPES = (*COMPUTE, "complex64", "complex128")
@@ -27,7 +27,7 @@ class Variant(NamedTuple):
     average: bool = False
     """Whether the variable is averaged."""
     multiplied: bool = False
-    """Whether each variable of a list has scalars of its own, in the device's memory."""
+    """Whether variables of a list have scalars of their own, in the device's memory."""
 
 
 def is_complex(variant: Variant) -> bool:
@@ -100,21 +100,32 @@ def scalars_of(variant: Variant) -> list[str]:
     return [name for name in SCALARS if is_used.get(name, True)]
 
 
+def shared_scalars(variant: Variant) -> list[str]:
+    """Return the names of those that are the same for all variables of a list."""
+    return [name for name in scalars_of(variant) if not (variant.multiplied and name in SCALARS[:MULTIPLIED])]
+
+
 def scalar_parameters(variant: Variant) -> str:
-    """Return the declaration of a kernel's arguments that are numbers, or of the array that holds them."""
+    """Return the declaration of a kernel's arguments that are numbers, and of the array that holds some or all."""
     real = CUPY_TYPE[real_type(variant.dtype)]
-    if variant.captured or variant.multiplied:
-        return f"raw {real} numbers"
-    return ", ".join(f"{real} {name}" for name in scalars_of(variant))
+    arrays = [f"raw {real} numbers"] if variant.captured or variant.multiplied else []
+    return ", ".join(arrays + [f"{real} {name}" for name in shared_scalars(variant) if not variant.captured])
 
 
-def preparation(variant: Variant, which: str = "0") -> str:
-    """Return the statements that read the scalars of a variable from the device's memory, if they are there."""
-    if not (variant.captured or variant.multiplied):
-        return ""
-    real, first = real_type(variant.dtype), f"{which} * {len(SCALARS)}"
-    names = scalars_of(variant)
-    return "\n".join(f"const {real} {name} = numbers[{first} + {SCALARS.index(name)}];" for name in names)
+def preparation(variant: Variant) -> str:
+    """Return the statements before a kernel's loop: they read what is the same for all elements."""
+    return _read(variant, shared_scalars(variant), "") if variant.captured else ""
+
+
+def own_scalars(variant: Variant, which: str) -> str:
+    """Return the statements that read what is a variable's own, which has this place in the list."""
+    names = [name for name in scalars_of(variant) if name not in shared_scalars(variant)]
+    return _read(variant, names, f"{which} * {len(SCALARS)} + ")
+
+
+def _read(variant: Variant, names: list[str], first: str) -> str:
+    real = real_type(variant.dtype)
+    return "\n".join(f"const {real} {name} = numbers[{first}{SCALARS.index(name)}];" for name in names)
 
 
 def limited(variant: Variant, gradient: str) -> str:

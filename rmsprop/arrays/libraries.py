@@ -112,6 +112,11 @@ def refuse_traced(array: Any, what: str) -> None:
         )
 
 
+def is_traced(array: Any) -> bool:
+    """Tell whether a value stands for others while a function is traced or transformed."""
+    return is_array(array) and _tracer_of(array) is not None
+
+
 def _tracer_of(array: Any) -> str | None:
     trace = getattr(array, "_trace", None)
     if isinstance(trace, int):  # autograd's, where a constant has a negative one

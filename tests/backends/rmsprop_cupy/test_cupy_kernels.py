@@ -52,22 +52,34 @@ class Case(NamedTuple):
 
     def __str__(self):
         flags = [name for name, value in self.variant._asdict().items() if value is True]
-        return " ".join([self.kernel.name, self.variant.dtype, *flags, f"<{self.layout}>"])
+        return " ".join([self.kernel.name, self.variant.dtype, *flags, *self.variant.terms, f"<{self.layout}>"])
 
 
 def variants(dtype):
-    """Return all variants for a dtype, the simplest first and the richest last; one of them can be left out."""
-    flags = len(source.Variant._fields) - 2
-    plain = [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=flags)]
-    return [*plain, plain[-1]._replace(guarded=True)]
+    """Return variants for a dtype, the simplest first and the richest last; the last two can be left out.
+
+    They are all of those without options of the formula, and some with each option.
+    """
+    plain = [source.Variant(dtype, *values) for values in itertools.product((False, True), repeat=5)]
+    decaying = [v._replace(terms=(term,)) for v in (plain[0], plain[-1]) for term in source.OPTIONAL[:2]]
+    optional = [
+        plain[0]._replace(average=True),
+        plain[0]._replace(multiplied=True),
+        plain[-1]._replace(terms=(source.OPTIONAL[2],), captured=False),
+        plain[-1]._replace(guarded=True),
+    ]
+    richest = plain[-1]._replace(guarded=True, terms=source.OPTIONAL[::2], average=True, multiplied=True)
+    return [*plain, *decaying, *optional, richest]
 
 
 def cases(chosen):
     """Return each kernel for flat arrays, the simplest and the richest for other layouts, too."""
     for variant, make in itertools.product(chosen, MAKERS):
+        if make is not kernels.list_kernel:
+            variant = variant._replace(multiplied=False)  # one variable is given its numbers one by one
         kernel = make(variant, ())
         others = (WIDE,) if takes_raw(kernel) else (STRIDED, WIDE)
-        for layout in (FLAT, *others) if len(set(variant[1:-1])) == 1 else (FLAT,):
+        for layout in (FLAT, *others) if len(set(variant[1:6])) == 1 else (FLAT,):
             yield Case(kernel, variant, layout)
 
 
@@ -174,18 +186,20 @@ def accesses(body):
 def least(kernel, variant):
     """Return the accesses that an element needs, by bytes: one to the gradient, two to variable and each slot.
 
-    Besides, a list looks up two numbers of its factor, and in tables of 64-bit integers the number of elements,
-    the first of them, position and address of the gradient, and the addresses of variable and slots. Rows compare
-    their index to the one before and to each of its own kind, which have positions, too; three atomics note those
-    outside.
+    Weight decay and Nesterov's momentum need none. Besides, a list looks up two numbers of its factor and, with
+    multipliers, the learning rate at two places and weight decay; and in tables of 64-bit integers the number of
+    elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
+    Rows compare their index to the one before and to each of its own kind, which have positions, too; three
+    atomics note those outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
     stored = cupy.dtype(variant.dtype).itemsize
-    slots = [stored, real, *[number] * (variant.momentum + variant.centered)]
+    slots = [stored, real, *[number] * (variant.momentum + variant.centered + variant.average)]
     counted = Counter([stored, *slots, *slots])
     if kernel.name == "rmsprop_list":
-        counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor)])
+        own = 2 + ("weight_decay" in variant.terms) if variant.multiplied else 0
+        counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor + own)])
     elif kernel.name == "rmsprop_rows":
         counted += Counter([8] * (4 + 3))
     return counted
@@ -217,7 +231,7 @@ def test_the_assembler_accepts_the_richest_kernels(architecture, dtype):
     ("old", "new"),
     [
         ("rho * rms", "0.9 * rms"),
-        ("over(times(gradient, learning_rate)", "over(times((float)g, learning_rate)"),
+        ("over(times(g_, rate)", "over(times((float)g, rate)"),
     ],
 )
 def test_a_double_constant_and_a_second_read_are_noticed(old, new):
