@@ -11,7 +11,7 @@ from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
-    from rmsprop import distribute, functional
+    from rmsprop import conventions, distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RMSprop",
     "TorchTape",
     "Variable",
+    "conventions",
     "distribute",
     "functional",
     "schedules",
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
     """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    if name in ("distribute", "functional"):
+    if name in ("conventions", "distribute", "functional"):
         return import_module(f"rmsprop.{name}")
     if name in ("CheckpointError", "CheckpointManager"):
         return getattr(import_module("rmsprop.checkpoints"), name)

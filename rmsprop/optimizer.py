@@ -892,7 +892,8 @@ class RMSprop(HasSettings):
         """Return a new optimizer with the settings of `get_config`: of this library, or of an RMSprop of Keras.
 
         That of Keras 3 and the present one of tf_keras add `epsilon` inside of the root, clip by one limit alone,
-        and not by 0: so does the optimizer that is made of their settings. Sparse gradients follow `lazy`.
+        and not by 0, and decay weights apart from gradients: so does the optimizer that is made of their settings.
+        Sparse gradients follow `lazy`.
 
         Parameters
         ----------
@@ -906,8 +907,8 @@ class RMSprop(HasSettings):
         TypeError
             If a key is unknown, or the class of a schedule.
         ValueError
-            If a setting asks for what is not done here: weight decay, averages of the variables, accumulation of
-            gradients, a constant loss scale.
+            If a setting is out of range, or asks for what is not done here: averages of the variables over calls
+            that accumulate gradients.
         """
         given = given_by(config, cls, custom_objects)
         # The constructor refuses both norms, but one can be assigned later.

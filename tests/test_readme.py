@@ -1,4 +1,4 @@
-"""The code in the README does what it shows."""
+"""The code in the README, and in the page on other frameworks, does what it shows."""
 
 import doctest
 import re
@@ -7,16 +7,30 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-LINKED = "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md", "checkpoints.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+LINKED = "conventions.md", "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md", "checkpoints.md"
+CONVENTIONS = README.parent / "docs" / "conventions.md"
 
 
-def test_all_blocks_are_found():
-    assert len(BLOCKS) == README.read_text().count("```python") > 5
+def blocks_of(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks_of(README)
+
+
+@pytest.mark.parametrize("page", [README, CONVENTIONS], ids=lambda page: page.name)
+def test_all_blocks_are_found(page):
+    assert len(blocks_of(page)) == page.read_text().count("```python") > 3
 
 
 def test_the_blocks_run_in_turn_and_print_what_they_show():
     assert failures([block for block in BLOCKS if "cupy" not in block]) == 0
+
+
+def test_the_blocks_on_other_frameworks_do_so_too():
+    pytest.importorskip("torch", reason="in the extra 'interop'")
+    pytest.importorskip("optax", reason="in the extra 'interop'")
+    assert failures(blocks_of(CONVENTIONS)) == 0
 
 
 @pytest.mark.gpu

@@ -15,7 +15,14 @@ from rmsprop import CheckpointManager, GradientTape, IndexedSlices, LossScale, R
 from rmsprop.distribute import ReplicaContext, Strategy
 from rmsprop.schedules import CosineDecay
 
-PUBLIC = ["rmsprop", "rmsprop.checkpoints", "rmsprop.distribute", "rmsprop.schedules", "rmsprop.testing"]
+PUBLIC = [
+    "rmsprop",
+    "rmsprop.checkpoints",
+    "rmsprop.conventions",
+    "rmsprop.distribute",
+    "rmsprop.schedules",
+    "rmsprop.testing",
+]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

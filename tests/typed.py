@@ -8,7 +8,7 @@ from typing import Any, Literal, assert_type
 
 import numpy as np
 
-from rmsprop import LossScale, RMSprop, Variable, schedules
+from rmsprop import LossScale, RMSprop, Variable, conventions, schedules
 from rmsprop.schedules import LearningRateSchedule
 
 opt = RMSprop(0.1)
@@ -83,6 +83,21 @@ opt.clipnorm = "1"  # type: ignore[assignment]
 opt.state_dtype = "uint16"  # type: ignore[assignment]
 opt.nonfinite = "warn"  # type: ignore[assignment]
 opt.gradient_aggregator = 0.5  # type: ignore[assignment]
+
+# Conventions
+
+assert_type(conventions.torch(0.1, maximize=True, clipnorm=1.0, nonfinite="skip"), RMSprop)
+assert_type(conventions.optax(lambda count: 0.1 / (1 + count), momentum=0.9, weight_decay=1e-4), RMSprop)
+conventions.optax(rates)
+conventions.keras(rates, weight_decay=0.1, global_clipnorm=1, lazy=False)
+conventions.mxnet(wd=0.1, clip_gradient=1.0, clipnorm=1.0)
+conventions.torch("0.1")  # type: ignore[arg-type]
+conventions.torch(learning_rate=0.1)  # type: ignore[call-arg]
+conventions.torch(lambda count: 0.1 * count)  # type: ignore[arg-type]
+conventions.optax(lambda: 0.1)  # type: ignore[arg-type, misc]
+conventions.keras(clipnorm=1.0, state_dtype="float16")  # type: ignore[arg-type]
+opt.set_weights(conventions.weights_from_torch({}))
+assert_type(conventions.weights_to_torch(opt), dict[str, Any])
 
 # Schedules
 

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, SupportsFloat, TypeAlias, get_args
+from typing import Any, Literal, SupportsFloat, TypeAlias, TypedDict, get_args
 
 import numpy as np
 
@@ -121,6 +121,24 @@ def _replaced(name: str, old: Any, new: Any, low: float = -LARGEST, high: float 
 def not_negative(values: Values, name: str, value: SupportsFloat) -> float:
     """Check a number from 0 on."""
     return number(name, value, 0.0)
+
+
+class Epsilon(TypedDict):
+    """A constant that keeps the denominator from zero, and where it is added."""
+
+    epsilon: float
+    epsilon_in_sqrt: bool
+
+
+def where_added(epsilon: float, in_sqrt: bool) -> Epsilon:
+    """Return the settings for an epsilon of another framework, where 0 means none.
+
+    In its place, the smallest normal number of single precision lets 0 / 0 be 0, where the framework has NaN.
+    Outside of the root it changes no other quotient; inside, it would outweigh squares of gradients below 1e-19.
+    """
+    if epsilon == 0.0:
+        return Epsilon(epsilon=SMALLEST_EPSILON, epsilon_in_sqrt=False)
+    return Epsilon(epsilon=epsilon, epsilon_in_sqrt=in_sqrt)
 
 
 def epsilon(values: Values, name: str, value: SupportsFloat | None) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rmsprop.schedules.serialization import unwrapped
+from rmsprop.settings.checks import DEFAULT_EPSILON, Epsilon, number, where_added
+from rmsprop.state.loss_scale import LossScale
 
 PRESENT = ("loss_scale_factor", "gradient_accumulation_steps", "jit_compile", "is_legacy_optimizer")
 """Keys that only present configurations have."""
@@ -36,20 +38,20 @@ def translated(config: Mapping[str, Any], own: Collection[str], base: Collection
     is_shared = "decay" not in settings and any(key in settings and key in base for key in SHARED)
     if present.get("is_legacy_optimizer", not (present or is_shared)):
         return settings
-    if present.get("loss_scale_factor") not in (None, 1):
-        raise ValueError(
-            f"loss_scale_factor={present['loss_scale_factor']!r} of a configuration of Keras: expected None or 1. "
-            f"Leave the key out, and give the optimizer a loss_scale=LossScale(..., dynamic=False)."
-        )
-    if not settings.get("epsilon", True):
-        raise ValueError(f"epsilon={settings['epsilon']!r} of a configuration of Keras: expected more than 0.")
+    scale = present.get("loss_scale_factor")
+    if scale is not None and scale != 1:
+        settings["loss_scale"] = LossScale(number("loss_scale_factor", scale, 1.0), dynamic=False)
     settings["accumulate"] = present.get("gradient_accumulation_steps") or 1
     if settings.get("use_ema") and settings["accumulate"] > 1:
         raise ValueError(
             "gradient_accumulation_steps of a configuration of Keras with use_ema: Keras averages in each call, "
             "this optimizer in each step. Leave one key out, and set use_ema or accumulate yourself."
         )
-    return {**settings, **_without_effect(settings), "epsilon_in_sqrt": True, "decoupled": True}
+    return {**settings, **_without_effect(settings), **_epsilon(settings), "decoupled": True}
+
+
+def _epsilon(settings: Mapping[str, Any]) -> Epsilon:
+    return where_added(number("epsilon", settings.get("epsilon", DEFAULT_EPSILON), 0.0), in_sqrt=True)
 
 
 def _without_effect(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+import conventions
 import files
 import gpu
 import kernels
@@ -15,7 +16,7 @@ import replicas
 import shared
 from machinery import tried
 
-CPU = [*kernels.MUTANTS, *shared.MUTANTS, *files.MUTANTS, *replicas.MUTANTS]
+CPU = [*kernels.MUTANTS, *shared.MUTANTS, *files.MUTANTS, *conventions.MUTANTS, *replicas.MUTANTS]
 
 
 def main() -> int:
