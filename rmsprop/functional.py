@@ -16,6 +16,7 @@ from rmsprop.arrays.libraries import Array, Namespace, is_array, is_traced, name
 from rmsprop.formula import AVERAGE, SLOTS, Hyperparameters, Numbers, VariableState
 from rmsprop.optimizer import RMSprop
 from rmsprop.pure import averaged, limited, squared_norm, updated
+from rmsprop.schedules import LearningRateSchedule
 from rmsprop.settings.settings import READ
 from rmsprop.variables.nested import Tree, mapped
 
@@ -159,10 +160,12 @@ def _check_settings(opt: RMSprop) -> None:
 
 def _read(opt: RMSprop, count: Array, learning_rate: Any) -> Hyperparameters:
     """Return the hyperparameters of the step, some of which are arrays if they or the count are traced."""
-    settings, is_replaced = opt._settings, learning_rate is not None
+    settings = opt._settings
     if not is_traced(count):
-        hyper = settings.read(int(count))
-        return hyper._replace(learning_rate=learning_rate) if is_replaced else hyper
+        return settings.read(int(count), learning_rate)
+    if learning_rate is None and not settings.values["decay"]:
+        learning_rate = _scheduled(settings.values["learning_rate"], count)
+    is_replaced = learning_rate is not None
     for name in READ:
         if type(settings.values[name]) is not float and not (is_replaced and name == "learning_rate"):
             raise TypeError(
@@ -171,11 +174,21 @@ def _read(opt: RMSprop, count: Array, learning_rate: Any) -> Hyperparameters:
             )
     if settings.values["decay"] and not is_replaced:
         raise TypeError("decay depends on the count, which is traced; expected the argument learning_rate.")
-    hyper, xp = settings.read(0), namespace(count)
-    hyper = hyper._replace(step=count, **({"learning_rate": learning_rate} if is_replaced else {}))
+    hyper, xp = settings.read(0, learning_rate)._replace(step=count), namespace(count)
     if hyper.ema_momentum is not None:
         hyper = hyper._replace(ema_momentum=xp.where(count == 0, 0.0, settings.values["ema_momentum"]))
     return hyper
+
+
+def _scheduled(rate: Any, count: Array) -> Any:
+    """Return the learning rate of a schedule at a count that is traced, if it is a function of such ones, or None.
+
+    Those of optax are, which `rmsprop.conventions` takes; those of `rmsprop.schedules` compute with numbers.
+    """
+    try:
+        return rate(count) if isinstance(rate, LearningRateSchedule) else None
+    except TypeError:
+        return None
 
 
 def _numbers(xp: Namespace, hyper: Hyperparameters, like: Array) -> Numbers:

@@ -6,7 +6,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, LossScale, RMSprop, functional, schedules
+from rmsprop import IndexedSlices, LossScale, RMSprop, conventions, functional, schedules
 from rmsprop.testing.backend_tests import OPTIONS, VARIANTS
 
 SETTINGS = [
@@ -155,6 +155,23 @@ def test_pytorch_records_a_step_and_differentiates_it():
     after.sum().backward()
     g = np.array([0.5, 2.0])
     np.testing.assert_allclose(gradient.grad, -0.1 / (0.5 * g**2 + 1) ** 1.5, rtol=1e-12)
+
+
+def test_a_schedule_of_optax_is_followed_while_a_function_is_traced():
+    jax = pytest.importorskip("jax", reason="JAX is in the extra 'interop'")
+    optax = pytest.importorskip("optax", reason="optax is in the extra 'interop'")
+    arguments = {"momentum": 0.9, "nesterov": True, "bias_correction": True}
+    schedule = optax.exponential_decay(0.1, 2, 0.5)
+    theirs, ours = optax.rmsprop(schedule, **arguments), conventions.optax(schedule, **arguments)
+    params = twin = jax.numpy.asarray([1.0, -2.0])
+    their_state, state = theirs.init(params), functional.init(ours, twin)
+    update = jax.jit(partial(functional.update, ours))
+    for seed in range(4):
+        gradient = jax.numpy.asarray(np.random.default_rng(seed).standard_normal(2), "float32")
+        change, their_state = theirs.update(gradient, their_state, params)
+        params = optax.apply_updates(params, change)
+        twin, state = update(gradient, state, twin)
+        np.testing.assert_allclose(twin, params, rtol=1e-6)
 
 
 @pytest.mark.parametrize("is_traced", [False, True])

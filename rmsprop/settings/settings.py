@@ -40,13 +40,13 @@ class Settings:
         values = self.values
         return needed_slots(self.has_momentum, values["centered"], values["use_ema"], values["accumulate"] > 1)
 
-    def read(self, step: int) -> Hyperparameters:
-        """Return the numbers of a step; each schedule and callable is called once."""
+    def read(self, step: int, learning_rate: Any = None) -> Hyperparameters:
+        """Return the numbers of a step; each schedule and callable is called once, unless another rate is given."""
         if self.constant is not None:
-            return self.constant
+            return self.constant if learning_rate is None else self.constant._replace(learning_rate=learning_rate)
         values, has_momentum = self.values, self.has_momentum
         numbers = {name: values[name] for name in Hyperparameters._fields if name in values}
-        numbers["learning_rate"] = self.learning_rate_at(step)
+        numbers["learning_rate"] = self.learning_rate_at(step) if learning_rate is None else learning_rate
         numbers["rho"] = current("rho", values["rho"], 0.0, 1.0)
         numbers["momentum"] = current("momentum", values["momentum"], 0.0, 1.0) if has_momentum else None
         decay = values["weight_decay"]  # of any other kind, it may be anything but 0 in the next step
@@ -63,7 +63,11 @@ class Settings:
             if numbers[name] is not None:
                 numbers[name] *= scale
         hyper = Hyperparameters(**numbers)
-        if not self.depends_on_step() and all([type(values[name]) is float for name in READ]):
+        if (
+            learning_rate is None
+            and not self.depends_on_step()
+            and all([type(values[name]) is float for name in READ])
+        ):
             self.constant = hyper
         return hyper
 
