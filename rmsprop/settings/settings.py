@@ -41,7 +41,7 @@ class Settings:
         return needed_slots(self.has_momentum, values["centered"], values["use_ema"], values["accumulate"] > 1)
 
     def read(self, step: int, learning_rate: Any = None) -> Hyperparameters:
-        """Return the numbers of a step; each schedule and callable is called once, unless another rate is given."""
+        """Return the numbers of a step, with another learning rate if one is given; callables are called once."""
         if self.constant is not None:
             return self.constant if learning_rate is None else self.constant._replace(learning_rate=learning_rate)
         values, has_momentum = self.values, self.has_momentum
@@ -63,11 +63,8 @@ class Settings:
             if numbers[name] is not None:
                 numbers[name] *= scale
         hyper = Hyperparameters(**numbers)
-        if (
-            learning_rate is None
-            and not self.depends_on_step()
-            and all([type(values[name]) is float for name in READ])
-        ):
+        is_constant = not self.depends_on_step() and all([type(values[name]) is float for name in READ])
+        if is_constant and learning_rate is None:
             self.constant = hyper
         return hyper
 
