@@ -341,11 +341,12 @@ def test_variables_are_put_back_after_an_error_and_without_averages_there_is_not
 
 @pytest.mark.parametrize("nonfinite", ["propagate", "skip"])
 @pytest.mark.parametrize("is_immutable", [False, True])
-def test_averages_overwrite_variables_each_so_many_steps_before_constraints(xp, nonfinite, is_immutable):
+@pytest.mark.parametrize("added", [0, 1])
+def test_averages_overwrite_variables_each_so_many_steps_before_constraints(xp, nonfinite, is_immutable, added):
     if is_immutable and xp is not np:
         pytest.skip("CuPy's arrays are mutable")
     lib = pytest.importorskip("array_api_strict") if is_immutable else xp
-    v = Variable(lib.asarray([1.0, 2.0]), constraint=lambda array: array + 1)
+    v = Variable(lib.asarray([1.0, 2.0]), constraint=(lambda array: array + added) if added else None)
     plain = [1.0, 2.0]
     opt = RMSprop(0.5, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2, nonfinite=nonfinite)
     twin, average = RMSprop(0.5), None
@@ -356,7 +357,7 @@ def test_averages_overwrite_variables_each_so_many_steps_before_constraints(xp, 
         average = w.copy() if step == 0 else 0.5 * average + 0.5 * w
         if step % 2:
             w[...] = average
-        w += 1
+        w += added
         np.testing.assert_allclose(v.numpy(), w, rtol=1e-12)
 
 

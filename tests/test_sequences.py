@@ -35,6 +35,11 @@ SETTINGS = {
     "epsilon": st.sampled_from([1e-7, 1.0]),
     "decay": st.sampled_from([0.0, 0.1]),
     "clipvalue": st.sampled_from([None, 0.75]),
+    "weight_decay": st.sampled_from([0.0, 0.25]),
+    "decoupled": st.booleans(),
+    "nesterov": st.booleans(),
+    "momentum_includes_lr": st.booleans(),
+    "maximize": st.booleans(),
 }
 """Those that can be changed between steps."""
 
@@ -86,7 +91,7 @@ class Sequence(RuleBasedStateMachine):
     def seen(self, i):
         """Return a variable and its slots; those that are still to be created as zeros."""
         array, slots = self.array(i), []
-        for name in SLOTS:
+        for name in VariableState._fields[1:4]:
             try:
                 slots.append(self.opt.get_slot(self.variables[i], name).numpy())
             except KeyError:
@@ -155,7 +160,7 @@ class Sequence(RuleBasedStateMachine):
     def assert_rows(self, before, after, dense, rows, hyper):
         if rows is not ...:
             others = np.setdiff1d(np.arange(len(dense)), rows)
-            for a, b in zip(before, after, strict=True):
+            for a, b in zip(before[:4], after[:4], strict=True):
                 assert a[others].tobytes() == b[others].tobytes()
         if hyper.state_dtype is None:
             used = "variable", *hyper.slots
@@ -258,7 +263,7 @@ class Sequence(RuleBasedStateMachine):
         assert int(self.opt.iterations) == self.iterations
         assert self.opt.skipped == self.skipped
         for i, model in enumerate(self.model):
-            for field, a, b in zip(model._fields, model, self.seen(i), strict=True):
+            for field, a, b in zip(model._fields[:4], model[:4], self.seen(i)[:4], strict=True):
                 assert a.tobytes() == b.tobytes(), f"{field} of variable {i}: {b} instead of {a}"
         note(f"{self.settings}")
 

@@ -78,7 +78,8 @@ def _condition(state: VariableState, numbers: Numbers) -> Host:
     if state.mg is None:
         return np.ones_like(state.rms)
     with np.errstate(divide="ignore", invalid="ignore"):
-        variance = np.maximum(state.rms - square(np, numbers.mg_scale * state.mg), 0)
+        mean = state.mg if numbers.mg_scale is None else numbers.mg_scale * state.mg
+        variance = np.maximum(state.rms - square(np, mean), 0)
         return np.where(state.rms > 0, state.rms / variance, 1)
 
 
