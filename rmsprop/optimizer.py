@@ -146,8 +146,8 @@ class RMSprop(HasSettings):
         Whether to go uphill. Weight decay still leads to zero.
     use_ema : bool, default False
         Whether variables are averaged over the steps, as in Keras 3: after each step, ``average = ema_momentum *
-        average + (1 - ema_momentum) * variable``, after the first it is the variable. The average is a slot,
-        which variables without a gradient keep. See `swapped`.
+        average + (1 - ema_momentum) * variable``, after the first it is the variable. The average is a slot, in
+        full precision, which variables without a gradient keep as it is. See `swapped`.
     ema_momentum : float, default 0.99
         In [0, 1].
     ema_overwrite_frequency : int, optional

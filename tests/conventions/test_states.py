@@ -137,7 +137,7 @@ def test_complex_state_that_torch_has_no_form_for_is_refused():
         conventions.weights_to_torch(optimizer, saved({}))
 
 
-@pytest.mark.parametrize("make", [RMSprop, conventions.timm, conventions.keras], ids=str)
+@pytest.mark.parametrize("make", [RMSprop, conventions.timm, conventions.keras])
 def test_a_group_of_torch_is_made_of_an_optimizer_that_computes_as_torch_alone(make):
     pytest.importorskip("torch", reason="in the extra 'interop'")
     with pytest.raises(ValueError, match="as conventions.torch makes it"):

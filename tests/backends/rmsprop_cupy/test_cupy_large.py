@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from rmsprop import IndexedSlices, RMSprop
+from rmsprop.formula import NEUTRAL
 from rmsprop.testing import hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 from rmsprop_cupy import kernels, rows  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
-from rmsprop_cupy.launches import make, numbers, variant_of  # noqa: E402
+from rmsprop_cupy.launches import make, scalars, variant_of  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +30,7 @@ def test_a_list_is_updated_beyond_an_index_of_32_bits():
     table = cupy.asarray([[5, BEYOND, 0, v.data.ptr, r.data.ptr]], np.uint64)
     addresses = cupy.asarray([shifted], np.uint64)
     kernel = kernels.list_kernel(variant, ())
-    kernel(v, addresses, *numbers(hyper), table, size=kernels.CHUNK)
+    kernel(v, addresses, *scalars(variant, hyper.numbers_of(), hyper.clipvalue), table, size=kernels.CHUNK)
     np.testing.assert_allclose(r.get(), 0.1 * np.arange(5.0) ** 2)
     assert (v.get()[1:] < 0).all()
 
@@ -39,7 +40,7 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     tables = [cupy.zeros(5), cupy.zeros(5)]
     shifted = [beginning_before(table, BEYOND) for table in tables]
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
-    parameter = SimpleNamespace(notes=None, shape=shifted[0].shape)
+    parameter = SimpleNamespace(notes=None, shape=shifted[0].shape, multipliers=NEUTRAL)
     variant = variant_of(tables[0], hyper, None, None)
     make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
