@@ -77,6 +77,27 @@ def test_replays_are_bitwise_steps_with_a_schedule(stream, settings, count, dtyp
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("count", [2, 8])
+def test_replays_follow_multipliers_and_these_can_not_change_meanwhile(stream, count):
+    variables, gradients = problem(count)
+    twins = [v.copy() for v in variables]
+    one, two = (decaying(weight_decay=0.1, decoupled=True, use_ema=True) for _ in range(2))
+    for opt, arrays in ((one, variables), (two, twins)):
+        opt.build(arrays)
+        opt.group(arrays[1], lr_mult=0.5, wd_mult=2.0)
+    graph = captured(stream, one, list(zip(gradients, variables, strict=True)))
+    with pytest.raises(RuntimeError, match="discard_captured"):
+        one.group(variables[0], lr_mult=2.0)
+    for _ in range(3):
+        one.advance()
+        graph.launch(stream)
+        two.apply_gradients(zip(gradients, twins, strict=True))
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(variables, twins, strict=True):
+        np.testing.assert_array_equal(a.get(), b.get())
+
+
 def test_advance_is_one_asynchronous_copy(stream):
     gpusim = sys.modules.get("gpusim") or pytest.skip("only a simulator counts copies")
     variables, gradients = problem(30, [np.float32, np.float64])
