@@ -118,5 +118,6 @@ def strings(path):
 @pytest.mark.parametrize("place", ["rmsprop", "backends"])
 def test_the_names_of_slots_are_spelt_in_the_formula_alone(place):
     spelt = {*SLOTS, "/rms"} - {"momentum"}  # which is also the name of a setting
-    found = {path.name for path in (ROOT / place).rglob("*.py") if strings(path) & spelt}
+    files = {path for path in (ROOT / place).rglob("*.py") if path.parent.name != "conventions"}  # translate them
+    found = {path.name for path in files if strings(path) & spelt}
     assert found <= {"formula.py", "oracle.py", "backend_tests.py"}  # how far off each may be, and what to look at

@@ -36,9 +36,9 @@ def mpiexec(cache):
     return run
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec, ranks):
-    done = mpiexec(ranks, "training.py", 60, 1000)
+@pytest.mark.parametrize(("ranks", "kind"), [(2, []), (4, []), (2, ["options"])], ids=str)
+def test_replicas_train_as_one_process_does_that_adds_up_their_gradients(mpiexec, ranks, kind):
+    done = mpiexec(ranks, "training.py", 12 if kind else 60, 1000, *kind)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the same as one process") == ranks
 

@@ -12,6 +12,7 @@ import pytest
 
 from rmsprop import IndexedSlices, RMSprop, norms
 from rmsprop.testing import BackendTests, hyper_of
+from rmsprop.testing.backend_tests import OPTIONS
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
@@ -80,22 +81,26 @@ def test_a_list_in_another_order_or_with_gaps_is_updated_rightly():
         np.testing.assert_allclose(a, b.get(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}], ids=str)
-def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(gpusim, settings):
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}, *OPTIONS], ids=str)
+@pytest.mark.parametrize("is_grouped", [False, True])
+def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(gpusim, settings, is_grouped):
     variables = [cupy.asarray(a) for a in many(300)]
     opt = RMSprop(**settings)
+    opt.build(variables)
+    if is_grouped:
+        opt.group(variables[::3], lr_mult=0.5, wd_mult=0.0)
     for _ in range(2):
         opt.apply_gradients([(v.copy(), v) for v in variables])
     gradients = [cupy.ones_like(v) for v in variables]
-    gpusim.reset_counters()
-    opt.apply_gradients(zip(gradients, variables, strict=True))
-    counted = gpusim.counters()
-    assert counted["kernel_launches"] == 1
-    assert counted["synchronisations"] == counted["mallocs"] == 0
-    assert counted["memcpy_async_h2d"] <= 1
-    gpusim.reset_counters()
-    opt.apply_gradients(zip(gradients, variables, strict=True))
-    assert gpusim.counters()["memcpy_async_h2d"] == 0
+    changes = {"bias_correction", "use_ema"} & settings.keys()
+    of_groups = int(is_grouped and bool(changes))  # the numbers of groups, if these differ from step to step
+    for copies in (1, 0):
+        gpusim.reset_counters()
+        opt.apply_gradients(zip(gradients, variables, strict=True))
+        counted = gpusim.counters()
+        assert counted["kernel_launches"] == 1
+        assert counted["synchronisations"] == counted["mallocs"] == 0
+        assert counted["memcpy_async_h2d"] <= copies + of_groups
 
 
 @pytest.mark.parametrize("dtypes", [[np.float32], [np.float32, np.complex64]], ids=str)
