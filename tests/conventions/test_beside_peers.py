@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 from contextlib import nullcontext
 
 import numpy as np
@@ -18,11 +19,12 @@ REASONS = {
     "optax": "optax is in the extra 'interop'",
     "jax.example_libraries.optimizers": "JAX is in the extra 'interop'",
     "timm.optim": "timm is in no extra: it is no small install",
-    "keras": "Keras is in no extra: it is no small install",
+    "keras": "Keras is in the extra 'interop'",
 }
 
 
 def imported(name):
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # by default, Keras needs TensorFlow
     return pytest.importorskip(name, reason=REASONS.get(name))
 
 

@@ -81,7 +81,7 @@ def test_a_list_in_another_order_or_with_gaps_is_updated_rightly():
         np.testing.assert_allclose(a, b.get(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}, *OPTIONS], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}, OPTIONS[2]], ids=str)
 @pytest.mark.parametrize("is_grouped", [False, True])
 def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(gpusim, settings, is_grouped):
     variables = [cupy.asarray(a) for a in many(300)]

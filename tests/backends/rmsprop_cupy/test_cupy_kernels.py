@@ -74,11 +74,15 @@ def variants(dtype):
     return [*plain, *optional, richest]
 
 
+def fitting(variant, make):
+    """Return a variant that there is of a kernel: one variable is given its numbers one by one."""
+    return variant if make is kernels.list_kernel else variant._replace(multiplied=False)
+
+
 def cases(chosen):
     """Return each kernel for flat arrays, the simplest and the richest for other layouts, too."""
     for variant, make in itertools.product(chosen, MAKERS):
-        if make is not kernels.list_kernel:
-            variant = variant._replace(multiplied=False)  # one variable is given its numbers one by one
+        variant = fitting(variant, make)
         kernel = make(variant, ())
         others = (WIDE,) if takes_raw(kernel) else (STRIDED, WIDE)
         for layout in (FLAT, *others) if len(set(variant[1:6])) == 1 else (FLAT,):
@@ -252,7 +256,7 @@ def test_a_double_constant_and_a_second_read_are_noticed(old, new):
 @pytest.mark.parametrize("layout", [FLAT, STRIDED], ids=["flat", "strided"])
 def test_the_source_that_is_checked_is_the_one_that_cupy_compiles(make, dtype, layout):
     for variant in (variants(dtype)[0], variants(dtype)[-1]):
-        kernel = make.__wrapped__(variant, ())  # a new one, which has compiled nothing
+        kernel = make.__wrapped__(fitting(variant, make), ())  # a new one, which has compiled nothing
         arguments = []
         for p in (*kernel.in_params, *kernel.out_params):
             is_strided = layout is STRIDED and not p.raw
