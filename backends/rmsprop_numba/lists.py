@@ -39,7 +39,7 @@ class ListPlan:
         self.division = divided(rows)
         addresses = [[0 if a is None else address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
-        self._numbers: tuple[Hyperparameters | None, tuple[Any, ...]] = None, ()
+        self._numbers: tuple[Hyperparameters | None, tuple[Any, ...], tuple[bool, ...]] = None, (), ()
         multipliers = [p.multipliers for p in parameters]
         self._multipliers = None if all([each == NEUTRAL for each in multipliers]) else multipliers
         self._compiled: set[Any] = set()
@@ -86,12 +86,13 @@ class ListPlan:
 
     def jobs(self, gradients: Array, factors: Array | None, hyper: Hyperparameters) -> list[Job]:
         """Return the calls that update all variables, one for each combination of dtypes."""
-        known, numbers = self._numbers
+        known, numbers, missing = self._numbers
         if known is not hyper:
             numbers = scalars(hyper, self._multipliers)
-            self._numbers = hyper, numbers
+            missing = tuple([x is None for x in (*numbers[0], *numbers[1:])])
+            self._numbers = hyper, numbers, missing
         has_threads = uses_threads(self._largest)
-        variant = has_threads, factors is None, *[x is None for x in (*numbers[0], *numbers[1:])]
+        variant = has_threads, factors is None, missing
         is_compiled = variant in self._compiled
         jobs: list[Job] = []
         for likes, size, tasks, pieces in self.division.batches:
