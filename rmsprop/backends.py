@@ -9,7 +9,7 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, detached, namespace
-from rmsprop.formula import Hyperparameters, Multipliers
+from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -108,6 +108,12 @@ class Updatable(Protocol):
     def is_raw(self) -> bool:
         """Whether the caller uses the array itself, without a `rmsprop.Variable`."""
         ...
+
+
+def multipliers_of(parameters: Sequence[Updatable]) -> list[Multipliers] | None:
+    """Return the multipliers of parameters, or None if all are neutral."""
+    multipliers = [parameter.multipliers for parameter in parameters]
+    return None if all([each == NEUTRAL for each in multipliers]) else multipliers
 
 
 class Factors(Protocol):

@@ -62,6 +62,11 @@ class Slot(NamedTuple):
         compute = dtypes.COMPUTE[variable]
         return dtypes.real(compute) if self.averages_squares and not complex_as_real else compute
 
+    def start(self, initial_accumulator: float, dtype: str) -> complex:
+        """Return what each element of a new slot of a dtype begins at, in both parts of a complex average."""
+        both = 1 + 1j if dtypes.is_complex(dtype) else 1
+        return initial_accumulator * both if self.averages_squares else 0.0
+
     def check(self, array: Any, what: str) -> None:
         """Raise ``ValueError`` if numbers for the slot, in an array of NumPy, are negative where none can be."""
         parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)

@@ -251,9 +251,8 @@ def _start(opt: RMSprop, name: str, leaf: Array) -> Array:
     dtype = SLOTS[name].dtype(dtypes.name_of(leaf.dtype), values["complex_as_real"])
     if name == AVERAGE:
         return xp.astype(leaf, getattr(xp, dtype))
-    start = values["initial_accumulator"] if SLOTS[name].averages_squares else 0.0
-    both = 1 + 1j if SLOTS[name].averages_squares and dtypes.is_complex(dtype) else 1
-    return xp.full_like(leaf, start * both, dtype=getattr(xp, dtype))
+    start = SLOTS[name].start(values["initial_accumulator"], dtype)
+    return xp.full_like(leaf, start, dtype=getattr(xp, dtype))
 
 
 def _leaves(params: Tree) -> list[Array]:

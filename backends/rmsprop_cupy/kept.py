@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from rmsprop.arrays.libraries import Array
-from rmsprop.backends import Updatable
+from rmsprop.backends import Updatable, multipliers_of
 from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
 from rmsprop_cupy.launches import scalars
 from rmsprop_cupy.source import SCALARS, Variant, real_type
@@ -196,19 +196,13 @@ def kept_for_step(parameters: Sequence[Updatable], hyper: Hyperparameters) -> Ke
     first = parameters[0]
     device = first.variable.array.device
     if is_captured(device.id):
-        multipliers = _multipliers(parameters)
+        multipliers = multipliers_of(parameters)
         with device:
             return Kept(len(parameters), multipliers, Captured(hyper, multipliers or [NEUTRAL]))
     # A parameter lives as long as the plans of its optimizer: its identity is that of no other.
     key = tuple(map(id, parameters))
     kept: Kept | None = first.plans.get(key)
     if kept is None:
-        kept = Kept(len(parameters), _multipliers(parameters))
+        kept = Kept(len(parameters), multipliers_of(parameters))
         first.plans.keep(key, kept)
     return kept
-
-
-def _multipliers(parameters: Sequence[Updatable]) -> list[Multipliers] | None:
-    """Return the multipliers of parameters, or None if all are neutral."""
-    multipliers = [parameter.multipliers for parameter in parameters]
-    return None if all([each == NEUTRAL for each in multipliers]) else multipliers

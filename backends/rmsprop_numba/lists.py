@@ -8,8 +8,8 @@ import numpy as np
 
 from rmsprop import norms
 from rmsprop.arrays.libraries import Host
-from rmsprop.backends import Updatable
-from rmsprop.formula import MULTIPLIED, NEUTRAL, Hyperparameters, Multipliers
+from rmsprop.backends import Updatable, multipliers_of
+from rmsprop.formula import MULTIPLIED, Hyperparameters, Multipliers
 from rmsprop_numba import headers, list_kernels
 from rmsprop_numba.compilation import compile_for
 from rmsprop_numba.pieces import Division, divided
@@ -40,8 +40,7 @@ class ListPlan:
         addresses = [[0 if a is None else address(a) for a in row] for row in rows]
         self._addresses = np.array(addresses, np.int64)
         self._numbers: tuple[Hyperparameters | None, tuple[Any, ...], tuple[bool, ...]] = None, (), ()
-        multipliers = [p.multipliers for p in parameters]
-        self._multipliers = None if all([each == NEUTRAL for each in multipliers]) else multipliers
+        self._multipliers = multipliers_of(parameters)
         self._compiled: set[Any] = set()
         self._largest = max(batch.size for batch in self.division.batches)
         arrays = [plan.tables[0] for plan in plans]

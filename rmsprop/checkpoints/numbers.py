@@ -16,12 +16,11 @@ def numbers_of(settings: Settings) -> dict[str, Any]:
     scale = settings.values["loss_scale"]
     if scale is not None:
         numbers["loss_scale"] = [scale.scale, scale.dynamic_counter]
-    accumulated, undecayed = int(settings.state.accumulated.array), settings.state.undecayed
-    return (
-        numbers
-        | ({"accumulated": accumulated} if accumulated else {})
-        | ({"undecayed": undecayed} if undecayed else {})
-    )
+    if accumulated := int(settings.state.accumulated.array):
+        numbers["accumulated"] = accumulated
+    if settings.state.undecayed:
+        numbers["undecayed"] = settings.state.undecayed
+    return numbers
 
 
 def check_numbers(numbers: Any, settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, SupportsFloat, TypeAlias, TypedDict, get_args
 import numpy as np
 
 from rmsprop.arrays.libraries import Array, is_array
+from rmsprop.formula import TINY
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.state.loss_scale import LossScale
 from rmsprop.variables.variable import Variable
@@ -20,7 +21,7 @@ LARGEST = sys.float_info.max
 SCHEDULED = ("learning_rate", "weight_decay")
 """The settings that can be schedules."""
 DEFAULT_EPSILON = 1e-7
-SMALLEST_EPSILON = float(np.finfo(np.float32).tiny)  # anything smaller vanishes when cast to float32
+SMALLEST_EPSILON = TINY  # anything smaller vanishes when cast to float32
 
 StateDtype: TypeAlias = Literal["bfloat16", "uint8"]
 """What slots can be kept in, other than in full."""

@@ -75,11 +75,9 @@ def start_of(settings: Settings, parameter: Parameter, name: str) -> Any:
     """Return what a slot begins at, in the form of NumPy; None for zero."""
     if name == AVERAGE:  # a new variable's is that of one step, once that has been taken
         return to_numpy(parameter.variable.array)
-    accumulator = settings.values["initial_accumulator"]
-    if not (SLOTS[name].averages_squares and accumulator):
-        return None
-    is_pair = settings.values["complex_as_real"] and dtypes.is_complex(dtypes.name_of(parameter.dtype))
-    return np.full(parameter.shape, accumulator * (1 + 1j) if is_pair else accumulator)
+    dtype = SLOTS[name].dtype(dtypes.name_of(parameter.dtype), settings.values["complex_as_real"])
+    start = SLOTS[name].start(settings.values["initial_accumulator"], dtype)
+    return np.full(parameter.shape, start) if start else None
 
 
 def _compact(parameter: Parameter, name: str, state_dtype: str, label: str) -> Variable:
