@@ -66,18 +66,24 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 def has_trees(given: Iterable[Any]) -> bool:
     """Tell whether trees are paired with trees of gradients."""
-    return any([isinstance(pair, tuple | list) and len(pair) == 2 and is_tree(pair[1]) for pair in given])
+    return any([is_tree(x) for pair in given if isinstance(pair, tuple | list) for x in [*pair][1:2]])
 
 
 def _branches(gradients: Any, variables: Tree, position: int) -> list[tuple[Any, Any]]:
-    """Return the pairs of two trees of one structure, which that of the variables tells."""
-    found = matched(gradients, variables)
+    """Return the pairs in two trees of one structure, which that of the variables tells."""
+    found, leaves = matched(gradients, variables), flatten(variables)
+    for leaf in leaves:
+        if not isinstance(leaf, Variable) and not is_array(leaf):
+            raise TypeError(
+                f"Variable {position} {described(variables)} must be an array or a rmsprop.Variable, or a tree of "
+                f"these; given {_short(leaf)} in it."
+            )
     if found is None:
         raise ValueError(
             f"the gradients of grads_and_vars[{position}] must have the structure of its variables, "
             f"{outline(variables)}; given {outline(gradients)}."
         )
-    return list(zip(found, flatten(variables), strict=True))
+    return list(zip(found, leaves, strict=True))
 
 
 def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
