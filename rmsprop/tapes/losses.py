@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import Array, is_array, namespace
+from rmsprop.arrays.libraries import Array, detached, is_array, namespace
 from rmsprop.tapes.autograd_tape import GradientTape
 from rmsprop.tapes.tape import Tape
 from rmsprop.variables.nested import Tree, flatten, is_tree, mapped, matched, outline
@@ -47,17 +47,32 @@ def compute_gradients(
         value = call(arguments)
         return _paired(value, _checked(var_list()) if callable(var_list) else tree)
     tape = GradientTape() if tape is None else tape
-    try:
-        with tape:
-            value = call(mapped(tape.watch, tree) if tree is not None else None)
-            tree = _checked(var_list()) if callable(var_list) else tree
-    except Exception as error:
-        error.add_note(_NOTE)
-        raise
+    value, tree = _recorded(lambda x: (call(x), _checked(var_list()) if callable(var_list) else tree), tree, tape)
     if isinstance(value, tuple):
         return _paired(value, tree)
     sources = flatten(tree)
     return list(zip(tape.gradient(value, sources, _scaled(grad_loss, value, scale)), sources, strict=True))
+
+
+def value_and_gradients(
+    loss: Callable[[Any], Any], tree: Tree, tape: Tape, scale: float = 1.0
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """Return the value of a loss of variables, and (gradient, variable) pairs, of gradients times `scale`."""
+    value, sources = _recorded(loss, tree, tape), flatten(tree)
+    if isinstance(value, tuple | list):
+        raise TypeError(f"fun returned a {type(value).__name__}; if that is (value, gradients), pass jac=True.")
+    gradients = tape.gradient(value, sources, _scaled(None, value, scale))
+    return detached(_untraced(value)), list(zip(gradients, sources, strict=True))
+
+
+def _recorded(call: Callable[[Any], Any], tree: Tree, tape: Tape) -> Any:
+    """Return what a function gives for traced values."""
+    try:
+        with tape:
+            return call(mapped(tape.watch, tree) if tree is not None else None)
+    except Exception as error:
+        error.add_note(_NOTE)
+        raise
 
 
 _NOTE = (
