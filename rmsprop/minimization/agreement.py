@@ -33,6 +33,9 @@ class Alone:
         if stop is not None:
             raise stop
 
+    def end(self, nit: int) -> None:
+        """Wait for all replicas, which must have taken the same number of steps."""
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Return a context in which Ctrl-C raises ``KeyboardInterrupt`` at once."""
@@ -67,6 +70,10 @@ class Together(Alone):
         found = [each for each, vote in zip(OWN, votes, strict=True) if vote]
         if found:
             raise stop if stop is not None and stop.status == found[-1] else Stop(found[-1])
+
+    def end(self, nit: int) -> None:
+        """Wait for all replicas, which must have taken the same number of steps."""
+        self._strategy.ranks.agree("the end of minimize", (f"taken {nit} steps",))
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

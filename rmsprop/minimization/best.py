@@ -29,15 +29,17 @@ class Best:
 
     def offer(self, loss: Any) -> None:
         """Take a copy of the point if its loss is lower than all before; one that is NaN is not."""
+        if type(loss) is float and self._arrays and not (loss < self.loss or math.isnan(self.loss)):
+            return
         arrays = [array_of(variable) for variable in self._point.variables]
-        if not self._arrays:
-            self._arrays = [_copied(array) for array in arrays]
-            self.loss = loss
-        elif is_array(loss):
+        if self._arrays and is_array(loss):
             self._mask(loss, arrays)
-        elif loss < self.loss or math.isnan(self.loss):
-            self.loss = loss
+            return
+        self.loss = loss
+        if self._arrays:
             self._arrays = [_written(kept, array) for kept, array in zip(self._arrays, arrays, strict=True)]
+        else:
+            self._arrays = [_copied(array) for array in arrays]
 
     def _mask(self, loss: Array, arrays: list[Array]) -> None:
         """Copy where it is the device that knows whether the loss is lower."""

@@ -58,9 +58,10 @@ class Loop:
 
     def step(self) -> None:
         """Take a step with the gradients of the last evaluation."""
-        settings = self.optimizer._settings
-        number = int(self.optimizer.iterations) if settings.depends_on_step() else 0
-        self.rates.append(settings.learning_rate_at(number))
+        settings, constant = self.optimizer._settings, self.optimizer._settings.constant
+        if constant is None:
+            number = int(self.optimizer.iterations) if settings.depends_on_step() else 0
+        self.rates.append(settings.learning_rate_at(number) if constant is None else constant.learning_rate)
         self.times.append(perf_counter() - self.begun)
         self.optimizer.apply_gradients(self.pairs)
         for update in self.updates:

@@ -9,6 +9,9 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Array, Host, is_array, is_on_host, namespace, on_device, to_numpy
 
+BEHIND = 2
+"""How many times losses can be sent before the first of them is waited for, with work enough left for a device."""
+
 PLAIN = (float, np.float64, np.float32, int)
 """Types of losses that are numbers of the host."""
 
@@ -75,11 +78,16 @@ class Losses:
 
     def _receive(self, waits: bool = False) -> None:
         """Take over what has arrived."""
-        while self._sent and (waits or self._sent[0][1] is None or self._sent[0][1].done):
+        while self._sent and (waits or self._has_arrived()):
             numbers, arrival = self._sent.popleft()
-            if arrival is not None:
+            if arrival is not None and not arrival.done:
                 arrival.synchronize()
             self.known.extend(numbers.tolist())
+
+    def _has_arrived(self) -> bool:
+        """Tell whether the losses that were sent first are there, or late: a device is not left too far behind."""
+        arrival = self._sent[0][1]
+        return arrival is None or len(self._sent) > BEHIND or arrival.done
 
 
 class Epochs:

@@ -106,7 +106,7 @@ def minimize(
         Whether to show a bar, by tqdm, with the loss and steps per second.
     check_every : int, default 50
         After how many steps losses on a GPU are brought to the host. Nothing waits for them, so that `tol`, and a
-        loss that is not finite, are noticed later by about twice as many steps.
+        loss that is not finite, are noticed later, by up to three times as many steps.
     checkpoint : CheckpointManager, optional
         Saves after steps, as it is told to. If it has a checkpoint, that is gone on from.
     **settings

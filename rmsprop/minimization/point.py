@@ -11,7 +11,7 @@ from rmsprop.arrays.libraries import Array, is_array, namespace, on_device, refu
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
-from rmsprop.variables.nested import Tree, flatten, is_tree, mapped, matched, named, outline, rebuilt
+from rmsprop.variables.nested import Tree, flatten, is_tree, keys_of, mapped, matched, named, outline, rebuilt
 from rmsprop.variables.variable import Variable, array_of
 
 
@@ -44,8 +44,7 @@ class Point:
         self.names = [name for name, _ in found]
         self.variables = [own(leaf, name) for name, leaf in found]
         self.tree = rebuilt(self._x0, self.variables)
-        self._is_alone, self._is_flat = not is_tree(self.tree), self.tree.__class__ in (list, tuple)
-        self._is_flat = self._is_flat and not any(map(is_tree, self.tree))
+        self._plan = _plan_of(self.tree)
         is_fixed = all([is_updated_in_place(array_of(v)) for v in self.variables])
         self._fixed = mapped(array_of, self.tree) if is_fixed else None
 
@@ -56,11 +55,12 @@ class Point:
 
     def pairs(self, gradients: Any) -> Pairs:
         """Return gradients in the structure of `x0`, each with its variable."""
-        if self._is_alone:
+        if self._plan is None:
             return [(gradients, self.tree)]
-        if self._is_flat and type(gradients) in (list, tuple) and len(gradients) == len(self.variables):
-            return list(zip(gradients, self.variables, strict=True))
-        return list(zip(self.matched(gradients, "the gradients"), self.variables, strict=True))
+        found: list[Any] = []
+        if not _collected(gradients, self._plan, found):
+            found = self.matched(gradients, "the gradients")
+        return list(zip(found, self.variables, strict=True))
 
     def matched(self, values: Any, what: str) -> list[Any]:
         """Return what belongs to each variable; ``ValueError`` if the structure is not that of `x0`."""
@@ -103,6 +103,29 @@ class Point:
         known = [parameter.key for parameter in optimizer._state.parameters]
         if any([id(key) in copies for key in known]):
             optimizer.rebind([copies.get(id(key), key) for key in known])
+
+
+def _plan_of(tree: Tree) -> dict[Any, Any] | None:
+    """Return the structure of a tree: of a leaf None, else what is at each key or position, in order."""
+    if isinstance(tree, dict):
+        return {key: _plan_of(tree[key]) for key in keys_of(tree)}
+    return {k: _plan_of(branch) for k, branch in enumerate(tree)} if is_tree(tree) else None
+
+
+def _collected(values: Any, plan: dict[Any, Any], found: list[Any]) -> bool:
+    """Append the leaves of plain dicts and lists, in the fastest way; tell if they have the structure."""
+    if type(values) not in (dict, list, tuple) or len(values) != len(plan):
+        return False
+    for key, branch in plan.items():
+        try:
+            value = values[key]
+        except (KeyError, TypeError):
+            return False
+        if branch is None:
+            found.append(value)
+        elif not _collected(value, branch, found):
+            return False
+    return True
 
 
 def _with_arrays(x0: Tree) -> Tree:

@@ -50,6 +50,7 @@ def walked(loop: Loop, walk: Callable[[Loop], None]) -> Stop:
         stop = reason
     except KeyboardInterrupt:
         stop = Stop(-2)
+    loop.agreement.end(loop.nit)
     loop.losses.settle()
     loop.epochs.update()
     try:

@@ -40,7 +40,8 @@ class Patience:
 
     def judge(self, losses: list[float]) -> None:
         """Stop if the last of the losses have not fallen; those that were there before have been looked at."""
-        for loss in losses[self._seen :]:
+        while self._seen < len(losses):
+            loss = losses[self._seen]
             self._seen += 1
             if self._lowest == math.inf or loss < self._lowest - self.tol * max(1.0, abs(self._lowest)):
                 self._lowest, self._count = loss, 0
