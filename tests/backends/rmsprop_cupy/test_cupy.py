@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, norms
+from rmsprop import IndexedSlices, RMSprop, Windows, norms
 from rmsprop.testing import BackendTests, hyper_of
 from rmsprop.testing.backend_tests import OPTIONS
 
@@ -498,16 +498,18 @@ def test_a_sparse_step_waits_for_nothing_but_cupys_sorting(gpusim, duplicates):
         assert counted[what] == sorting[what]
 
 
-def test_kernels_use_no_atomics_but_those_that_count_what_is_left_out(gpusim):
+def test_kernels_use_no_atomics_but_those_that_count_or_mark(gpusim):
     for momentum in (0.0, 0.9):
         table = cupy.ones((6, 3), cupy.float32)
         gradient = IndexedSlices(cupy.ones((4, 3), cupy.float32), cupy.asarray([5, 5, 5, 0]))
         opt = RMSprop(momentum=momentum, global_clipnorm=1.0)
-        opt.apply_gradients([(gradient, table)])
-        opt.apply_gradients([(table, table)])
+        windows = Windows(cupy.ones((2, 2, 3), cupy.float32), [(1, 0), (2, 0)])
+        for each in (gradient, windows, table):
+            opt.apply_gradients([(each, table)])
+    counting = "rmsprop_rows", "rmsprop_windows", "rmsprop_factor"
     for kernel in gpusim.report():
         if kernel.name.startswith("rmsprop"):
-            assert kernel.atomics == 0 or kernel.name in ("rmsprop_rows", "rmsprop_factor"), kernel
+            assert kernel.atomics == 0 or kernel.name in counting, kernel
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
