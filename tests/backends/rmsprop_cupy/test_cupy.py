@@ -12,7 +12,7 @@ import pytest
 
 from rmsprop import IndexedSlices, RMSprop, Windows, norms
 from rmsprop.testing import BackendTests, hyper_of
-from rmsprop.testing.backend_tests import OPTIONS
+from rmsprop.testing.backend_tests import OPTIONS, WINDOWED
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
@@ -38,6 +38,13 @@ class TestCuPy(BackendTests):
     @pytest.fixture
     def asarray(self):
         return cupy.asarray
+
+    @pytest.mark.parametrize("settings", WINDOWED, ids=str)
+    def test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused(
+        self, unfused, asarray, dtype, settings
+    ):  # for complex numbers, the compiler does not fuse the same operations in each kernel
+        test = super().test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused
+        test(asarray, dtype, settings)
 
 
 @pytest.fixture
