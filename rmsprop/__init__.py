@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmsprop import schedules
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.windows import Windows
 from rmsprop.optimizer import RMSprop
 from rmsprop.state.loss_scale import LossScale
 from rmsprop.tapes.autograd_tape import GradientTape
@@ -26,6 +27,7 @@ __all__ = [
     "RMSprop",
     "TorchTape",
     "Variable",
+    "Windows",
     "conventions",
     "distribute",
     "functional",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,14 +10,27 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, detached, namespace
+from rmsprop.arrays.windows import Windows
 from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Gradient = Array | IndexedSlices
+Gradient = Array | IndexedSlices | Windows
+SPARSE = IndexedSlices, Windows
+"""The types of gradients that are not arrays, but have `values`."""
 Refresh = Callable[[Hyperparameters], None]
 """Brings the hyperparameters of its next replay to a captured step."""
+
+
+def values_of(gradient: Gradient) -> Array:
+    """Return all numbers of a gradient, as they are before any are added up."""
+    return gradient.values if isinstance(gradient, SPARSE) else gradient
+
+
+def with_values(gradient: Gradient, values: Array) -> Gradient:
+    """Return a gradient of the same elements with other numbers."""
+    return replace(gradient, values=values) if isinstance(gradient, SPARSE) else values
 
 
 class Tally(Protocol):
@@ -169,12 +183,18 @@ class Backend(ABC):
     makes_factors: bool = False
     """Whether `factors` is there, and leaves out steps itself."""
     reports_misses: bool = False
-    """Whether the update leaves out rows out of range, and `report_misses` tells later.
+    """Whether the update leaves out rows or windows out of range, and `report_misses` tells later.
 
     If so, `in_range` is asked only if the user wants to wait for the answer.
     """
     has_compact_slots: bool = False
     """Whether `compact_slot` is there."""
+    takes_windows: bool = False
+    """Whether gradients may be `rmsprop.Windows`.
+
+    Their starts are a contiguous array of NumPy, of int64 and shape (n, ndim), of windows that lie inside of the
+    variable; or, if it `reports_misses`, the array of int64 of its own library that the user gave, unchecked.
+    """
 
     @staticmethod
     @abstractmethod
@@ -240,14 +260,14 @@ class Backend(ABC):
     @staticmethod
     def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
         """Return the position of the first gradient with a NaN or an infinity, or None."""
-        values = [detached(g.values if isinstance(g, IndexedSlices) else g) for g in gradients]
+        values = [detached(values_of(g)) for g in gradients]
         xp = namespace(values[0])
         are_finite = xp.stack([xp.all(xp.isfinite(v)) for v in values])
         return None if bool(xp.all(are_finite)) else int(xp.argmin(xp.astype(are_finite, xp.int32)))
 
     @staticmethod  # noqa: B027 (most have nothing to report)
     def report_misses(parameter: Updatable) -> None:
-        """Raise ``ValueError`` if rows out of range were found in earlier gradients of a variable."""
+        """Raise ``ValueError`` if rows or windows out of range were found in earlier gradients of a variable."""
 
     @staticmethod
     def check_step(

@@ -13,6 +13,7 @@ class ArrayAPIBackend(Backend):
     """The backend for any library that has none of its own."""
 
     per_device = True
+    takes_windows = True
 
     memory = staticmethod(step.memory)
     check_variable = staticmethod(step.check_variable)

@@ -18,7 +18,8 @@ from rmsprop.arrays.libraries import (
     to_numpy,
 )
 from rmsprop.arrays.rows import rows_of, sums_by_row, taken, with_rows
-from rmsprop.backends import Gradient, Updatable
+from rmsprop.arrays.windows import Windows, flat
+from rmsprop.backends import Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
 from rmsprop.pure import averaged, computing, limited, squared_norm, updated
 
@@ -57,11 +58,8 @@ def in_range(indices: Array, rows: int) -> bool:
 @np.errstate(all="ignore")
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
     """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in the widest precision there is."""
-    return namespace(_values(gradients[0])).stack([squared_norm(_values(g), hyper, scale) for g in gradients])
-
-
-def _values(gradient: Gradient) -> Array:
-    return detached(gradient.values if isinstance(gradient, IndexedSlices) else gradient)
+    values = [detached(values_of(gradient)) for gradient in gradients]
+    return namespace(values[0]).stack([squared_norm(each, hyper, scale) for each in values])
 
 
 def prepare(
@@ -72,7 +70,7 @@ def prepare(
 ) -> Callable[[], None]:
     """Compute all variables and slots; return what replaces them."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        refuse_traced(_values(gradient), f"the gradient of variable {parameter} is")
+        refuse_traced(detached(values_of(gradient)), f"the gradient of variable {parameter} is")
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
         new = [
             _updated(
@@ -108,11 +106,19 @@ def _updated(
     """Return the new state of one variable, by a dense or a sparse gradient, where the old one is."""
     if isinstance(gradient, IndexedSlices):
         new = _updated_rows(state, gradient, factor, numbers, hyper)
+    elif isinstance(gradient, Windows):
+        rows = flat(gradient, state.variable.shape)
+        new = _shaped(_updated_rows(_shaped(state, (-1,)), rows, factor, numbers, hyper), state.variable.shape)
     else:
         new = updated(state, limited(detached(gradient), factor, hyper), numbers, hyper)
     if state.average is not None:
         new = new._replace(average=averaged(state.average, new.variable, numbers))
     return VariableState(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))
+
+
+def _shaped(state: VariableState, shape: tuple[int, ...]) -> VariableState:
+    xp = namespace(state.variable)
+    return VariableState(*(x if x is None else xp.reshape(x, shape) for x in state))
 
 
 def _updated_rows(

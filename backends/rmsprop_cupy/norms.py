@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, cast
 import cupy
 import numpy as np
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, Host
-from rmsprop.backends import Gradient, Updatable
+from rmsprop.backends import Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters
 from rmsprop.norms import RANGES, limits
 from rmsprop_cupy import kernels
@@ -179,7 +178,7 @@ def measured(
 
 def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
     """Return the elements of a gradient, without gaps."""
-    given = paired(gradient.values if isinstance(gradient, IndexedSlices) else gradient, hyper)
+    given = paired(values_of(gradient), hyper)
     with given.device:
         return cupy.ascontiguousarray(given)
 

@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array
-from rmsprop.backends import Gradient, Refresh, Updatable
+from rmsprop.arrays.windows import Windows
+from rmsprop.backends import SPARSE, Gradient, Refresh, Updatable, values_of, with_values
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy import kernels, lists, norms, rows
+from rmsprop_cupy import kernels, lists, norms, sparse
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
@@ -23,8 +26,7 @@ def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], p
     for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
         device = parameter.variable.array.data.device_id
         used.add(device)
-        parts = (gradient.values, gradient.indices) if isinstance(gradient, IndexedSlices) else (gradient,)
-        for part in parts:
+        for part in _parts(gradient):
             if part.data.device_id != device:
                 raise ValueError(
                     f"Gradient of variable {position} {parameter}: it is on device {part.data.device_id}, not on "
@@ -36,6 +38,15 @@ def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], p
     return bool(capturing)
 
 
+def _parts(gradient: Gradient) -> list[Array]:
+    """Return the arrays of a gradient that are on a device."""
+    if isinstance(gradient, IndexedSlices):
+        return [gradient.values, gradient.indices]
+    if isinstance(gradient, Windows):
+        return [part for part in (gradient.values, gradient.starts) if not isinstance(part, np.ndarray)]
+    return [gradient]
+
+
 def prepare(
     parameters: Sequence[Updatable],
     gradients: Sequence[Gradient],
@@ -45,7 +56,7 @@ def prepare(
     """Get all memory that is needed; return what launches the kernels."""
     kept = factors.kept if isinstance(factors, norms.Clipping) else kept_for_step(parameters, hyper)
     separated = _disjoint(parameters, gradients, kept)
-    addressed = [g.values if isinstance(g, IndexedSlices) else g for g in separated]
+    addressed = [values_of(gradient) for gradient in separated]
     kept.keep(addressed)
     prepared: list[Launch] = []
     for members in _groups(parameters, separated):
@@ -71,7 +82,7 @@ def _groups(parameters: Sequence[Updatable], gradients: Sequence[Gradient]) -> l
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         array = parameter.variable.array
-        is_dense = not isinstance(gradient, IndexedSlices)
+        is_dense = not isinstance(gradient, SPARSE)
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
         alike.setdefault((array.data.device_id, array.dtype) if is_listed else i, []).append(i)
     return list(alike.values())
@@ -79,14 +90,12 @@ def _groups(parameters: Sequence[Updatable], gradients: Sequence[Gradient]) -> l
 
 def _disjoint(parameters: Sequence[Updatable], gradients: Sequence[Gradient], kept: Kept) -> list[Gradient]:
     """Return the gradients, those in the memory of a variable or a slot as copies."""
-    arrays = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
+    arrays = [values_of(gradient) for gradient in gradients]
     separated = list(gradients)
     for i, is_shared in enumerate(kept.occupied(parameters).overlap(arrays)):
         if is_shared:
             with arrays[i].device:
-                copy, gradient = arrays[i].copy(), gradients[i]
-            is_sparse = isinstance(gradient, IndexedSlices)
-            separated[i] = IndexedSlices(copy, gradient.indices) if is_sparse else copy
+                separated[i] = with_values(gradients[i], arrays[i].copy())
     return separated
 
 
@@ -114,7 +123,7 @@ def _launches(
     variant = variant_of(tables[0], hyper, factors, kept.captured)
     factor = () if factors is None else (factors, which)
     with array.device:
-        if isinstance(gradient, IndexedSlices):
-            return rows.launches(parameter, variant, tables, gradient, factor, hyper)
+        if isinstance(gradient, SPARSE):
+            return sparse.launches(parameter, variant, tables, gradient, factor, hyper)
         arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper, which), *tables)
     return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

@@ -6,10 +6,9 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
 from rmsprop.arrays.memory import owner
-from rmsprop.backends import Gradient
+from rmsprop.backends import Gradient, values_of, with_values
 
 Array = Host
 
@@ -27,7 +26,7 @@ def disjoint(
 
     Parameters
     ----------
-    gradients : sequence of array or IndexedSlices
+    gradients : sequence of array, IndexedSlices or Windows
     owners : sequence of sets of int
         For each variable, the owners of its memory and of its slots, see `owners_of`.
     tables : sequence of iterables of array or None
@@ -46,9 +45,7 @@ def disjoint(
         bounds = [byte_bounds(table) for each in tables for table in each if table is not None]
         return array if all(stop <= low or high <= start for low, high in bounds) else array.copy()
 
-    return [
-        IndexedSlices(apart(g.values), g.indices) if isinstance(g, IndexedSlices) else apart(g) for g in gradients
-    ]
+    return [with_values(gradient, apart(values_of(gradient))) for gradient in gradients]
 
 
 def _owns_memory(root: object) -> bool:

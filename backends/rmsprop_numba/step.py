@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
-from rmsprop.backends import Gradient, Updatable
+from rmsprop.backends import SPARSE, Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import kernels, layout, lists, rows
 from rmsprop_numba.aliases import disjoint
@@ -55,7 +55,7 @@ def _jobs(
     together: dict[int, Array] = {}
     for i, (plan, gradient) in enumerate(zip(plans, gradients, strict=True)):
         if (
-            not isinstance(gradient, IndexedSlices)
+            not isinstance(gradient, SPARSE)
             and plan.flat is not None
             and gradient.flags.c_contiguous
             and gradient.flags.aligned
@@ -105,8 +105,7 @@ def first_nonfinite(gradients: Sequence[Gradient]) -> int | None:
 
 def _flat(gradients: Sequence[Gradient], complex_as_real: bool = False) -> list[Array]:
     """Return the elements of gradients as the kernels read them, with one axis and without gaps."""
-    dense = [g.values if isinstance(g, IndexedSlices) else g for g in gradients]
-    encoded = [layout.encoded(g, complex_as_real) for g in dense]
+    encoded = [layout.encoded(values_of(gradient), complex_as_real) for gradient in gradients]
     return [np.require(g, requirements=("C", "A")).reshape(-1) for g in encoded]
 
 

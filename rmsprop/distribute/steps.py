@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import namespace, on_device
-from rmsprop.backends import Gradient
+from rmsprop.arrays.windows import Windows
+from rmsprop.backends import Gradient, values_of
 from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import Reduction
@@ -100,6 +101,7 @@ def _planned(
         return None
     if plan.will_be_captured:
         raise RuntimeError("A step with replicas can't be captured in a graph.")
+    _refuse_windows(plan.parameters, plan.gradients)
     is_summed = aggregate and aggregator is None
     if is_summed:
         each = zip(plan.given, plan.parameters, plan.gradients, strict=True)
@@ -111,6 +113,15 @@ def _planned(
     return Step(ranks, cast("Reduction", ranks.reduction), settings, plan, doing, is_sharded, is_summed)
 
 
+def _refuse_windows(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> None:
+    for position, (parameter, gradient) in enumerate(zip(parameters, grads, strict=True)):
+        if isinstance(gradient, Windows):
+            raise TypeError(
+                f"Gradient of variable {position} {parameter}: replicas can't exchange Windows; expected a dense "
+                f"gradient, or for the variable as x.reshape(-1) the IndexedSlices of windows.indexed(x.shape)."
+            )
+
+
 def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[str, ...]:
     """Return what the ranks must have in common of a list."""
     each = zip(parameters, grads, strict=True)
@@ -120,7 +131,7 @@ def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[
 def _facts(parameter: Parameter, gradient: Gradient) -> tuple[str, str, str, Multipliers, bool]:
     """Return how messages call a parameter, its library, gradient and multipliers, and if all know it."""
     is_sparse = isinstance(gradient, IndexedSlices)
-    dtype = dtypes.name_of(gradient.values.dtype if isinstance(gradient, IndexedSlices) else gradient.dtype)
+    dtype = dtypes.name_of(values_of(gradient).dtype)
     library = type(parameter.variable.array).__module__
     kind = f"{'sparse' if is_sparse else 'dense'} {dtype}"
     return str(parameter), library, kind, parameter.multipliers, parameter.is_synced
@@ -214,6 +225,7 @@ def _transformed(step: Step, grads: list[Gradient]) -> tuple[list[Parameter], li
         pairs = list(zip([_copied(g) for g in grads], step.plan.variables, strict=True))
         pairs = transformed(settings, pairs, settings.values["gradient_transformers"])
         parameters, grads = checked(settings, pairs)
+        _refuse_windows(parameters, grads)
     step.ranks.agree(f"{step.doing}, after the transformers", _terms(parameters, grads))
     return parameters, grads
 

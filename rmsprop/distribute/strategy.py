@@ -11,6 +11,7 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays.windows import Windows
 from rmsprop.calls import call_of
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.operations import is_mean
@@ -211,6 +212,10 @@ def _as_array(value: Any) -> Any:
         if len(value.values) != len(value.indices):
             raise ValueError(f"IndexedSlices has {len(value.values)} values and {len(value.indices)} indices.")
         return value
+    if isinstance(value, Windows):
+        raise TypeError(
+            "Windows can't be reduced; expected an array, or the IndexedSlices of windows.indexed(shape)."
+        )
     array = value if is_array(value) else np.asarray(value)
     if isinstance(array, np.ndarray):
         refuse_subclass(array, "what is reduced")

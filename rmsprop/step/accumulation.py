@@ -9,6 +9,7 @@ import numpy as np
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, namespace, on_device, to_numpy
 from rmsprop.arrays.rows import rows_of, sums_by_row, with_rows
+from rmsprop.arrays.windows import Windows, flat
 from rmsprop.backends import Gradient
 from rmsprop.formula import ACCUMULATOR
 from rmsprop.settings.checks import Pairs
@@ -94,6 +95,9 @@ def _sum(parameter: Parameter, gradient: Gradient, keeps: bool) -> Array:
     with on_device(total):
         if isinstance(gradient, IndexedSlices):
             return _with_rows(total, gradient, keeps and parameter.backend.in_place)
+        if isinstance(gradient, Windows):
+            zeros, rows = xp.reshape(xp.zeros_like(total), (-1,)), flat(gradient, total.shape)
+            gradient = xp.reshape(_with_rows(zeros, rows, parameter.backend.in_place), total.shape)
         wide = xp.astype(gradient, total.dtype, copy=False)
         if not (keeps and parameter.backend.in_place):
             return total + wide

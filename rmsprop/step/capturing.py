@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array
-from rmsprop.backends import Refresh
+from rmsprop.backends import SPARSE, Refresh
 from rmsprop.formula import Hyperparameters
 from rmsprop.settings.rows import captured
 from rmsprop.settings.settings import Settings
@@ -48,7 +47,7 @@ def check_capturable(
         ("variables can't have constraints", any(p.variable.constraint is not None for p in parameters)),
         (
             "gradients must be dense arrays with the dtype of their variables",
-            any(isinstance(g, IndexedSlices) for g in gradients) or {*map(id, gradients)} != {*map(id, given)},
+            any(isinstance(g, SPARSE) for g in gradients) or {*map(id, gradients)} != {*map(id, given)},
         ),
     ]
     for reason, is_broken in reasons:

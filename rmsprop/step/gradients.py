@@ -18,6 +18,7 @@ from rmsprop.arrays.libraries import (
     refuse_traced,
     to_numpy,
 )
+from rmsprop.arrays.windows import Windows, check_inside, check_starts, checked_patch, starts_on_host
 from rmsprop.backends import Gradient
 from rmsprop.state.parameters import Parameter
 from rmsprop.variables.nested import Tree, flatten, is_tree, matched, outline
@@ -96,20 +97,22 @@ def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:
 def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) -> Gradient:
     """Return a gradient that fits its parameter, cast to the dtype of the variable if need be.
 
-    With `validate`, the rows of sparse ones are checked even if that means to wait for a device.
+    With `validate`, rows and windows are checked even if that means to wait for a device.
 
     Raises
     ------
     TypeError
         If the gradient is of another array library, complex for a real variable, or of integers.
     ValueError
-        If a shape differs, or an index is out of range.
+        If a shape differs, or an index or a window is out of range.
     """
     try:
         # A number beyond the variable's dtype becomes infinite, as it would in the arithmetic of the step.
         with on_device(parameter.variable.array), np.errstate(all="ignore"):
             if isinstance(gradient, IndexedSlices):
                 return _checked_slices(gradient, parameter, validate)
+            if isinstance(gradient, Windows):
+                return _checked_windows(gradient, parameter, validate)
             dense = _checked_array(gradient, parameter.variable.array, "the gradient")
         if tuple(dense.shape) != parameter.shape:
             raise ValueError(f"the gradient has shape {tuple(dense.shape)}; expected {parameter.shape}.")
@@ -170,12 +173,7 @@ def _check_range(indices: Array, parameter: Parameter, validate: bool) -> None:
 def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: bool) -> IndexedSlices:
     """Return sparse gradients with values and indices in their final form."""
     array, shape = parameter.variable.array, parameter.shape
-    if parameter.variable.constraint is not None:
-        raise RuntimeError(f"Variable {parameter} has a constraint, which can't be used with a sparse gradient.")
-    if not shape:
-        raise ValueError("a variable without axes can't have a sparse gradient.")
-    if gradient.dense_shape is not None and _listed_shape(gradient.dense_shape) != list(shape):
-        raise ValueError(f"dense_shape is {gradient.dense_shape!r}; expected {shape}.")
+    _check_sparse(gradient, parameter)
     values = _checked_array(gradient.values, array, "values")
     indices = _checked_indices(gradient.indices, array)
     expected = (*indices.shape, *shape[1:])
@@ -183,6 +181,41 @@ def _checked_slices(gradient: IndexedSlices, parameter: Parameter, validate: boo
         raise ValueError(f"values has shape {tuple(values.shape)}; expected {expected}.")
     _check_range(indices, parameter, validate)
     return IndexedSlices(values, indices)
+
+
+def _checked_windows(gradient: Windows, parameter: Parameter, validate: bool) -> Windows:
+    """Return windows with values and starts in their final form."""
+    array, shape, backend = parameter.variable.array, parameter.shape, parameter.backend
+    if not backend.takes_windows:
+        raise TypeError(
+            f"the backend for {_library(array)} takes no Windows; expected a dense gradient, or for the variable "
+            f"as x.reshape(-1) the IndexedSlices that windows.indexed(x.shape) returns."
+        )
+    _check_sparse(gradient, parameter)
+    values, starts = _checked_array(gradient.values, array, "values"), gradient.starts
+    patch, count = checked_patch(values, shape), values.shape[0]
+    backend.report_misses(parameter)
+    if is_array(starts) and not isinstance(starts, np.ndarray):
+        refuse_traced(starts, "starts is")
+        if namespace(starts) is not namespace(array):
+            raise TypeError(f"starts must be an array of NumPy or {_library(array)}; given {_short(starts)}.")
+        check_starts(starts, count, patch)
+        if backend.reports_misses and not validate:
+            return Windows(values, namespace(starts).astype(starts, namespace(starts).int64, copy=False))
+    starts = starts_on_host(starts, count, patch)
+    check_inside(starts, patch, shape)
+    return Windows(values, starts)
+
+
+def _check_sparse(gradient: IndexedSlices | Windows, parameter: Parameter) -> None:
+    """Raise an error if a variable can't have a sparse gradient, or only one of another shape."""
+    shape = parameter.shape
+    if parameter.variable.constraint is not None:
+        raise RuntimeError(f"Variable {parameter} has a constraint, which can't be used with a sparse gradient.")
+    if not shape:
+        raise ValueError("a variable without axes can't have a sparse gradient.")
+    if gradient.dense_shape is not None and _listed_shape(gradient.dense_shape) != list(shape):
+        raise ValueError(f"dense_shape is {gradient.dense_shape!r}; expected {shape}.")
 
 
 def _listed_shape(shape: Any) -> Any:

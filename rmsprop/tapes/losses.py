@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, detached, is_array, namespace
+from rmsprop.backends import SPARSE
 from rmsprop.tapes.autograd_tape import GradientTape
 from rmsprop.tapes.tape import Tape
 from rmsprop.variables.nested import Tree, flatten, is_tree, mapped, matched, outline
@@ -200,7 +200,7 @@ def _paired(result: Any, tree: Tree) -> list[tuple[Any, Any]]:
 def _untraced(gradient: Any) -> Any:
     from autograd.tracer import getval
 
-    if isinstance(gradient, IndexedSlices):
+    if isinstance(gradient, SPARSE):
         return replace(gradient, values=_untraced(gradient.values))
     if isinstance(gradient, np.ndarray) and gradient.dtype == object:
         raise TypeError("the loss returned a gradient of traced values in a plain array; pass jac=True.")

@@ -9,9 +9,11 @@ import pytest
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
+from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Backend, backend_of
 from rmsprop.formula import averaged
 from rmsprop.optimizer import RMSprop
+from rmsprop.testing.numbers import clip_values, clipped, draw, moved, tolerance, wide
 from rmsprop.testing.oracle import assert_step, hyper_of, snapshot
 from rmsprop.variables.variable import Variable
 
@@ -40,6 +42,10 @@ CLIPPING = [
     {"global_clipnorm": 1.1},
     {"clipvalue": 0.5, "clipnorm": 0.7},
     {"clipnorm": 0.0},
+]
+WINDOWED: list[dict[str, Any]] = [
+    {"momentum": 0.9, "centered": True, "clipvalue": 0.5, "global_clipnorm": 1.0},
+    {"lazy": False, "momentum": 0.9, "weight_decay": 0.1, "decoupled": True, "use_ema": True},
 ]
 SHAPES = [(2, 3), (), (1, 0, 2), (33,), (3, 4, 5)]
 
@@ -81,17 +87,17 @@ class BackendTests:
     def test_clipping_is_as_if_the_gradients_had_been_clipped_before(
         self, asarray: AsArray, dtype: str, settings: dict[str, Any]
     ) -> None:
-        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
-        gradients = [_draw(dtype, start.shape, seed) for seed, start in enumerate(starts, 7)]
+        starts = [draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        gradients = [draw(dtype, start.shape, seed) for seed, start in enumerate(starts, 7)]
         one, two = ([Variable(asarray(start)) for start in starts] for _ in range(2))
         RMSprop(0.05, epsilon=0.1, **settings).apply_gradients(zip(map(asarray, gradients), one, strict=True))
-        clipped = [g.astype(dtype) for g in _clipped(gradients, **settings)]
-        RMSprop(0.05, epsilon=0.1).apply_gradients(zip(map(asarray, clipped), two, strict=True))
+        shorter = [g.astype(dtype) for g in clipped(gradients, **settings)]
+        RMSprop(0.05, epsilon=0.1).apply_gradients(zip(map(asarray, shorter), two, strict=True))
         for a, b in zip(one, two, strict=True):
-            np.testing.assert_allclose(_wide(a), _wide(b), rtol=_tolerance(dtype), atol=_tolerance(dtype))
+            np.testing.assert_allclose(wide(a), wide(b), rtol=tolerance(dtype), atol=tolerance(dtype))
 
     def test_a_list_is_updated_like_its_members(self, asarray: AsArray, dtype: str) -> None:
-        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate(SHAPES)]
+        starts = [draw(dtype, shape, seed) for seed, shape in enumerate(SHAPES)]
         together = [Variable(asarray(start)) for start in starts]
         optimizer = RMSprop(0.1, momentum=0.5)
         optimizer.apply_gradients([(asarray(start), v) for start, v in zip(starts, together, strict=True)])
@@ -101,7 +107,7 @@ class BackendTests:
             np.testing.assert_array_equal(v.numpy(), alone.numpy())
 
     def test_arrays_keep_their_memory_or_not_as_the_backend_says(self, asarray: AsArray, dtype: str) -> None:
-        start = _draw(dtype, (5,))
+        start = draw(dtype, (5,))
         v, optimizer = Variable(asarray(start)), RMSprop()
         optimizer.build([v])
         arrays = [v.array, optimizer.get_slot(v, "rms").array]
@@ -125,7 +131,7 @@ class BackendTests:
             assert backend.memory(found) == backend.memory(part)
 
     def test_slots_are_kept_in_a_smaller_dtype_or_refused(self, asarray: AsArray) -> None:
-        start = _draw("float32", (2, 3))
+        start = draw("float32", (2, 3))
         v, optimizer = Variable(asarray(start)), RMSprop(state_dtype="bfloat16")
         if backend_of(v.array).has_compact_slots:
             optimizer.apply_gradients([(asarray(start), v)])
@@ -136,16 +142,16 @@ class BackendTests:
                 optimizer.apply_gradients([(asarray(start), v)])
 
     def test_a_constraint_gives_the_values_to_keep(self, asarray: AsArray, dtype: str) -> None:
-        start = _draw(dtype, (5,))
+        start = draw(dtype, (5,))
         plain, v = Variable(asarray(start)), Variable(asarray(start), constraint=lambda array: array * 2)
         array = v.array
         for variable in (plain, v):
             RMSprop(0.1, momentum=0.9).apply_gradients([(asarray(start), variable)])
-        np.testing.assert_array_equal(_wide(v), 2 * _wide(plain))
+        np.testing.assert_array_equal(wide(v), 2 * wide(plain))
         assert (v.array is array) == backend_of(array).in_place
 
     def test_a_constraint_that_raises_undoes_the_step(self, asarray: AsArray, dtype: str) -> None:
-        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        starts = [draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
         variables = [*(Variable(asarray(start)) for start in starts), Variable(np.ones(2))]
         pairs = [*zip(map(asarray, starts), variables, strict=False), (np.ones(2), variables[-1])]
         optimizer = RMSprop(0.1, momentum=0.9, centered=True)
@@ -161,7 +167,7 @@ class BackendTests:
                 np.testing.assert_array_equal(a, b)
 
     def test_files_bring_back_variables_and_slots(self, asarray: AsArray, dtype: str, tmp_path: Path) -> None:
-        start = _draw(dtype, (5,))
+        start = draw(dtype, (5,))
         v, optimizer = Variable(asarray(start), name="v"), RMSprop(0.1, momentum=0.9, centered=True)
         optimizer.apply_gradients([(asarray(start), v)])
         optimizer.save(tmp_path / "x.safetensors", [v])
@@ -178,18 +184,18 @@ class BackendTests:
             assert all(a is b for a, b in zip(arrays, held, strict=True))
 
     def test_numbers_are_taken_from_wherever_they_lie_in_memory(self, asarray: AsArray, dtype: str) -> None:
-        start = _draw(dtype, (5,))
+        start = draw(dtype, (5,))
         v, optimizer = Variable(asarray(start)), RMSprop(momentum=0.9, centered=True)
         optimizer.apply_gradients([(asarray(start), v)])
         value, weights = v.numpy().copy(), optimizer.get_weights()
         for offset in range(1, 16):
-            v.assign(_moved(value, offset))
-            optimizer.set_weights([_moved(weight, offset) for weight in weights])
+            v.assign(moved(value, offset))
+            optimizer.set_weights([moved(weight, offset) for weight in weights])
             for a, b in zip([v.numpy(), *optimizer.get_weights()], [value, *weights], strict=True):
                 np.testing.assert_array_equal(a, b)
 
     def test_gradients_are_not_modified(self, asarray: AsArray, dtype: str) -> None:
-        start = _draw(dtype, (5,))
+        start = draw(dtype, (5,))
         gradient, v = asarray(start), Variable(asarray(start))
         RMSprop(clipvalue=0.1, clipnorm=0.1).apply_gradients([(gradient, v)])
         np.testing.assert_array_equal(Variable(gradient).numpy(), start)
@@ -198,17 +204,17 @@ class BackendTests:
     def test_listed_rows_are_updated_by_the_sum_of_their_gradients(
         self, asarray: AsArray, dtype: str, settings: dict[str, Any]
     ) -> None:
-        table = Variable(asarray(_draw(dtype, (6, 3))))
+        table = Variable(asarray(draw(dtype, (6, 3))))
         optimizer = RMSprop(0.05, clipvalue=0.5, **settings)
         optimizer.build([table])
         for seed, rows in enumerate([[1, 4], [4, 0, 4, 4], [], [5]]):
-            values = _draw(dtype, (len(rows), 3), seed)
+            values = draw(dtype, (len(rows), 3), seed)
             before, hyper = snapshot(optimizer, table), hyper_of(optimizer)
             optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows, int))), table)])
             after = snapshot(optimizer, table)
             used = sorted(set(rows))
-            clipped = _clip_values(values, 0.5)
-            total = np.array([sum((clipped[i] for i, r in enumerate(rows) if r == row)) for row in used])
+            limited = clip_values(values, 0.5)
+            total = np.array([sum((limited[i] for i, r in enumerate(rows) if r == row)) for row in used])
             if used:
                 wide_limit = hyper._replace(clipvalue=10.0)  # the total has been clipped, part by part
                 assert_step(_rows(before, used), _rows(after, used), total, wide_limit, dtype)
@@ -216,8 +222,8 @@ class BackendTests:
             for x, y in zip(_rows(before, others)[:4], _rows(after, others)[:4], strict=True):
                 np.testing.assert_array_equal(x, y)
             if hyper.ema_momentum is not None:  # the average is that of all rows
-                mean, tolerance = averaged(before.average, _wide(table), hyper.numbers_of()), _tolerance(dtype)
-                np.testing.assert_allclose(np.asarray(after.average), mean, rtol=tolerance, atol=tolerance)
+                mean, error = averaged(before.average, wide(table), hyper.numbers_of()), tolerance(dtype)
+                np.testing.assert_allclose(np.asarray(after.average), mean, rtol=error, atol=error)
 
     def test_averages_of_other_rows_decay_if_not_lazy(self, asarray: AsArray) -> None:
         table = Variable(asarray(np.ones((3, 2), np.float32)))
@@ -233,17 +239,17 @@ class BackendTests:
     def test_other_rows_shrink_if_not_lazy_and_weight_decay_is_decoupled(
         self, asarray: AsArray, dtype: str, momentum: float
     ) -> None:
-        tables = [Variable(asarray(_draw(dtype, (6, 3)))) for _ in range(2)]
-        of_all = _wide(tables[0])
+        tables = [Variable(asarray(draw(dtype, (6, 3)))) for _ in range(2)]
+        of_all = wide(tables[0])
         for table, lazy in zip(tables, (True, False), strict=True):
             optimizer = RMSprop(0.5, lazy=lazy, weight_decay=0.5, decoupled=True, momentum=momentum)
             for rows in ([1, 4, 1], []):
-                values = _draw(dtype, (len(rows), 3))
+                values = draw(dtype, (len(rows), 3))
                 optimizer.apply_gradients([(IndexedSlices(asarray(values), asarray(np.array(rows, int))), table)])
-        lazy_one, whole = map(_wide, tables)
+        lazy_one, whole = map(wide, tables)
         np.testing.assert_array_equal(lazy_one[[0, 2, 3, 5]], of_all[[0, 2, 3, 5]])
         of_all[[1, 4]] = lazy_one[[1, 4]] / 0.75  # in the second step, all shrink
-        np.testing.assert_allclose(whole, of_all * 0.75**2, rtol=(t := 4 * _tolerance(dtype)), atol=t)
+        np.testing.assert_allclose(whole, of_all * 0.75**2, rtol=(t := 4 * tolerance(dtype)), atol=t)
 
     @pytest.mark.parametrize("rows", [[-1], [3]])
     def test_rows_out_of_range_are_refused(self, asarray: AsArray, rows: list[int]) -> None:
@@ -253,13 +259,41 @@ class BackendTests:
             RMSprop(validate=backend_of(table.array).reports_misses).apply_gradients([(gradient, table)])
         assert (table.numpy() == 1).all()
 
+    @pytest.mark.parametrize("settings", WINDOWED, ids=str)
+    def test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused(
+        self, asarray: AsArray, dtype: str, settings: dict[str, Any]
+    ) -> None:
+        start, starts = draw(dtype, (4, 5)), np.array([[0, 0], [1, 1], [1, 2], [1, 1]])
+        variables = [Variable(asarray(start)), Variable(asarray(start.reshape(-1)))]
+        optimizers = [RMSprop(0.05, **settings) for _ in variables]
+        for seed, given in enumerate([starts, asarray(starts), starts[:0]]):
+            windows = Windows(asarray(draw(dtype, (given.shape[0], 2, 3), seed)), given)
+            if not backend_of(variables[0].array).takes_windows:
+                with pytest.raises(TypeError, match="takes no Windows; expected a dense gradient"):
+                    optimizers[0].apply_gradients([(windows, variables[0])])
+                return
+            gradients = windows, windows.indexed((4, 5))
+            for gradient, v, optimizer in zip(gradients, variables, optimizers, strict=True):
+                optimizer.apply_gradients([(gradient, v)])
+        found = [[v.numpy(), *opt.get_weights()] for v, opt in zip(variables, optimizers, strict=True)]
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_array_equal(np.ravel(a), np.ravel(b))
+
+    @pytest.mark.parametrize("start", [-1, 2])
+    def test_windows_out_of_range_are_refused(self, asarray: AsArray, start: int) -> None:
+        v = Variable(asarray(np.ones((3, 4), np.float32)))
+        windows = Windows(asarray(np.ones((1, 2, 2), np.float32)), np.array([[start, 1]]))
+        with pytest.raises((TypeError, ValueError), match=r"takes no Windows|so that it lies inside of \(3, 4\)"):
+            RMSprop().apply_gradients([(windows, v)])
+        assert (v.numpy() == 1).all()
+
     def test_what_is_not_finite_stays_visible(self, asarray: AsArray) -> None:
         v = Variable(asarray(np.ones(3, np.float32)))
         RMSprop(clipvalue=0.5).apply_gradients([(asarray(np.array([np.nan, 1, 2], np.float32)), v)])
         assert np.isnan(v.numpy()).tolist() == [True, False, False]
 
     def test_a_gradient_that_is_not_finite_leaves_out_the_step(self, asarray: AsArray, dtype: str) -> None:
-        starts = [_draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
+        starts = [draw(dtype, shape, seed) for seed, shape in enumerate([(4, 3), (5,)])]
         plain, careful = ([Variable(asarray(start)) for start in starts] for _ in range(2))
         usual, other = RMSprop(0.1, momentum=0.9), RMSprop(0.1, momentum=0.9, nonfinite="skip")
         spoilt = starts[1].copy()
@@ -277,7 +311,7 @@ class BackendTests:
             other.apply_gradients([(asarray(starts[1]), careful[1]), (rows, careful[0])])
 
     def test_weights_move_to_numpy_and_back(self, asarray: AsArray, dtype: str) -> None:
-        start = _draw(dtype, (4,))
+        start = draw(dtype, (4,))
         one, two = Variable(asarray(start)), Variable(asarray(start))
         first, second = RMSprop(momentum=0.5, centered=True), RMSprop(momentum=0.5, centered=True)
         first.apply_gradients([(asarray(start), one)])
@@ -297,62 +331,13 @@ def _broken(array: Any) -> Any:
 
 def _assert_steps(asarray: AsArray, dtype: str, shape: tuple[int, ...], optimizer: RMSprop) -> None:
     """Take some steps and compare each with the oracle."""
-    variable = Variable(asarray(_draw(dtype, shape)))
+    variable = Variable(asarray(draw(dtype, shape)))
     optimizer.build([variable])
     for seed in range(4):
-        gradient = _draw(dtype, shape, seed)
+        gradient = draw(dtype, shape, seed)
         before, hyper = snapshot(optimizer, variable), hyper_of(optimizer)
         optimizer.apply_gradients([(asarray(gradient), variable)])
         assert_step(before, snapshot(optimizer, variable), gradient, hyper, dtype)
-
-
-def _moved(array: Host, offset: int) -> Host:
-    """Return a copy that begins some bytes after where NumPy would have it begin."""
-    copy = np.zeros(array.nbytes + offset, np.uint8)[offset:].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def _draw(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Host:
-    rng = np.random.default_rng(seed)
-    numbers = rng.standard_normal(shape)
-    if dtype.startswith("complex"):
-        numbers = numbers + 1j * rng.standard_normal(shape)
-    return np.asarray(numbers).astype(_numpy_dtype(dtype))
-
-
-def _numpy_dtype(dtype: str) -> Any:
-    if dtype == "bfloat16":
-        return pytest.importorskip("ml_dtypes").bfloat16
-    return np.dtype(dtype)
-
-
-def _wide(variable: Variable) -> Host:
-    array = variable.numpy()
-    return array.astype(complex if array.dtype.kind == "c" else float)
-
-
-def _tolerance(dtype: str) -> float:
-    return {"float16": 4e-3, "bfloat16": 3e-2, "float32": 2e-6, "complex64": 2e-6}.get(dtype, 4e-15)
-
-
-def _clip_values(values: Host, limit: float) -> Host:
-    wide = values.astype(complex if values.dtype.kind == "c" else float)
-    modulus = np.abs(wide)
-    return wide * np.where(modulus > limit, limit / np.where(modulus == 0, 1, modulus), 1)
-
-
-def _clipped(
-    gradients: list[Host],
-    clipvalue: float = np.inf,
-    clipnorm: float = np.inf,
-    global_clipnorm: float = np.inf,
-) -> list[Host]:
-    """Clip as `RMSprop` documents it."""
-    gradients = [_clip_values(g, clipvalue) for g in gradients]
-    gradients = [g * min(1.0, clipnorm / float(np.linalg.norm(g))) for g in gradients]
-    norm = float(np.sqrt(sum(np.linalg.norm(g) ** 2 for g in gradients)))
-    return [g * (min(1.0, global_clipnorm / norm) if norm else 1.0) for g in gradients]
 
 
 def _rows(state: Any, rows: list[int]) -> Any:
