@@ -41,15 +41,16 @@ def check_gradients(
         ``fun(x, *args)`` returns the loss, a real number, and with ``jac=True`` the gradients, too: (value,
         gradients). It gets copies: `x0` is never changed.
     x0 : array or Variable, or nested list, tuple or dict of these
-        Where to check, in any library, of float16, bfloat16, float32, float64, complex64 or complex128. Random values
-        are best: at a minimum or a kink no difference can tell.
+        Where to check: arrays of any library, of float16, bfloat16, float32, float64, complex64 or complex128.
+        Random values are best: at a minimum or a kink no difference can tell.
     args : tuple, optional
         Further arguments of `fun` and `jac`.
     jac : True, callable or None
-        ``jac(x, *args)`` returns the gradients. With None, the gradients of the tape are checked, for NumPy arrays.
+        ``jac(x, *args)`` returns the gradients. With None, `fun` is differentiated by the tape, as
+        `rmsprop.minimize` does, and that is checked.
     directions : int, optional
-        How many for each array, at least 2, half of them imaginary for a complex one. By default 3 for a real array
-        and 4 for a complex one. Each takes 14 evaluations, or 28 where the first ones don't tell.
+        How many for each array, at least 2, half of them imaginary for a complex one. By default 3 for a real
+        array and 4 for a complex one. Each takes 14 evaluations, or 28 where the first ones don't tell.
     seed : int or numpy.random.Generator, default 0
         What directions are drawn by.
     raise_on_failure : bool, default False
@@ -131,7 +132,7 @@ def checked_array(
     """Return what is found on the gradient of one array."""
     name, array = loss.names[position], loss.arrays[position]
     is_complex = dtypes.is_complex(dtypes.name_of(array.dtype))
-    verdict, worst = Verdict("right", 1.0), ()
+    verdict, worst = Verdict("right", 1.0), tuple[Element, ...]()
     if not math.isfinite(here):
         verdict = Verdict("unclear", reason="not finite", misfit=math.nan, error=math.inf)
     elif gradient.size:

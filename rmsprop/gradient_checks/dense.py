@@ -17,7 +17,8 @@ def dense(gradient: Any, shape: tuple[int, ...], name: str) -> Host:
 
     Parameters
     ----------
-    gradient : array, number, nested list, None for zeros, IndexedSlices, or an object with a method ``dense(shape)``
+    gradient : array, number, nested list, None, IndexedSlices, or an object with a method ``dense(shape)``
+        None stands for zeros.
     shape : tuple of int
         That of the variable.
     name : str

@@ -1,9 +1,9 @@
 """Slopes of functions of one number, by central differences and extrapolation, with their error.
 
-Differences for shorter and shorter steps go into Ridders' table (C. J. F. Ridders, "Accurate computation of F'(x) and
-F'(x) F''(x)", Advances in Engineering Software 4, 1982), whose neighbours tell the error of extrapolation. Two more
-errors are added: noise, of rounding or of the function itself, and a kink at the point, of which central differences
-see the mean of both sides.
+Differences for shorter and shorter steps go into Ridders' table (C. J. F. Ridders, "Accurate computation of F'(x)
+and F'(x) F''(x)", Advances in Engineering Software 4, 1982), whose neighbours tell the error of extrapolation. Two
+more errors are added: noise, of rounding or of the function itself, and half the change of the slope at a kink,
+where central differences see the mean of both sides.
 """
 
 import math
@@ -74,8 +74,8 @@ def first_step(largest: float, precision: float) -> float:
 def slope(values: Callable[[float], float], here: float, step: float, precision: float) -> Slope:
     """Return the slope of a function at 0, where its value is `here`.
 
-    Where the steps don't suit the function, longer or shorter ones are tried, too. Values that are not finite count
-    as a step that is too long.
+    Where the steps don't suit the function, longer or shorter ones are tried, too. Steps to values that are not
+    finite count as too long.
 
     Parameters
     ----------

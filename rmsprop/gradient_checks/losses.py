@@ -17,12 +17,17 @@ from rmsprop.arrays.libraries import (
     refuse_subclass,
     to_numpy,
 )
-from rmsprop.tapes.losses import compute_gradients
+from rmsprop.tapes.autograd_tape import GradientTape
+from rmsprop.tapes.losses import value_and_gradients
+from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.nested import Tree, is_leaf, matched, named, outline, rebuilt
 from rmsprop.variables.variable import Variable, array_of, described
 
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "complex64": 2.0**-23}
 """Distance of 1 from the next number of each dtype that is coarser than float64."""
+
+TAPES: dict[str, Callable[[], Any]] = {"numpy": GradientTape, "torch": TorchTape}
+"""What differentiates losses over arrays of a library."""
 
 
 class Loss:
@@ -40,8 +45,14 @@ class Loss:
     """
 
     def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...], jac: Any, x0: Tree) -> None:
-        if jac not in (True, False, None) and not callable(jac):
-            raise TypeError(f"jac must be True, a callable or None; given {jac!r}.")
+        if not callable(fun):
+            raise TypeError(f"fun must be a function; given {fun!r}.")
+        if not (jac is None or isinstance(jac, bool | np.bool_) or callable(jac)):
+            raise TypeError(
+                f"jac must be True if fun returns (value, gradients), a function that returns the gradients, or "
+                f"None for those of the tape; given {jac!r}."
+            )
+        jac = bool(jac) if isinstance(jac, bool | np.bool_) else jac
         self._fun, self._args, self._jac, self._like = fun, args, jac, x0
         self.names, self.arrays = _checked(x0)
         self.precision = max(map(epsilon_of, self.arrays))
@@ -56,7 +67,8 @@ class Loss:
             listed = matched(gradients, self._like)
             if listed is None:
                 raise ValueError(
-                    f"The gradients must have the structure of x0, {outline(self._like)}; given {outline(gradients)}."
+                    f"The gradients must have the structure of x0, {outline(self._like)}; "
+                    f"given {outline(gradients)}."
                 )
         else:
             listed = self._differentiated()
@@ -81,8 +93,12 @@ class Loss:
         self.evaluations += 1
         result = self._fun(self._copies(arrays), *self._args)
         if self._jac is not True:
+            if isinstance(result, tuple | list):
+                raise TypeError(
+                    f"fun returned a {type(result).__name__}; if that is (value, gradients), pass jac=True."
+                )
             return self._number(result), None
-        if not isinstance(result, tuple) or len(result) != 2:
+        if not isinstance(result, tuple | list) or len(result) != 2:
             raise TypeError(
                 f"With jac=True, fun must return (value, gradients); it returned {outline(result)}. If it returns "
                 f"the value alone, pass the function of the gradients as jac, or jac=None for a loss in NumPy."
@@ -95,19 +111,25 @@ class Loss:
 
     def _differentiated(self) -> list[Any]:
         """Return the gradients by the tape."""
-
-        def loss(*arrays: Any) -> Any:
-            return self._fun(rebuilt(self._like, arrays), *self._args)
-
+        libraries = {namespace(array).__name__.removeprefix("array_api_compat.") for array in self.arrays}
+        if len(libraries) > 1 or not libraries <= TAPES.keys():
+            raise TypeError(
+                f"Without jac, the gradients of the tape are checked, for arrays of NumPy or of PyTorch; x0 has "
+                f"arrays of {', '.join(sorted(libraries))}. Let fun return (value, gradients), and pass jac=True."
+            )
+        tape = TAPES[libraries.pop()]()
         self.evaluations += 1
-        return [gradient for gradient, _ in compute_gradients(loss, [copied(array) for array in self.arrays])]
+        _, pairs = value_and_gradients(lambda x: self._fun(x, *self._args), self._copies(self.arrays), tape)
+        return [gradient for gradient, _ in pairs]
 
     def _number(self, value: Any) -> float:
         """Return the value of a loss as a number, and remember its precision."""
         value = array_of(value)
         host = np.asarray(to_numpy(value) if is_array(value) else value)
         if host.dtype.kind == "c":
-            raise TypeError(f"fun must return a real value; given {host.dtype}. Return its .real, if that is meant.")
+            raise TypeError(
+                f"fun must return a real value; given {host.dtype}. Return its .real, if that is meant."
+            )
         if host.size != 1 or not is_numeric(host):
             raise TypeError(f"fun must return a number as its value; given {outline(value)} {str(value)[:60]!r}.")
         self.precision = max(self.precision, epsilon_of(value if is_array(value) else host))

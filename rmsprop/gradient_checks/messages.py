@@ -14,7 +14,7 @@ WIRTINGER = {
 UNCLEAR = {
     "noise": "The loss is too noisy, or changes too little: try another x0, or compute the loss in float64.",
     "kink": "The loss has a kink here: try another x0, a little away.",
-    "curvature": "The slope changes within the shortest steps, by kinks or fast changes: try another x0, or scale x.",
+    "curvature": "The slope changes within the shortest steps, by kinks or waves: try another x0, or scale x.",
     "not finite": "The loss is not finite at x0 or close to it: try another x0.",
     "stationary": "The loss hardly changes here, as at a minimum: try another x0, such as a random one.",
 }
@@ -30,13 +30,14 @@ def message(verdict: Verdict, is_complex: bool) -> str:
         return "The gradient is not finite, though the loss is."
     if verdict.word == "right":
         return "The gradient of a real array is complex: return its .real." if verdict.reason == "complex" else ""
+    times = f"The gradient is {scale:.4g}"
     texts = {
         "zero": "The gradient is 0 everywhere, and the loss changes.",
-        "scaled": f"The gradient is {scale:.4g} times the true one.",
-        "negative": f"The gradient is {scale:.4g} times the true one: it leads downhill, and should lead uphill.",
-        "conjugate": f"The gradient is {scale:.4g} times the conjugate of the true one.",
-        "times i": f"The gradient is {scale:.4g} i times the true one: a factor of i is lost, or an .imag for a .real.",
-        "real part": f"The gradient is {scale:.4g} times the real part of the true one: the imaginary one is lost.",
+        "scaled": f"{times} times the true one.",
+        "negative": f"{times} times the true one: it leads downhill, and should lead uphill.",
+        "conjugate": f"{times} times the conjugate of the true one.",
+        "times i": f"{times} i times the true one: look for a factor of i, or .imag in place of .real.",
+        "real part": f"{times} times the real part of the true one, which has an imaginary one.",
         "wrong": "The gradient is no multiple of the true one, nor of its conjugate or real part.",
     }
     return f"{texts[verdict.word]} {_factor(verdict) if is_complex else ''}".rstrip()

@@ -28,7 +28,7 @@ class ArrayCheck:
         Of slopes as the gradient predicts them, and of those measured, in parts of the largest.
     message : str
         What it means, and what to try.
-    worst : tuple of (index, given, measured)
+    worst : tuple of (place, given, measured)
         Elements where the gradient is wrong.
     """
 
@@ -56,8 +56,8 @@ class ArrayCheck:
     def _lines(self) -> list[str]:
         lines = [f"{self.name}: {self.message}"] if self.message else []
         for element in self.worst:
-            index = ", ".join(map(str, element.index))
-            lines.append(f"    [{index}]  given {element.given:.6g}  measured {element.measured:.6g}")
+            place = ", ".join(map(str, element.place))
+            lines.append(f"    [{place}]  given {element.given:.6g}  measured {element.measured:.6g}")
         return lines
 
 

@@ -24,7 +24,7 @@ ERRORS = 8.0
 """Tolerance in errors of the slopes, which are estimates themselves."""
 
 ROUNDING = 100.0
-"""Error of slopes, in parts of that by rounding alone, up to which a gradient of 0 can be told from a small one."""
+"""Error of slopes, in parts of that by rounding alone, up to which a gradient of 0 is told from a small one."""
 
 
 class Verdict(NamedTuple):
@@ -76,68 +76,65 @@ class Evidence(NamedTuple):
 
 def judged(given: Evidence) -> Verdict:
     """Return the first verdict that fits."""
-    measured = np.array([slope.value for slope in given.slopes])
-    error = max(slope.error for slope in given.slopes)
     if not np.all(np.isfinite(given.gradient)):
         return Verdict("wrong", reason="not finite", misfit=math.inf)
-    if math.isinf(error):
-        return Verdict("unclear", reason="not finite", error=error)
-    predicted = given.predicted(given.gradient)
-    if not given.gradient.any():
-        return _of_zeros(given, measured, error)
+    measured, predicted = np.array([slope.value for slope in given.slopes]), given.predicted(given.gradient)
+    error, misfit = max(slope.error for slope in given.slopes), _largest(predicted - measured)
     size = max(_largest(predicted), _largest(measured))
-    misfit = _largest(predicted - measured)
+    if not given.gradient.any():
+        word, scale = _of_zeros(given, size, error)
+    elif error > TOO_COARSE * size or size == 0:
+        word, scale = "unclear", math.nan
+    else:
+        word, scale = _compared(given, predicted, measured, error)
+    reason = _reason(given, size) if word == "unclear" else ""
+    if word == "right" and np.iscomplexobj(given.gradient) and not given.is_complex:
+        reason = "complex"
+    return Verdict(word, scale, reason, *((misfit / size, error / size) if size else (misfit, error)))
+
+
+def _of_zeros(given: Evidence, size: float, error: float) -> tuple[str, float]:
+    """Return the verdict on a gradient that is 0 everywhere, and its scale."""
+    if size > ERRORS * error:
+        return "zero", 0.0
+    is_sure = error <= ROUNDING * max(slope.rounding for slope in given.slopes)
+    return ("right", 1.0) if is_sure else ("unclear", math.nan)
+
+
+def _compared(given: Evidence, predicted: Host, measured: Host, error: float) -> tuple[str, float]:
+    """Return the verdict on a gradient if slopes are well known, and its scale."""
     floor = min(20 * given.precision ** (2 / 3), 0.1)
-    shares = {"misfit": misfit / size if size else 0.0, "error": error / size if size else math.inf}
-    if error > TOO_COARSE * size or size == 0:
-        return Verdict("unclear", reason=_reason(given, size), **shares)
+    misfit, size = _largest(predicted - measured), max(_largest(predicted), _largest(measured))
     tolerance = ERRORS * error + floor * size
     if misfit <= tolerance:
-        if tolerance > TELLING * size:
-            return Verdict("unclear", reason=_reason(given, size), **shares)
-        is_odd = not given.is_complex and np.iscomplexobj(given.gradient)
-        return Verdict("right", 1.0, "complex" if is_odd else "", **shares)
+        return ("right", 1.0) if tolerance <= TELLING * size else ("unclear", math.nan)
+    if any([slope.cause == "kink" and slope.error > KINK * size for slope in given.slopes]):
+        return "unclear", math.nan
     tolerance = ERRORS * error + floor * _largest(measured)
     word, scale = _fitting(given, measured, tolerance)
-    is_kinked = any(slope.cause == "kink" and slope.error > KINK * size for slope in given.slopes)
-    if is_kinked or (word != "wrong" and tolerance > CHANCE * misfit):
-        return Verdict("unclear", reason=_reason(given, size), **shares)
-    return Verdict(word, scale, **shares)
-
-
-def _of_zeros(given: Evidence, measured: Host, error: float) -> Verdict:
-    """Return the verdict on a gradient that is 0 everywhere."""
-    size = _largest(measured)
-    if size > ERRORS * error:
-        return Verdict("zero", 0.0, misfit=1.0, error=error / size)
-    if error > ROUNDING * max(slope.rounding for slope in given.slopes):
-        return Verdict("unclear", reason=_reason(given, size), misfit=1.0, error=error / size if size else math.inf)
-    return Verdict("right", 1.0)
+    return (word, scale) if word == "wrong" or tolerance <= CHANCE * misfit else ("unclear", math.nan)
 
 
 def _fitting(given: Evidence, measured: Host, tolerance: float) -> tuple[str, float]:
-    """Return what is wrong with a gradient that does not agree, and the scale of the true one in it."""
+    """Return what a gradient that does not agree is of the true one, and its scale."""
     gradient, is_real = given.gradient, np.array([not np.iscomplexobj(way) for way in given.directions])
-    predicted = given.predicted(gradient)
-    scale = _scale(predicted, measured, tolerance)
+    scale = _scale(given.predicted(gradient), measured, tolerance)
     if scale:
-        return "scaled" if scale > 0 else "negative", scale
+        return ("scaled" if scale > 0 else "negative"), scale
+    candidates = [("times i", -1j * gradient, np.full(len(measured), True))]
     if given.is_complex:
-        scale = _scale(given.predicted(np.conj(gradient)), measured, tolerance)
+        candidates.insert(0, ("conjugate", np.conj(gradient), np.full(len(measured), True)))
+        if not np.imag(gradient).any():
+            candidates.append(("real part", gradient, is_real))
+    for word, candidate, chosen in candidates:
+        scale = _scale(given.predicted(candidate)[chosen], measured[chosen], tolerance)
         if scale:
-            return "conjugate", scale
-    scale = _scale(given.predicted(-1j * gradient), measured, tolerance)
-    if scale:
-        return "times i", scale
-    if given.is_complex and not np.imag(gradient).any():
-        scale = _scale(predicted[is_real], measured[is_real], tolerance)
-        if scale:
-            return "real part", scale
+            return word, scale
     return "wrong", math.nan
 
 
 def _scale(predicted: Host, measured: Host, tolerance: float) -> float:
-    """Return the number that predicted slopes are measured ones times, or 0 if there is none."""
+    """Return the number by which measured slopes are to be multiplied to be predicted ones, or 0."""
     square = float(measured @ measured)
     scale = float(predicted @ measured) / square if square else 0.0
     return scale if _largest(predicted - scale * measured) <= abs(scale) * tolerance else 0.0
@@ -148,7 +145,9 @@ def _largest(slopes: Host) -> float:
 
 
 def _reason(given: Evidence, size: float) -> str:
-    """Return why the slopes don't tell."""
+    """Return why slopes don't tell."""
     worst = max(given.slopes, key=lambda slope: slope.error)
+    if math.isinf(worst.error):
+        return worst.cause
     is_flat = size <= ERRORS * ROUNDING * worst.rounding
     return "stationary" if is_flat else worst.cause

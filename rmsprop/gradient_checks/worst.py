@@ -16,9 +16,9 @@ LOOKS = 100
 
 
 class Element(NamedTuple):
-    """An element of a gradient: its index, what was given, and what differences tell."""
+    """An element of a gradient: where it is, what was given, and what differences tell."""
 
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     given: complex
     measured: complex
 
@@ -37,7 +37,7 @@ def worst_elements(measure: Callable[[Host], float], gradient: Host, way: Host) 
     way : array, shape of `gradient`
         A direction without zeros, of which all blocks are parts.
     """
-    products = (np.conj(gradient) * way).real.reshape(-1)
+    products = np.real(np.conj(gradient) * way).reshape(-1)
 
     def misfit(start: int, stop: int) -> float:
         part = np.zeros(gradient.size, way.dtype)
@@ -45,7 +45,8 @@ def worst_elements(measure: Callable[[Host], float], gradient: Host, way: Host) 
         return measure(part.reshape(gradient.shape)) - float(products[start:stop].sum())
 
     whole = misfit(0, gradient.size)
-    blocks, found, looks = [(-abs(whole), 0, gradient.size, whole)], [], 1
+    blocks, looks = [(-abs(whole), 0, gradient.size, whole)], 1
+    found: list[int] = []
     while blocks and len(found) < SHOWN and looks < LOOKS:
         _, start, stop, total = heapq.heappop(blocks)
         if stop - start == 1:
@@ -62,8 +63,8 @@ def worst_elements(measure: Callable[[Host], float], gradient: Host, way: Host) 
 
 def _measured(measure: Callable[[Host], float], gradient: Host, is_complex: bool, position: int) -> Element:
     """Return an element of a gradient with what differences tell."""
-    index = tuple(map(int, np.unravel_index(position, gradient.shape)))
+    place = tuple(map(int, np.unravel_index(position, gradient.shape)))
     one = np.zeros(gradient.shape)
-    one[index] = 1
+    one[place] = 1
     value = measure(one) + (1j * measure(1j * one) if is_complex else 0)
-    return Element(index, gradient[index].item(), value)
+    return Element(place, gradient[place].item(), value)

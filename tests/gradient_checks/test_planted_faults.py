@@ -261,6 +261,7 @@ def element(factor):
     return changed(fault)
 
 
+MODULUS = changed(lambda g, x: np.abs(g))
 ZERO = (lambda g, x: 0 * g), "zero", 0.0
 NORMED = (lambda g, x: g / np.linalg.norm(g)), "scaled", "1 / norm"
 
@@ -288,7 +289,11 @@ PLANTED = {  # loss, fault of the real gradient, fault of the complex one
     "quartic": (composed(matrix, quartic), changed(lambda g, x: g**2), conjugate(-1.0)),
     "waves": (composed(matrix, waves), times_i(1.0), times_i(-1.0)),
     "far waves": (composed(fourier, waves), times_i(-0.5), times_i(0.5)),
-    "robust far field": (composed(fourier, cauchy), changed(lambda g, x: np.abs(g)), changed(lambda g, x: np.abs(g))),
+    "robust far field": (
+        composed(fourier, cauchy),
+        changed(lambda g, x: np.abs(g)),
+        changed(lambda g, x: np.abs(g)),
+    ),
     "rosenbrock": (rosenbrock, changed(lambda g, x: g - 2 * (1 - x)), changed(lambda g, x: g - 2 * (1 - x))),
     "rayleigh quotient": (rayleigh, changed(lambda g, x: g + x), changed(lambda g, x: g + x)),
     "log-partition": (log_partition, times(-1e-2), conjugate(0.5)),

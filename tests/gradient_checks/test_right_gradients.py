@@ -30,14 +30,19 @@ def smooth(rng, dtype, size=None):
     """Return a sum of smooth functions of random mixtures of elements with its gradient, and where to check it."""
     size = int(rng.integers(1, 40)) if size is None else size
     scale = np.dtype(dtype).type(10.0 ** rng.uniform(-3, 3))
-    x, a = scale * numbers(rng, size, dtype), numbers(rng, (4, size), dtype) / scale / np.dtype(dtype).type(size**0.5)
+    x, a = (
+        scale * numbers(rng, size, dtype),
+        numbers(rng, (4, size), dtype) / scale / np.dtype(dtype).type(size**0.5),
+    )
     b, c = numbers(rng, (2, 4), a.real.dtype)
     ways = [WAYS[name] for name in rng.choice(sorted(WAYS), 4)]
 
     def loss(x):
         u = (a.conj() @ x).real + b
         value = sum(weight * way(each) for weight, (way, _), each in zip(c, ways, u, strict=True))
-        return value, a.T @ np.array([weight * slope(each) for weight, (_, slope), each in zip(c, ways, u, strict=True)])
+        return value, a.T @ np.array(
+            [weight * slope(each) for weight, (_, slope), each in zip(c, ways, u, strict=True)]
+        )
 
     return loss, x
 
