@@ -242,7 +242,9 @@ def test_the_precision_is_that_of_the_coarsest_number():
 
     assert check_gradients(loss, X).success
     assert check_gradients(lambda x: (quadratic(x)[0], np.float32(quadratic(x)[1])), X).success
-    assert check_gradients(lambda x: (quadratic(x.astype(float))[0], quadratic(x)[1]), X.astype(np.float32)).success
+    assert check_gradients(
+        lambda x: (quadratic(x.astype(float))[0], quadratic(x)[1]), X.astype(np.float32)
+    ).success
 
 
 def test_the_tape_of_pytorch_is_checked_too():
