@@ -14,6 +14,7 @@ from rmsprop.variables.variable import Variable
 if TYPE_CHECKING:
     from rmsprop import conventions, distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
+    from rmsprop.gradient_checks import check_gradients
     from rmsprop.minimization.minimize import minimize
     from rmsprop.minimization.result import OptimizeResult
 
@@ -28,6 +29,7 @@ __all__ = [
     "TorchTape",
     "Variable",
     "Windows",
+    "check_gradients",
     "conventions",
     "distribute",
     "functional",
@@ -41,6 +43,7 @@ _LATER = {
     "CheckpointError": "rmsprop.checkpoints",
     "CheckpointManager": "rmsprop.checkpoints",
     "OptimizeResult": "rmsprop.minimization.result",
+    "check_gradients": "rmsprop.gradient_checks",
     "minimize": "rmsprop.minimization.minimize",
 }
 """What not every program needs, and where it is."""
