@@ -15,6 +15,7 @@ class NumbaBackend(Backend):
 
     in_place = True
     has_compact_slots = True
+    takes_windows = True
 
     memory = staticmethod(variables.memory)
     check_variable = staticmethod(variables.check_variable)

@@ -100,7 +100,7 @@ def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg,
             gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
             sweep(row_v, gradient, row_rms, row_momentum, row_mg, None, numbers, limit, factor)
         else:
-            total[:] = 0
+            total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
             for number in listed[k:]:
                 if number >> low != i:
                     break

@@ -56,20 +56,24 @@ def jobs(
     variable, the last of the arrays, is that of all rows. `scaling` is the limit of values and the factor.
     """
     *updated, average = arrays
-    variable, *averages = updated
-    variable = cast("Array", variable)
+    yield from of_all(updated, numbers, hyper)
     if hyper.averages_decay:
         numbers = numbers._replace(rho=1.0)  # the listed rows decay with all others
-        for each in averages:
-            if each is not None:
-                yield from _decays(each, hyper.rho)
-    if hyper.variables_shrink:
-        yield from shrinking(variable, numbers)
     if gradient.indices.size:
         values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
         yield from _updates(tables, updated, values, gradient.indices, numbers, scaling, hyper)
     if average is not None:
-        yield from averaging(average, variable, numbers)
+        yield from averaging(average, cast("Array", arrays[0]), numbers)
+
+
+def of_all(arrays: Sequence[Array | None], numbers: Numbers, hyper: Hyperparameters) -> Iterator[Job]:
+    """Yield the calls that let all averages decay and all of a variable shrink, as far as they are to."""
+    if hyper.averages_decay:
+        for each in arrays[1:]:
+            if each is not None:
+                yield from _decays(each, hyper.rho)
+    if hyper.variables_shrink:
+        yield from shrinking(cast("Array", arrays[0]), numbers)
 
 
 def _updates(

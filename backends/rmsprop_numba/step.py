@@ -8,9 +8,10 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
+from rmsprop.arrays.windows import Windows
 from rmsprop.backends import SPARSE, Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters
-from rmsprop_numba import kernels, layout, lists, rows
+from rmsprop_numba import kernels, layout, lists, rows, windows
 from rmsprop_numba.aliases import disjoint
 from rmsprop_numba.lists import list_plan_of
 from rmsprop_numba.pieces import divided
@@ -66,6 +67,8 @@ def _jobs(
         scaling = hyper.clipvalue, None if factors is None else tuple(factors[i].tolist())
         if isinstance(gradient, IndexedSlices):
             jobs += rows.jobs(plan.rows, plan.tables, gradient, numbers, scaling, hyper)
+        elif isinstance(gradient, Windows):
+            jobs += windows.jobs(plan.tables, gradient, numbers, scaling, hyper)
         else:
             encoded = layout.encoded(gradient, hyper.complex_as_real)
             jobs += _strided_jobs(plan, encoded, (tuple(numbers), *scaling), hyper.complex_as_real)

@@ -95,13 +95,25 @@ class Windows:
 def flat(windows: Windows, shape: Sequence[int]) -> IndexedSlices:
     """Return the gradient of the same elements of a flat variable, with indices where the starts are."""
     values, starts = windows.values, windows.starts
-    steps = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
-    within = np.zeros((), np.int64)
-    for size, step in zip(values.shape[1:], steps, strict=True):
-        within = within[..., None] + np.arange(size) * step
-    first: Array = sum(starts[:, k] * step for k, step in enumerate(steps))
-    indices = namespace(starts).reshape(first[:, None] + as_beside(within.reshape(1, -1), starts), (-1,))
+    first, within = firsts(starts, shape), as_beside(offsets(values.shape[1:], shape), starts)
+    indices = namespace(starts).reshape(first[:, None] + within, (-1,))
     return IndexedSlices(namespace(values).reshape(values, (-1,)), indices, (math.prod(shape),))
+
+
+def firsts(starts: Array, shape: Sequence[int]) -> Array:
+    """Return the place of the first element of each window in a flat array."""
+    first: Array = starts[:, 0]
+    for k, size in enumerate(shape[1:], 1):
+        first = first * size + starts[:, k]
+    return first
+
+
+def offsets(patch: Sequence[int], shape: Sequence[int]) -> Host:
+    """Return how far each element of a patch lies from its first one in a flat array, in C order."""
+    each = np.zeros(1, np.int64)
+    for k, size in enumerate(patch):
+        each = (each[:, None] + np.arange(size) * math.prod(shape[k + 1 :])).reshape(-1)
+    return each
 
 
 def checked_patch(values: Array, shape: Sequence[int]) -> tuple[int, ...]:
