@@ -19,7 +19,8 @@ TASKS = 64
 
 @kernel
 def sweep_windows(
-    listed, ordered, low, division, values, columns, places, lead, like, v, rms, momentum, mg, numbers, limit, factor
+    listed, ordered, low, division, values, columns, places, lead, like,
+    v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Update the elements of some windows of a variable, each by the sum of its gradients in their order.
 
@@ -72,7 +73,8 @@ def sweep_windows(
 
 @parallel_kernel
 def sweep_windows_parallel(
-    listed, ordered, low, division, values, columns, places, lead, like, v, rms, momentum, mg, numbers, limit, factor
+    listed, ordered, low, division, values, columns, places, lead, like,
+    v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Do as `sweep_windows`, in several threads."""
     for task in numba.prange(TASKS):

@@ -99,10 +99,8 @@ def _sweep(
     n = int(is_there.sum()) * runs.shape[1]
     division = segments, pieces, runs.shape[1], run
     likes = [a if a is None else np.empty(0, layout.encoded(a[:0], hyper.complex_as_real).dtype) for a in tables]
-    where = [
-        [0] * count if a is None else [address(a), *a.strides[: count - 1]] for a in tables
-    ]
-    v, rms = likes[:2]
+    where = [[0] * count if a is None else [address(a), *a.strides[: count - 1]] for a in tables]
+    v, rms = cast("list[Array]", likes[:2])
     like = rms if v.dtype.kind in "ui" else v
     given = np.require(values, requirements=("C", "A")).reshape(-1)
     given = layout.encoded(given, hyper.complex_as_real).reshape(-1)

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from rmsprop.minimization.loop import Batches, Loop, by_batches, by_steps
 from rmsprop.minimization.point import Point
@@ -35,7 +35,7 @@ def way(steps: Any, batches: Any, epochs: Any) -> tuple[Callable[[Loop], None], 
         steps = 1000 if steps is None else steps
         return partial(by_steps, steps=steps), steps
     if callable(batches):
-        batches_of: Batches = batches
+        batches_of = cast("Batches", batches)
     elif isinstance(batches, Iterable) and not isinstance(batches, str):
         if isinstance(batches, Iterator):
             if epochs is not None and epochs > 1:

@@ -103,8 +103,8 @@ def _ends(bounds: Any, shape: tuple[int, ...], name: str) -> tuple[Limit, Limit]
         return low, high
     if _is_pair(bounds):
         return _number(bounds[0], -np.inf), _number(bounds[1], np.inf)
-    pairs = bounds.tolist() if isinstance(bounds, np.ndarray) else bounds
-    pairs = list(pairs) if isinstance(pairs, Sequence | zip) else [None]
+    given = bounds.tolist() if isinstance(bounds, np.ndarray) else bounds
+    pairs: list[Any] = list(given) if isinstance(given, Sequence | zip) else [None]
     size = int(np.prod(shape))
     if len(pairs) != size or not all(map(_is_pair, pairs)):
         raise ValueError(

@@ -9,7 +9,7 @@ from rmsprop.minimization.losses import Losses
 from rmsprop.minimization.point import Point
 from rmsprop.minimization.result import IntermediateResult
 
-Tell = Callable[[Any, int], None]
+Tell = Callable[[Any, int], object]
 """Is given a loss, which may be an array on a device, and the number of steps."""
 
 

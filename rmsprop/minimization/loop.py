@@ -35,9 +35,9 @@ class Loop:
     patience: Patience | None = None
     seconds: float = math.inf
     """After how many of them to stop."""
-    tell: Callable[[Any, int], None] | None = None
+    tell: Callable[[Any, int], object] | None = None
     """Given a loss and the number of steps, calls back."""
-    show: Callable[[Any, int], None] | None = None
+    show: Callable[[Any, int], object] | None = None
     """Given a loss and the number of steps, shows them."""
     save: Callable[[], object] | None = None
     """Saves a checkpoint, if one is due."""
@@ -58,10 +58,8 @@ class Loop:
 
     def step(self) -> None:
         """Take a step with the gradients of the last evaluation."""
-        settings, constant = self.optimizer._settings, self.optimizer._settings.constant
-        if constant is None:
-            number = int(self.optimizer.iterations) if settings.depends_on_step() else 0
-        self.rates.append(settings.learning_rate_at(number) if constant is None else constant.learning_rate)
+        constant = self.optimizer._settings.constant
+        self.rates.append(_rate_of(self.optimizer) if constant is None else constant.learning_rate)
         self.times.append(perf_counter() - self.begun)
         self.optimizer.apply_gradients(self.pairs)
         for update in self.updates:
@@ -95,6 +93,12 @@ class Loop:
             self.best.offer(mean)
         if self.patience is not None:
             self.patience.judge(self.epochs.means)
+
+
+def _rate_of(optimizer: RMSprop) -> float:
+    """Return the learning rate of the next step, without a wait for a device if that does not depend on it."""
+    settings = optimizer._settings
+    return settings.learning_rate_at(int(optimizer.iterations) if settings.depends_on_step() else 0)
 
 
 def by_steps(loop: Loop, steps: int) -> None:
