@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rmsprop
-from rmsprop import IndexedSlices, Variable, check_gradients
+from rmsprop import IndexedSlices, Variable, Windows, check_gradients
 
 A = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0], [2.0, 1.0, 1.0], [-1.0, 0.0, 2.0]])
 B = np.array([1.0, -2.0, 0.5, 3.0])
@@ -122,18 +122,27 @@ def test_sparse_gradients_are_summed_and_none_counts_as_zeros():
     assert check_gradients(short, [table, X]).verdicts == ["wrong", "right"]
 
 
-def test_gradients_of_other_forms_are_asked_for_dense_ones():
-    class Halves:
-        def __init__(self, values):
-            self.values = values
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_gradients_of_windows_are_summed_where_these_overlap(dtype):
+    corners = [(0, 0), (1, 1), (0, 1)]
 
-        def dense(self, shape):
-            return np.concatenate(self.values).reshape(shape)
+    def patches(x):
+        return np.array([x[i : i + 2, j : j + 2] for i, j in corners])
 
     def loss(x):
-        return np.sum(x**3), Halves(np.split(3 * x**2, [1]))
+        values = patches(x)
+        return np.sum(np.abs(values) ** 4), Windows(4 * np.abs(values) ** 2 * values, corners)
 
-    assert check_gradients(loss, X).success
+    x = np.linspace(1, 2, 12).reshape(3, 4).astype(dtype)
+    assert check_gradients(loss, x * (1 + 1j) if x.dtype.kind == "c" else x).success
+
+    def short(x):
+        value, gradient = loss(x)
+        return value, Windows(gradient.values[:2], corners[:2])
+
+    assert check_gradients(short, x).verdicts == "wrong"
+    with pytest.raises(ValueError, match="gradient of x0: .*window"):
+        check_gradients(lambda x: (1.0, Windows(np.ones((1, 2, 2)), [(2, 0)])), x)
 
 
 def test_a_complex_gradient_of_a_real_array_is_judged_by_its_parts():
@@ -417,6 +426,7 @@ def test_the_same_seed_finds_the_same_and_takes_some_fifteen_evaluations_a_direc
         (lambda x: (1.0, {"a": x}), X, {}, ValueError, "structure of x0"),
         (lambda x: (1.0, IndexedSlices(x, np.array([1]))), X, {}, ValueError, "values of shape .3,."),
         (lambda x: (1.0, IndexedSlices(x, np.array([0, 1, 3]))), X, {}, ValueError, "indices out of range"),
+        (lambda x: (1.0, IndexedSlices(x, x)), X, {}, TypeError, "integers as indices; given float64"),
     ],
 )
 def test_bad_input_is_refused_with_what_was_given_and_expected(fun, x0, options, error, words):

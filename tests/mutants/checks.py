@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant(
         "rows that are listed twice counted once", f"{FOLDER}/dense.py",
         "test_check_gradients.py -k sparse_gradients_are_summed",
-        "np.add.at(total, indices, values)", "total[indices] = values",
+        "np.add.at(total, indices.astype(np.intp), values)", "total[indices] = values",
     ),
     Mutant(
         "precision of the array alone", f"{FOLDER}/losses.py",
