@@ -73,9 +73,9 @@ def check_gradients(
 
     Notes
     -----
-    Gradients g have the structure of `x0`; None counts as zeros, and `IndexedSlices` are summed. Of complex
-    arrays they are ``dL/dRe + i dL/dIm``, the direction of steepest ascent, so that the slope along d is
-    ``Re(sum(conj(g) d))``. With the true gradient t, the first of these that fits is the verdict:
+    Gradients g have the structure of `x0`; None counts as zeros, and `IndexedSlices` and `Windows` are summed.
+    Of complex arrays they are ``dL/dRe + i dL/dIm``, the direction of steepest ascent, so that the slope along d
+    is ``Re(sum(conj(g) d))``. With the true gradient t, the first of these that fits is the verdict:
 
     - "zero": g is 0 everywhere, t is not.
     - "unclear": the differences can't tell, for noise, a kink, or a point where the loss hardly changes.

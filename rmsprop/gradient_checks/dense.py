@@ -1,5 +1,6 @@
 """Gradients in any of their forms as arrays of NumPy in double precision."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host, is_array, to_numpy
+from rmsprop.arrays.windows import Windows
 from rmsprop.gradient_checks.losses import EPSILONS, is_numeric
 from rmsprop.variables.nested import outline
 from rmsprop.variables.variable import array_of
@@ -17,8 +19,7 @@ def dense(gradient: Any, shape: tuple[int, ...], name: str) -> Host:
 
     Parameters
     ----------
-    gradient : array, number, nested list, None, IndexedSlices, or an object with a method ``dense(shape)``
-        None stands for zeros.
+    gradient : array, number, nested list, IndexedSlices, Windows, or None for zeros
     shape : tuple of int
         That of the variable.
     name : str
@@ -27,16 +28,19 @@ def dense(gradient: Any, shape: tuple[int, ...], name: str) -> Host:
     Raises
     ------
     TypeError
-        If there is anything but numbers.
+        If there is anything but numbers, or indices are no integers.
     ValueError
-        If the shape is another one, or a row out of range.
+        If the shape is another one, or a row or a window is out of range.
     """
     if gradient is None:
         return np.zeros(shape)
     if isinstance(gradient, IndexedSlices):
         return _summed(gradient, shape, name)
-    if hasattr(gradient, "dense"):
-        gradient = gradient.dense(shape)
+    if isinstance(gradient, Windows):
+        try:
+            return _summed(gradient.indexed(shape), (math.prod(shape),), name).reshape(shape)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"The gradient of {name}: {error}") from None
     array = _numbers(gradient, name)
     if array.shape != shape:
         raise ValueError(f"The gradient of {name} has shape {array.shape}; expected {shape}.")
@@ -56,10 +60,12 @@ def _summed(gradient: IndexedSlices, shape: tuple[int, ...], name: str) -> Host:
             f"The gradient of {name}, of shape {shape}, has values of shape {values.shape} and indices of shape "
             f"{indices.shape}; expected (k, *{shape[1:]}) and (k,)."
         )
+    if indices.dtype.kind not in "iu" and indices.size:
+        raise TypeError(f"The gradient of {name} must have integers as indices; given {indices.dtype}.")
     if np.any((indices < 0) | (indices >= shape[0])):
         raise ValueError(f"The gradient of {name} has indices out of range; expected 0 to {shape[0] - 1}.")
     total = np.zeros(shape, values.dtype)
-    np.add.at(total, indices, values)
+    np.add.at(total, indices.astype(np.intp), values)
     return total
 
 

@@ -89,7 +89,7 @@ def slope(values: Callable[[float], float], here: float, step: float, precision:
     """
     samples = taken(values, here, step, STEPS)
     found = extrapolated(samples, precision)
-    if found.error <= CLEAR * abs(found.value):
+    if found.error <= CLEAR * abs(found.value) and not samples.is_constant:
         return found
     if samples.is_constant:  # if not for want of resolution, it is so up to steps as long as the array itself
         others = taken(values, here, step / precision**0.25, STEPS)

@@ -112,7 +112,9 @@ def _compared(given: Evidence, predicted: Host, measured: Host, error: float) ->
         return "unclear", math.nan
     tolerance = ERRORS * error + floor * _largest(measured)
     word, scale = _fitting(given, measured, tolerance)
-    return (word, scale) if word == "wrong" or tolerance <= CHANCE * misfit else ("unclear", math.nan)
+    is_number = given.gradient.size == 1 and not given.is_complex  # any is a multiple of any other, but of 0
+    is_sure = not is_number if word == "wrong" else tolerance <= CHANCE * misfit
+    return (word, scale) if is_sure else ("unclear", math.nan)
 
 
 def _fitting(given: Evidence, measured: Host, tolerance: float) -> tuple[str, float]:

@@ -1,5 +1,6 @@
 """What check_gradients takes, leaves alone, returns, prints and refuses."""
 
+import array_api_compat
 import array_api_strict
 import autograd.numpy as anp
 import ml_dtypes
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import rmsprop
-from rmsprop import IndexedSlices, Variable, check_gradients
+from rmsprop import IndexedSlices, Variable, Windows, check_gradients
 
 A = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0], [2.0, 1.0, 1.0], [-1.0, 0.0, 2.0]])
 B = np.array([1.0, -2.0, 0.5, 3.0])
@@ -121,18 +122,27 @@ def test_sparse_gradients_are_summed_and_none_counts_as_zeros():
     assert check_gradients(short, [table, X]).verdicts == ["wrong", "right"]
 
 
-def test_gradients_of_other_forms_are_asked_for_dense_ones():
-    class Halves:
-        def __init__(self, values):
-            self.values = values
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_gradients_of_windows_are_summed_where_these_overlap(dtype):
+    corners = [(0, 0), (1, 1), (0, 1)]
 
-        def dense(self, shape):
-            return np.concatenate(self.values).reshape(shape)
+    def patches(x):
+        return np.array([x[i : i + 2, j : j + 2] for i, j in corners])
 
     def loss(x):
-        return np.sum(x**3), Halves(np.split(3 * x**2, [1]))
+        values = patches(x)
+        return np.sum(np.abs(values) ** 4), Windows(4 * np.abs(values) ** 2 * values, corners)
 
-    assert check_gradients(loss, X).success
+    x = np.linspace(1, 2, 12).reshape(3, 4).astype(dtype)
+    assert check_gradients(loss, x * (1 + 1j) if x.dtype.kind == "c" else x).success
+
+    def short(x):
+        value, gradient = loss(x)
+        return value, Windows(gradient.values[:2], corners[:2])
+
+    assert check_gradients(short, x).verdicts == "wrong"
+    with pytest.raises(ValueError, match="gradient of x0: .*window"):
+        check_gradients(lambda x: (1.0, Windows(np.ones((1, 2, 2)), [(2, 0)])), x)
 
 
 def test_a_complex_gradient_of_a_real_array_is_judged_by_its_parts():
@@ -152,6 +162,7 @@ def test_one_real_element_is_never_wrong_but_scaled():
         result = check_gradients(lambda x: (np.sum(x**2), x**3), np.full(shape, 1.5))
         assert result.verdicts == "scaled"
         assert result.scales == pytest.approx(1.125)
+        assert check_gradients(lambda x: (1.0, x), np.full(shape, 1.5)).verdicts == "unclear"
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12, -1e-9, -1e9])
@@ -194,7 +205,7 @@ LIBRARIES = [
 
 def fourth_powers(factor):
     def loss(x):
-        xp = x.__array_namespace__() if hasattr(x, "__array_namespace__") else pytest.importorskip("torch")
+        xp = array_api_compat.array_namespace(x)
         modulus = xp.abs(x)
         return xp.sum(modulus * modulus * modulus * modulus), factor * 4 * (modulus * modulus * x)
 
@@ -233,18 +244,17 @@ def test_gradients_in_half_precision_are_never_wrong_if_right(asarray, dtype):
     assert check_gradients(lambda x: ((x * x * x).sum(), -30 * (x * x)), x).verdicts in ("negative", "unclear")
 
 
-def test_the_precision_is_that_of_the_coarsest_number():
-    """A loss or a gradient in single precision says so little of the slope, whatever the dtype of the array."""
+@pytest.mark.parametrize("part", ["value", "gradient", "array"])
+def test_steps_are_as_long_as_the_coarsest_dtype_takes(part):
+    longest, dtype = [], np.float32 if part == "gradient" else np.float64
 
     def loss(x):
-        value, gradient = quadratic(x)
-        return np.float32(value), gradient
+        longest.append(float(np.max(np.abs(x - X))))
+        value, gradient = quadratic(x.astype(float))
+        return (np.float32(value), gradient) if part == "value" else (value, gradient.astype(dtype))
 
-    assert check_gradients(loss, X).success
-    assert check_gradients(lambda x: (quadratic(x)[0], np.float32(quadratic(x)[1])), X).success
-    assert check_gradients(
-        lambda x: (quadratic(x.astype(float))[0], quadratic(x)[1]), X.astype(np.float32)
-    ).success
+    assert check_gradients(loss, X.astype(np.float32) if part == "array" else X).success
+    assert 0.02 < max(longest) < 0.2
 
 
 def test_the_tape_of_pytorch_is_checked_too():
@@ -416,6 +426,7 @@ def test_the_same_seed_finds_the_same_and_takes_some_fifteen_evaluations_a_direc
         (lambda x: (1.0, {"a": x}), X, {}, ValueError, "structure of x0"),
         (lambda x: (1.0, IndexedSlices(x, np.array([1]))), X, {}, ValueError, "values of shape .3,."),
         (lambda x: (1.0, IndexedSlices(x, np.array([0, 1, 3]))), X, {}, ValueError, "indices out of range"),
+        (lambda x: (1.0, IndexedSlices(x, x)), X, {}, TypeError, "integers as indices; given float64"),
     ],
 )
 def test_bad_input_is_refused_with_what_was_given_and_expected(fun, x0, options, error, words):
