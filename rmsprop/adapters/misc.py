@@ -6,7 +6,7 @@ from typing import Any, SupportsFloat
 
 import numpy as np
 
-from rmsprop.arrays.libraries import as_beside, is_array
+from rmsprop.arrays.libraries import as_beside
 from rmsprop.conventions import autograd
 from rmsprop.minimization.point import Point
 from rmsprop.settings.checks import Rate, Value

@@ -29,8 +29,8 @@ class ThincRMSprop:
     ----------
     learn_rate : float, iterator, list, callable or LearningRateSchedule, default 0.001
         The iterators, and lists, of thinc 8 give a value for each call of `step_schedules`, the last one for all
-        further ones. A ``Schedule`` of thinc 9, or any callable, is called with ``(step, key=..., last_score=...)``,
-        a `rmsprop.schedules.LearningRateSchedule` with the step.
+        further ones. A ``Schedule`` of thinc 9, or any callable, is called with ``(step, key=...,
+        last_score=...)``, a `rmsprop.schedules.LearningRateSchedule` with the step.
     use_averages : bool, default True
         Whether `averages` are kept, by the formula of thinc.
     **settings

@@ -112,7 +112,7 @@ def test_on_a_gpu_it_takes_the_same_steps():
         ({"step_size": "fast"}, TypeError, "learning_rate"),
         ({"eps": -1.0}, ValueError, "eps"),
         ({"gamma": 2.0}, ValueError, "rho"),
-        ({"grad": lambda x, i: {"a": x}}, ValueError, "structure of x0"),
+        ({"grad": lambda x, i: {"a": x}}, TypeError, "gradient must be an array"),
         ({"x0": {"a": np.ones(2)}, "grad": lambda x, i: x["a"]}, ValueError, "structure of x0"),
         ({"grad": lambda x, i: np.ones(3)}, ValueError, "shape"),
     ],

@@ -31,7 +31,7 @@ def by_hand(loss, x, batches, keep=None, **settings):
 
 
 def test_phase_retrieval_within_bounds():
-    """A real object between 0 and 1, beside a bright pixel that is known, from the moduli of its Fourier transform."""
+    """A real object between 0 and 1, beside a known bright pixel, from the moduli of its Fourier transform."""
     rng = np.random.default_rng(0)
     truth, low, high = np.zeros((32, 32)), np.zeros((32, 32)), np.zeros((32, 32))
     truth[2:12, 2:12] = rng.random((10, 10))
