@@ -37,6 +37,13 @@ def lowest(session):
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
+@nox.session(python="3.12")
+def adapters(session):
+    """Run the adapters, and the recipes of docs/recipes.md, with the packages that they are for."""
+    session.install("--only-binary", "numpy,numba,llvmlite", ".[test,adapters]")
+    session.run("pytest", "-p", "no:odl_plugins", "tests/adapters", *session.posargs)  # which pytest 9 can't load
+
+
 @nox.session(python=PYTHONS)
 def no_extras(session):
     """Import and take a step without any optional dependency, in each mode of the interpreter."""

@@ -12,7 +12,7 @@ from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.variable import Variable
 
 if TYPE_CHECKING:
-    from rmsprop import conventions, distribute, functional
+    from rmsprop import adapters, conventions, distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
     from rmsprop.gradient_checks import check_gradients
     from rmsprop.minimization.minimize import minimize
@@ -29,6 +29,7 @@ __all__ = [
     "TorchTape",
     "Variable",
     "Windows",
+    "adapters",
     "check_gradients",
     "conventions",
     "distribute",
@@ -53,7 +54,7 @@ def __getattr__(name: str) -> Any:
     """Import what not every program needs, on its first use."""
     from importlib import import_module
 
-    if name in ("conventions", "distribute", "functional"):
+    if name in ("adapters", "conventions", "distribute", "functional"):
         return import_module(f"rmsprop.{name}")
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)

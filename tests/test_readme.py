@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-LINKED = "conventions.md", "ptychography.png", "benchmarks.md", "benchmarks.svg", "replicas.md", "checkpoints.md"
+LINKED = (
+    "conventions.md",
+    "ptychography.png",
+    "benchmarks.md",
+    "benchmarks.svg",
+    "replicas.md",
+    "checkpoints.md",
+    "recipes.md",
+)
 CONVENTIONS = README.parent / "docs" / "conventions.md"
 
 

@@ -17,6 +17,7 @@ from rmsprop.schedules import CosineDecay
 
 PUBLIC = [
     "rmsprop",
+    "rmsprop.adapters",
     "rmsprop.checkpoints",
     "rmsprop.conventions",
     "rmsprop.distribute",
