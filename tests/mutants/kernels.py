@@ -365,7 +365,7 @@ MUTANTS = [
         "sum of a row begun with that of another",
         "backends/rmsprop_numba/row_kernels.py",
         "test_rows.py -k order_of_the_listings",
-        "            total[:] = 0\n",
+        "            total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign\n",
         "",
     ),
     Mutant(
