@@ -10,6 +10,10 @@ import numpy
 import pytest
 from hypothesis import Phase, settings
 
+# Before pytest, for the examples in docstrings, makes the classes of modules anew.
+for name in ("numba", "array_api", *(["cupy"] if importlib.util.find_spec("cupy") else [])):
+    importlib.import_module(f"rmsprop_{name}.step")
+
 # Programs, which do their work when they are imported.
 collect_ignore = ["checkpoints/programs", "distribute/programs", "mutants", "threads", "typed.py"]
 
