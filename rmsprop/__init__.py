@@ -14,6 +14,9 @@ from rmsprop.variables.variable import Variable
 if TYPE_CHECKING:
     from rmsprop import conventions, distribute, functional
     from rmsprop.checkpoints import CheckpointError, CheckpointManager
+    from rmsprop.gradient_checks import check_gradients
+    from rmsprop.minimization.minimize import minimize
+    from rmsprop.minimization.result import OptimizeResult
 
 __all__ = [
     "CheckpointError",
@@ -21,16 +24,29 @@ __all__ = [
     "GradientTape",
     "IndexedSlices",
     "LossScale",
+    "OptimizeResult",
     "RMSprop",
     "TorchTape",
     "Variable",
     "Windows",
+    "check_gradients",
     "conventions",
     "distribute",
     "functional",
+    "minimize",
     "schedules",
 ]
 __version__ = "0.1.0"
+
+
+_LATER = {
+    "CheckpointError": "rmsprop.checkpoints",
+    "CheckpointManager": "rmsprop.checkpoints",
+    "OptimizeResult": "rmsprop.minimization.result",
+    "check_gradients": "rmsprop.gradient_checks",
+    "minimize": "rmsprop.minimization.minimize",
+}
+"""What not every program needs, and where it is."""
 
 
 def __getattr__(name: str) -> Any:
@@ -39,8 +55,8 @@ def __getattr__(name: str) -> Any:
 
     if name in ("conventions", "distribute", "functional"):
         return import_module(f"rmsprop.{name}")
-    if name in ("CheckpointError", "CheckpointManager"):
-        return getattr(import_module("rmsprop.checkpoints"), name)
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'rmsprop' has no attribute {name!r}")
 
 

@@ -4,7 +4,6 @@ They compute what `rmsprop.RMSprop` does, by the formula for arrays of any libra
 and no optimizer remembers anything: `init` makes the state, and `update` returns the next one.
 """
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from rmsprop.optimizer import RMSprop
 from rmsprop.pure import averaged, limited, squared_norm, updated
 from rmsprop.schedules import LearningRateSchedule
 from rmsprop.settings.settings import READ
-from rmsprop.variables.nested import Tree, mapped
+from rmsprop.variables.nested import Tree, flatten, mapped, matched, outline, rebuilt
 
 REFUSED = {
     "gradient_aggregator": None,
@@ -257,8 +256,7 @@ def _start(opt: RMSprop, name: str, leaf: Array) -> Array:
 
 def _leaves(params: Tree) -> list[Array]:
     """Return the arrays of a tree, after checking that they can be optimised."""
-    leaves: list[Array] = []
-    mapped(lambda leaf: leaves.append(_array(leaf)), params)
+    leaves = [_array(leaf) for leaf in flatten(params)]
     for position, leaf in enumerate(leaves):
         if not is_array(leaf) or dtypes.name_of(leaf.dtype) not in dtypes.COMPUTE:
             kind = getattr(leaf, "dtype", type(leaf).__name__)
@@ -296,19 +294,12 @@ def _check(gradient: Any, leaf: Array, position: int) -> None:
 
 def _matched(tree: Tree, like: Tree, what: str) -> list[Any]:
     """Return the leaves of a tree in the order of another one's, which has the same structure."""
-    if isinstance(like, dict):
-        if tree is not None and (not isinstance(tree, dict) or tree.keys() != like.keys()):
-            raise ValueError(f"{what} must have the keys {sorted(like)} where params have; given {tree!r}.")
-        return [leaf for key in like for leaf in _matched(tree and tree[key], like[key], what)]
-    if isinstance(like, list | tuple):
-        if tree is not None and (not isinstance(tree, list | tuple) or len(tree) != len(like)):
-            raise ValueError(f"{what} must have {len(like)} parts where params have; given {tree!r}.")
-        parts = [None] * len(like) if tree is None else tree
-        return [leaf for part, other in zip(parts, like, strict=True) for leaf in _matched(part, other, what)]
-    return [_array(tree)]
+    found = matched(tree, like)
+    if found is None:
+        raise ValueError(f"{what} must have the structure of params, {outline(like)}; given {outline(tree)}.")
+    return [_array(leaf) for leaf in found]
 
 
 def _rebuilt(like: Tree, leaves: list[Any]) -> Tree:
     """Return leaves in the structure of a tree."""
-    rest: Iterator[Any] = iter(leaves)
-    return mapped(lambda _: _array(next(rest)), like)
+    return rebuilt(like, map(_array, leaves))

@@ -225,8 +225,8 @@ def test_settings_that_need_an_optimizer_with_a_state_are_refused(settings, word
 @pytest.mark.parametrize(
     ("grads", "error", "words"),
     [
-        ({"a": np.ones(2)}, ValueError, r"grads must have the keys \['a', 'b'\]"),
-        ({"a": np.ones(2), "b": [np.ones(1)]}, ValueError, "grads must have 2 parts"),
+        ({"a": np.ones(2)}, ValueError, "grads must have the structure of params, .*'b'.*; given {'a': array}"),
+        ({"a": np.ones(2), "b": [np.ones(1)]}, ValueError, "grads must have the structure .*; given .*'b'"),
         ({"a": np.ones(3), "b": [np.ones(1), np.ones(1)]}, ValueError, r"Gradient 0 has shape \(3,\)"),
         ({"a": np.ones(2) * 1j, "b": [np.ones(1), np.ones(1)]}, TypeError, "Gradient 0 has dtype complex128"),
         ({"a": [1.0, 2.0], "b": [np.ones(1), np.ones(1)]}, TypeError, "Gradient 0 must be an array"),

@@ -1,7 +1,7 @@
 """CuPy arrays, updated in one asynchronous launch by fused kernels."""
 
 from rmsprop.backends import Backend
-from rmsprop_cupy import norms, rows, step, variables
+from rmsprop_cupy import norms, sparse, step, variables
 
 __all__ = ["CuPyBackend", "backend"]
 
@@ -12,6 +12,7 @@ class CuPyBackend(Backend):
     in_place = True
     makes_factors = True
     reports_misses = True
+    takes_windows = True
 
     memory = staticmethod(variables.memory)
     check_variable = staticmethod(variables.check_variable)
@@ -22,7 +23,7 @@ class CuPyBackend(Backend):
     factors = staticmethod(norms.factors)
     first_nonfinite = staticmethod(norms.first_nonfinite)
     prepare = staticmethod(step.prepare)
-    report_misses = staticmethod(rows.report_misses)
+    report_misses = staticmethod(sparse.report_misses)
     check_step = staticmethod(step.check_step)
     owner = staticmethod(variables.owner)
     place = staticmethod(variables.place)

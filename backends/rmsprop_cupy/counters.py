@@ -65,18 +65,19 @@ _NONE = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 class Misses:
-    """Number, lowest and highest of the rows that sparse gradients list, but a variable does not have.
+    """Rows that sparse gradients list, but a variable does not have, and windows that are not inside of it.
 
     To look at them needs no waiting: they are reported when a later step finds that the device has got there.
 
     Attributes
     ----------
-    array : cupy.ndarray of int64, shape (3,)
-        What the kernels are given.
+    array : cupy.ndarray of int64, shape (6,)
+        What the kernels are given: how many rows, the lowest and the highest; how many windows, the first and the
+        last.
     """
 
     def __init__(self) -> None:
-        self._host, self.array = _pinned(_NONE, np.int64)
+        self._host, self.array = _pinned(_NONE * 2, np.int64)
         self._written: Any = None
 
     def record(self) -> None:
@@ -85,14 +86,18 @@ class Misses:
         self._written.record()
         hold(self)
 
-    def report(self, height: int) -> None:
-        """Raise ``ValueError``, once, if the last kernel is done and rows have been missed."""
+    def report(self, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError``, once, if the last kernel is done and something has been missed of a variable."""
         if self._written is None or not self._written.done:
             return
-        count, low, high = self._host.tolist()
-        if count:
-            self._host[:] = _NONE
-            raise ValueError(
-                f"indices must be >= 0 and < {height}; an earlier step left out {count}, from {low} to {high}. "
-                f"With validate=True such a step is refused."
-            )
+        (rows, low, high), (windows, first, last) = self._host.reshape(2, 3).tolist()
+        if not rows and not windows:
+            return
+        self._host[:] = _NONE * 2
+        found = [f"indices must be >= 0 and < {shape[0]}; an earlier step left out {rows}, from {low} to {high}."]
+        found += [
+            f"windows must lie inside of {shape}; an earlier step left out {windows}, "
+            f"from number {first} to {last} of its list."
+        ]
+        reports = [text for text, count in zip(found, (rows, windows), strict=True) if count]
+        raise ValueError(" ".join([*reports, "With validate=True such a step is refused."]))

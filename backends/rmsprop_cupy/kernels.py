@@ -31,6 +31,9 @@ CHUNK = 1_024
 NORM, FACTOR = [Template(files("rmsprop_cupy").joinpath(f"{name}.cu").read_text()) for name in ("norm", "factor")]
 """The texts of two whole kernels; names with a dollar before them are filled in."""
 
+WINDOWS = files("rmsprop_cupy").joinpath("windows.cu").read_text()
+"""What the kernel for windows asks of them."""
+
 SUMS = Template("""
 #ifndef RMSPROP_SUMS
 #define RMSPROP_SUMS
@@ -181,11 +184,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     lines = [
         "const long long first = i / columns, column = i % columns, row = ordered[first];",
         "if (row < 0 || row >= height) {",
-        "if (column == 0) {",
-        "atomicAdd((unsigned long long*)&misses[0], 1ull);",
-        "atomicMin((long long*)&misses[1], row);",
-        "atomicMax((long long*)&misses[2], row);",
-        "}",
+        "if (column == 0) report(&misses[0], row);",
         f"}} else if (first == 0 || ordered[first - 1] != row) {source.guard(variant)} {{",
         f"{number} gradient = 0;",
         "for (long long k = first; k < listed && ordered[k] == row; ++k)",
@@ -203,6 +202,54 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         "\n".join(lines),
         "rmsprop_rows",
         preamble=source.PREAMBLE,
+        loop_prep=source.preparation(variant) + source.factor(variant, "which"),
+        options=options,
+    )
+
+
+@cache
+def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any:
+    """Return the kernel for windows; see ``windows.cu``.
+
+    There are `blocks` of threads for each window, and a thread for each element, or for each of its two reals if
+    there are two `columns`. The first window in which an element lies adds up the gradients of all of them
+    in their order, so that each element is written by one thread, and the sum has the bits of the CPU. Windows
+    that are not inside of the variable are left out, and reported in `misses`, see `rmsprop_cupy.counters`.
+    """
+    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
+    patch, shape = [[f"{name}_{axis}" for axis in range(axes)] for name in ("patch", "shape")]
+    own = [f"starts[window * {axes} + {axis}]" for axis in range(axes)]
+    value = "values[(other * elements + element) * columns + column]"
+    lines = [
+        f"const long long patch[] = {{{', '.join(patch)}}}, shape[] = {{{', '.join(shape)}}};",
+        "const long long block = i / blockDim.x, window = block / blocks;",
+        "const long long lane = block % blocks * blockDim.x + threadIdx.x, column = lane % columns;",
+        f"const long long start[] = {{{', '.join(own)}}};",
+        f"long long index[{axes}];",
+        "if (!lies_inside(start, patch, shape)) {",  # as all threads of a block find
+        "if (lane == 0) report(&misses[3], window);",
+        f"}} else {source.guard(variant)} {{",
+        f"{source.number_type(variant.dtype)} gradient = 0;",
+        "const bool is_within = locate(index, lane / columns, start, patch);",
+        "const auto add = [&](const long long other, const long long element) {",
+        f"gradient = gradient + {source.limited(variant, value)};",
+        "};",
+        "if (added_by_first(is_within, window, start, windows, &starts[0], index, patch, shape, add)) {",
+        "const long long place = place_of(index, shape) * columns + column;",
+        *[f"auto& {name} = {name}_table[place];" for _, name in _slots(variant)],
+        source.formula(variant),
+        "}",
+        "}",
+    ]
+    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
+    sizes = ", ".join(f"int64 {name}" for name in (*patch, *shape))
+    return cupy.ElementwiseKernel(
+        f"raw {variant.dtype} values, raw int64 starts, int64 windows, int64 blocks, int64 elements, "
+        f"int64 columns, {sizes}, {factor}{source.scalar_parameters(variant)}",
+        f"raw int64 misses, {tables}",
+        "\n".join(lines),
+        "rmsprop_windows",
+        preamble=source.PREAMBLE + WINDOWS,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )

@@ -81,6 +81,11 @@ template <typename R> __device__ inline complex<R> clipped(const complex<R> x, c
     const R real = x.real() * part, imag = x.imag() * part, length = isinf(modulus) ? hypot(real, imag) : modulus;
     return complex<R>(real / length * limit, imag / length * limit);
 }
+__device__ inline void report(long long* misses, const long long number) {
+    atomicAdd((unsigned long long*)&misses[0], 1ull);
+    atomicMin(&misses[1], number);
+    atomicMax(&misses[2], number);
+}
 """
 
 SCALARS = (*Numbers._fields, "limit")

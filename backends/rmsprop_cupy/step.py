@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array
+from rmsprop.arrays.windows import Windows
 from rmsprop.backends import SPARSE, Gradient, Refresh, Updatable, values_of, with_values
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy import kernels, lists, norms, rows
+from rmsprop_cupy import kernels, lists, norms, sparse
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
@@ -23,8 +26,7 @@ def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], p
     for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
         device = parameter.variable.array.data.device_id
         used.add(device)
-        parts = [values_of(gradient), *([gradient.indices] if isinstance(gradient, IndexedSlices) else [])]
-        for part in parts:
+        for part in _parts(gradient):
             if part.data.device_id != device:
                 raise ValueError(
                     f"Gradient of variable {position} {parameter}: it is on device {part.data.device_id}, not on "
@@ -34,6 +36,15 @@ def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], p
     if capturing and len(used) > 1:
         raise RuntimeError(f"A captured step needs all variables on one device; given devices {sorted(used)}.")
     return bool(capturing)
+
+
+def _parts(gradient: Gradient) -> list[Array]:
+    """Return the arrays of a gradient that are on a device."""
+    if isinstance(gradient, IndexedSlices):
+        return [gradient.values, gradient.indices]
+    if isinstance(gradient, Windows):
+        return [part for part in (gradient.values, gradient.starts) if not isinstance(part, np.ndarray)]
+    return [gradient]
 
 
 def prepare(
@@ -112,7 +123,7 @@ def _launches(
     variant = variant_of(tables[0], hyper, factors, kept.captured)
     factor = () if factors is None else (factors, which)
     with array.device:
-        if isinstance(gradient, IndexedSlices):
-            return rows.launches(parameter, variant, tables, gradient, factor, hyper)
+        if isinstance(gradient, SPARSE):
+            return sparse.launches(parameter, variant, tables, gradient, factor, hyper)
         arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper, which), *tables)
     return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

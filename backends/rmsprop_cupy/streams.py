@@ -95,6 +95,20 @@ def _wait_for(first: Any, then: Any) -> None:
         cupy.cuda.get_current_stream().wait_event(event)
 
 
+def brought(numbers: Host) -> Array:
+    """Return a copy of numbers on the current device, brought there in the current stream, without waiting."""
+    array = cupy.empty(numbers.shape, numbers.dtype)
+    _bring(numbers, array)
+    return array
+
+
+def _bring(numbers: Host, array: Array) -> None:
+    pinned = cupyx.empty_pinned(numbers.shape, numbers.dtype)  # pyright: ignore[reportArgumentType]
+    pinned[:] = numbers
+    array.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes)
+    hold(pinned)
+
+
 class Column:
     """An array of uint64 on the current device, written by asynchronous copies and only if it has changed.
 
@@ -110,9 +124,6 @@ class Column:
     def write(self, numbers: Host) -> Any:
         """Bring numbers to the device, in the current stream; return the array there."""
         if self._last is None or not np.array_equal(numbers, self._last):
-            pinned = cupyx.empty_pinned(self.array.shape, np.uint64)  # pyright: ignore[reportArgumentType]
-            pinned[:] = numbers
-            self.array.data.copy_from_host_async(pinned.ctypes.data, pinned.nbytes)
+            _bring(numbers, self.array)
             self._last = numbers
-            hold(pinned)
         return self.array

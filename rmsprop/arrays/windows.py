@@ -140,7 +140,8 @@ def starts_on_host(starts: Any, count: int, patch: Sequence[int]) -> Host:
     starts = _as_array(starts, patch)
     check_starts(starts, count, patch)
     starts = to_numpy(starts)  # a copy: nobody else can change it after the checks
-    return np.ascontiguousarray(np.minimum(starts, LARGEST) if starts.dtype.kind == "u" else starts, np.int64)
+    starts = np.minimum(starts, np.uint64(LARGEST)) if starts.dtype.kind == "u" else starts
+    return np.ascontiguousarray(starts, np.int64)
 
 
 def check_starts(starts: Array, count: int, patch: Sequence[int]) -> None:

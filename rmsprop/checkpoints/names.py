@@ -1,10 +1,10 @@
 """Names of variables in a file."""
 
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rmsprop.arrays.libraries import is_array
 from rmsprop.backends import is_updated_in_place
+from rmsprop.variables import nested
 from rmsprop.variables.nested import Tree
 from rmsprop.variables.variable import Variable, described
 
@@ -32,26 +32,7 @@ def named(variables: Tree) -> dict[str, Any]:
     >>> list(named({"a": [np.ones(1), np.ones(2)], "b": rmsprop.Variable(1.0, name="x")}))
     ['a/0', 'a/1', 'b']
     """
-    found: dict[str, Any] = {}
-    for path, variable in _leaves(variables, ()):
-        name = first = "/".join(path)
-        count = 0
-        while name in found:
-            count += 1
-            name = f"{first}_{count}"
-        found[_checked(name, variable)] = variable
-    return found
-
-
-def _leaves(item: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(item, Mapping):
-        for key, value in item.items():
-            yield from _leaves(value, (*path, str(key)))
-    elif isinstance(item, Variable | str | bytes) or is_array(item) or not isinstance(item, Iterable):
-        yield path or (item.name if isinstance(item, Variable) else "0",), item
-    else:
-        for position, value in enumerate(item):
-            yield from _leaves(value, (*path, value.name if isinstance(value, Variable) else str(position)))
+    return {_checked(name, variable): variable for name, variable in nested.named(variables)}
 
 
 def _checked(name: str, variable: Any) -> str:

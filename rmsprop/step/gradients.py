@@ -21,6 +21,7 @@ from rmsprop.arrays.libraries import (
 from rmsprop.arrays.windows import Windows, check_inside, check_starts, checked_patch, starts_on_host
 from rmsprop.backends import Gradient
 from rmsprop.state.parameters import Parameter
+from rmsprop.variables.nested import Tree, flatten, is_tree, matched, outline
 from rmsprop.variables.variable import Variable, described
 
 logger = logging.getLogger("rmsprop")
@@ -36,14 +37,14 @@ def listed(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[Any]:
 
 
 def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Return the pairs that have a gradient, of variables that are trainable.
+    """Return the pairs that have a gradient, of variables that are trainable; of pairs of trees, those in them.
 
     Raises
     ------
     TypeError
         If `grads_and_vars` is not an iterable of pairs.
     ValueError
-        If there are variables, but no gradient for any.
+        If there are variables, but no gradient for any, or trees differ in structure.
     """
     given = listed(grads_and_vars)
     for position, pair in enumerate(given):
@@ -51,11 +52,39 @@ def pairs(grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
             raise TypeError(
                 f"grads_and_vars[{position}] must be a pair (gradient, variable); given {_short(pair)}."
             )
+    if has_trees(given):
+        given = [
+            each
+            for position, (gradients, variables) in enumerate(given)
+            for each in _branches(gradients, variables, position)
+        ]
     trained = [pair for pair in given if not (isinstance(pair[1], Variable) and not pair[1].trainable)]
     kept = [pair for pair in trained if pair[0] is not None]
     if len(kept) < len(trained):
         _report_missing(trained, bool(kept))
     return kept
+
+
+def has_trees(given: Iterable[Any]) -> bool:
+    """Tell whether trees are paired with trees of gradients."""
+    return any([is_tree(x) for pair in given if isinstance(pair, tuple | list) for x in [*pair][1:2]])
+
+
+def _branches(gradients: Any, variables: Tree, position: int) -> list[tuple[Any, Any]]:
+    """Return the pairs in two trees of one structure, which that of the variables tells."""
+    found, leaves = matched(gradients, variables), flatten(variables)
+    for leaf in leaves:
+        if not isinstance(leaf, Variable) and not is_array(leaf):
+            raise TypeError(
+                f"Variable {position} {described(variables)} must be an array or a rmsprop.Variable, or a tree of "
+                f"these; given {_short(leaf)} in it."
+            )
+    if found is None:
+        raise ValueError(
+            f"the gradients of grads_and_vars[{position}] must have the structure of its variables, "
+            f"{outline(variables)}; given {outline(gradients)}."
+        )
+    return list(zip(found, leaves, strict=True))
 
 
 def _report_missing(given: list[tuple[Any, Any]], has_any: bool) -> None:

@@ -41,8 +41,13 @@ def take(settings: Settings, given: Iterable[Any], aggregate: bool) -> Variable 
     """Take one step without replicas; see `rmsprop.RMSprop.apply_gradients`."""
     state, values = settings.state, settings.values
     aggregator, functions = values["gradient_aggregator"], values["gradient_transformers"]
-    if aggregator is None and not functions and replayed(settings, given):
-        return state.iterations
+    if aggregator is None and not functions:
+        if replayed(settings, given):
+            return state.iterations
+        if gradients.has_trees(given):
+            given = gradients.pairs(given)
+            if replayed(settings, given):
+                return state.iterations
     if aggregator is not None and aggregate:
         functions = (aggregator, *functions)
     plan = planned(settings, given, functions)

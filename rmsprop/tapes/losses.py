@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays.libraries import Array, is_array, namespace
+from rmsprop.arrays.libraries import Array, detached, is_array, namespace
 from rmsprop.backends import SPARSE
 from rmsprop.tapes.autograd_tape import GradientTape
 from rmsprop.tapes.tape import Tape
-from rmsprop.variables.nested import Tree, flatten, mapped
+from rmsprop.variables.nested import Tree, flatten, is_tree, mapped, matched, outline
 from rmsprop.variables.variable import Variable, array_of, described
 
 
@@ -47,17 +47,32 @@ def compute_gradients(
         value = call(arguments)
         return _paired(value, _checked(var_list()) if callable(var_list) else tree)
     tape = GradientTape() if tape is None else tape
-    try:
-        with tape:
-            value = call(mapped(tape.watch, tree) if tree is not None else None)
-            tree = _checked(var_list()) if callable(var_list) else tree
-    except Exception as error:
-        error.add_note(_NOTE)
-        raise
+    value, tree = _recorded(lambda x: (call(x), _checked(var_list()) if callable(var_list) else tree), tree, tape)
     if isinstance(value, tuple):
         return _paired(value, tree)
     sources = flatten(tree)
     return list(zip(tape.gradient(value, sources, _scaled(grad_loss, value, scale)), sources, strict=True))
+
+
+def value_and_gradients(
+    loss: Callable[[Any], Any], tree: Tree, tape: Tape, scale: float = 1.0
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """Return the value of a loss of variables, and (gradient, variable) pairs, of gradients times `scale`."""
+    value, sources = _recorded(loss, tree, tape), flatten(tree)
+    if isinstance(value, tuple | list):
+        raise TypeError(f"fun returned a {type(value).__name__}; if that is (value, gradients), pass jac=True.")
+    gradients = tape.gradient(value, sources, _scaled(None, value, scale))
+    return detached(_untraced(value)), list(zip(gradients, sources, strict=True))
+
+
+def _recorded(call: Callable[[Any], Any], tree: Tree, tape: Tape) -> Any:
+    """Return what a function gives for traced values."""
+    try:
+        with tape:
+            return call(mapped(tape.watch, tree) if tree is not None else None)
+    except Exception as error:
+        error.add_note(_NOTE)
+        raise
 
 
 _NOTE = (
@@ -116,7 +131,7 @@ def _call_of(loss: Callable[..., Any], tree: Tree) -> Callable[[Any], Any]:
     else:
         needs_none = _accepts(loss, 0)
         if not (needs_none and _has_variables_only(tree)):
-            if not isinstance(tree, list | tuple) and _accepts(loss, 1):
+            if not is_tree(tree) and _accepts(loss, 1):
                 return loss
             if isinstance(tree, list | tuple) and _accepts(loss, len(tree)):
                 return lambda values: loss(*values)
@@ -170,47 +185,16 @@ def _paired(result: Any, tree: Tree) -> list[tuple[Any, Any]]:
             f"(value, gradients); for variables of {namespace(array_of(sources[0])).__name__} it returned a "
             f"{type(result).__name__}."
         )
-    tree = tree if isinstance(tree, dict | list | tuple) else [tree]
-    gradients = _matched(result[1], tree) if len(result) == 2 else None
-    if gradients is None and len(result) == 2 and not isinstance(result[1], list | tuple | dict):
-        gradients = _matched([result[1]], tree)  # of one variable, its gradient alone will do
+    tree = tree if is_tree(tree) else [tree]
+    gradients = matched(result[1], tree) if len(result) == 2 else None
+    if gradients is None and len(result) == 2 and not is_tree(result[1]):
+        gradients = matched([result[1]], tree)  # of one variable, its gradient alone will do
     if gradients is None:
         raise ValueError(
             f"A loss must return its value, or (value, gradients) with {len(sources)} gradients in the structure "
-            f"of the variables, {_outline(tree)}; it returned {_outline(result)}."
+            f"of the variables, {outline(tree)}; it returned {outline(result)}."
         )
     return [(_untraced(gradient), source) for gradient, source in zip(gradients, sources, strict=True)]
-
-
-def _matched(gradients: Any, tree: Tree) -> list[Any] | None:
-    """Return the gradients in the order of `flatten`, or None if their structure is not that of the variables."""
-    if isinstance(tree, dict):
-        if not isinstance(gradients, dict) or gradients.keys() != tree.keys():
-            return None
-        pairs = [(gradients[key], tree[key]) for key in sorted(tree)]
-    elif isinstance(tree, list | tuple):
-        is_single = isinstance(gradients, dict | str | Variable) or is_array(gradients)
-        if is_single or not isinstance(gradients, Iterable):
-            return None
-        gradients = list(gradients)
-        if len(gradients) != len(tree):
-            return None
-        pairs = list(zip(gradients, tree, strict=True))
-    else:
-        return None if isinstance(gradients, dict) else [gradients]
-    parts = [_matched(gradient, source) for gradient, source in pairs]
-    return None if None in parts else [each for part in parts for each in part or ()]
-
-
-def _outline(tree: Tree) -> str:
-    """Return how messages show a structure: with the types of what is in it, but no library's of arrays."""
-    if isinstance(tree, dict):
-        text = "{" + ", ".join(f"{key!r}: {_outline(each)}" for key, each in tree.items()) + "}"
-    elif isinstance(tree, list | tuple):
-        text = ("[{}]" if isinstance(tree, list) else "({})").format(", ".join(map(_outline, tree)))
-    else:
-        text = "array" if is_array(tree) or isinstance(tree, Variable) else type(tree).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _untraced(gradient: Any) -> Any:

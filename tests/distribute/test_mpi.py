@@ -50,6 +50,13 @@ def test_a_strategy_keeps_what_it_promises(mpiexec, ranks):
     assert done.stdout.count("all promises kept") == ranks
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_minimize_goes_data_parallel_with_all_stops_agreed(mpiexec, ranks):
+    done = mpiexec(ranks, "minimizing.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("minimized") == ranks
+
+
 def test_two_processes_classify_digits_as_well_as_one(mpiexec):
     pytest.importorskip("sklearn", reason="the examples need the extra 'demo'")
     accuracies = [mpiexec(n, PROGRAMS.parents[2] / "examples" / "digits.py", *["--mpi"]).stdout for n in (1, 2)]

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+import checks
 import conventions
 import files
 import gpu
@@ -16,7 +17,7 @@ import replicas
 import shared
 from machinery import tried
 
-CPU = [*kernels.MUTANTS, *shared.MUTANTS, *files.MUTANTS, *conventions.MUTANTS, *replicas.MUTANTS]
+CPU = [*kernels.MUTANTS, *shared.MUTANTS, *files.MUTANTS, *conventions.MUTANTS, *replicas.MUTANTS, *checks.MUTANTS]
 
 
 def main() -> int:

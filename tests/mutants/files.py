@@ -149,7 +149,7 @@ MUTANTS = [
         "if own.get(name) != settings.get(name):", "if name not in own:",
     ),
     Mutant(
-        "variables of one name saved once", "rmsprop/checkpoints/names.py", "test_checkpoints.py -k one_name",
+        "variables of one name saved once", "rmsprop/variables/nested.py", "test_checkpoints.py -k one_name",
         "while name in found:", "while False:",
     ),
     Mutant(

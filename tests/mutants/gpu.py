@@ -63,6 +63,21 @@ MUTANTS = [
         "row < 0 || row >= height", "row < 0 || row > height",
     ),
     Mutant(
+        "windows beyond the variable written", "backends/rmsprop_cupy/windows.cu",
+        "test_cupy_windows.py -k out_of_range",
+        "if (start[axis] < 0 || start[axis] > shape[axis] - patch[axis])", "if (start[axis] < 0)",
+    ),
+    Mutant(
+        "elements written by each of their windows", "backends/rmsprop_cupy/windows.cu",
+        "test_cupy_windows.py -k 'one_by_one and float32'",
+        "is_first = other >= window;", "is_first = true;",
+    ),
+    Mutant(
+        "windows looked at only as far as there are threads", "backends/rmsprop_cupy/windows.cu",
+        "test_cupy_windows.py -k many",
+        "base < windows;", "base < 1;",
+    ),
+    Mutant(
         "captured step shares its plan", "backends/rmsprop_cupy/kept.py", "test_cupy_graphs.py -k between",
         "return Kept(len(parameters), multipliers, Captured(hyper, multipliers or [NEUTRAL]))", "pass",
     ),

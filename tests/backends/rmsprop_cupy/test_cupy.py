@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, norms
+from rmsprop import IndexedSlices, RMSprop, Windows, norms
 from rmsprop.testing import BackendTests, hyper_of
-from rmsprop.testing.backend_tests import OPTIONS
+from rmsprop.testing.backend_tests import OPTIONS, WINDOWED
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
@@ -38,6 +38,13 @@ class TestCuPy(BackendTests):
     @pytest.fixture
     def asarray(self):
         return cupy.asarray
+
+    @pytest.mark.parametrize("settings", WINDOWED, ids=str)
+    def test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused(
+        self, unfused, asarray, dtype, settings
+    ):  # for complex numbers, the compiler does not fuse the same operations in each kernel
+        test = super().test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused
+        test(asarray, dtype, settings)
 
 
 @pytest.fixture
@@ -498,16 +505,18 @@ def test_a_sparse_step_waits_for_nothing_but_cupys_sorting(gpusim, duplicates):
         assert counted[what] == sorting[what]
 
 
-def test_kernels_use_no_atomics_but_those_that_count_what_is_left_out(gpusim):
+def test_kernels_use_no_atomics_but_those_that_count_or_mark(gpusim):
     for momentum in (0.0, 0.9):
         table = cupy.ones((6, 3), cupy.float32)
         gradient = IndexedSlices(cupy.ones((4, 3), cupy.float32), cupy.asarray([5, 5, 5, 0]))
         opt = RMSprop(momentum=momentum, global_clipnorm=1.0)
-        opt.apply_gradients([(gradient, table)])
-        opt.apply_gradients([(table, table)])
+        windows = Windows(cupy.ones((2, 2, 3), cupy.float32), [(1, 0), (2, 0)])
+        for each in (gradient, windows, table):
+            opt.apply_gradients([(each, table)])
+    counting = "rmsprop_rows", "rmsprop_windows", "rmsprop_factor"
     for kernel in gpusim.report():
         if kernel.name.startswith("rmsprop"):
-            assert kernel.atomics == 0 or kernel.name in ("rmsprop_rows", "rmsprop_factor"), kernel
+            assert kernel.atomics == 0 or kernel.name in counting, kernel
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])

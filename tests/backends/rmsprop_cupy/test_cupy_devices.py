@@ -7,7 +7,7 @@ from contextlib import ExitStack, nullcontext
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop import IndexedSlices, RMSprop, Variable, Windows
 from rmsprop.arrays.libraries import to_numpy
 from rmsprop_numba.kernels import BLOCK
 
@@ -73,13 +73,18 @@ def test_a_gradient_on_another_device_is_refused_before_anything_changes(far, co
     variables = ones(far, count)
     opt = RMSprop(0.1)
     bad = cupy.ones((3, 2), np.float32), IndexedSlices(cupy.ones((1, 2), np.float32), cupy.asarray([0]))
-    mixed = IndexedSlices(far(np.ones((1, 2), np.float32)), cupy.asarray([0]))
-    for gradient in (*bad, mixed, cupy.ones((3, 2), np.float64)):
+    mixed = [kind(far(np.ones((1, 2), np.float32)), cupy.asarray([0])) for kind in (IndexedSlices, part)]
+    windows = Windows(cupy.ones((1, 1, 2), np.float32), [(0, 0)])
+    for gradient in (*bad, *mixed, windows, cupy.ones((3, 2), np.float64)):
         pairs = [*zip(ones(far, count - 1), variables, strict=False), (gradient, variables[-1])]
         with pytest.raises(ValueError, match=f"Gradient of variable {count - 1} .* device 0, not on device 1"):
             opt.apply_gradients(pairs)
     assert opt.iterations == 0
     assert all((v.get() == 1).all() for v in variables)
+
+
+def part(values, start):
+    return Windows(values[None], start.repeat(2)[None])
 
 
 def give_aliases(far, variables):
@@ -106,7 +111,17 @@ def give_sparse_numbers(far, variables):
     return [(IndexedSlices([[1.0, 1.0]] * 2, [2, 2]), v) for v in variables]
 
 
+def give_windows(far, variables):
+    return [(Windows(far(np.ones((2, 2, 2), np.float32)), [(0, 0), (1, 0)]), v) for v in variables]
+
+
+def give_windows_and_starts(far, variables):
+    starts = far(np.asarray([[0, 0], [1, 0]], np.int32))
+    return [(Windows(far(np.ones((2, 2, 2))), starts), v) for v in variables]
+
+
 GIVEN = [give_aliases, give_other_dtypes, give_numbers, give_strided, give_sparse, give_sparse_numbers]
+GIVEN += [give_windows, give_windows_and_starts]
 
 
 @pytest.mark.parametrize("give", GIVEN)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop, Variable, schedules
+from rmsprop import IndexedSlices, RMSprop, Variable, Windows, schedules
 from rmsprop.tapes.recorder import Recorder
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
@@ -239,6 +239,7 @@ REFUSED = {
     "another dtype": (lambda: [(cupy.ones(3, "f4"), cupy.ones(3))], "dtype of their variables"),
     "numbers": (lambda: [([1.0, 2.0, 3.0], cupy.ones(3))], "dense arrays|disallowed"),
     "sparse": (lambda: [(IndexedSlices(cupy.ones(1), cupy.asarray([0])), cupy.ones(3))], "dense arrays"),
+    "windows": (lambda: [(Windows(cupy.ones((1, 2)), [(1,)]), cupy.ones(3))], "dense arrays"),
     "a constraint": (lambda: [(cupy.ones(3), Variable(cupy.ones(3), constraint=abs))], "constraints"),
     "NumPy besides": (lambda: [(cupy.ones(3), cupy.ones(3)), (np.ones(3), np.ones(3))], "CuPy arrays"),
 }

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,15 @@ if not is_complete:
 ARCHITECTURES = (75, 80, 90, 100, 120)
 DIALECTS = (75, 100)
 """Those for which the compiler writes PTX differently: for them all variants are looked at."""
-MAKERS = (kernels.array_kernel, kernels.list_kernel, kernels.rows_kernel)
+
+
+@cache
+def windows_kernel(variant, options):
+    """Return the kernel for windows of two axes."""
+    return kernels.windows_kernel.__wrapped__(variant, options, 2)
+
+
+MAKERS = (kernels.array_kernel, kernels.list_kernel, kernels.rows_kernel, windows_kernel)
 
 
 class Layout(NamedTuple):
@@ -145,7 +154,8 @@ def unit(dtype, chosen):
     ]
     raw = [*norms, kernels.norm_kernel(dtype, True, (*terms[0], *terms[1]), ()), kernels.factor_kernel()]
     parts = [f"#include <cupy/{header}>\n" for header in headers]
-    parts += dict.fromkeys(case.kernel.preamble for case in named.values())
+    preambles = dict.fromkeys(case.kernel.preamble for case in named.values())
+    parts += [source.PREAMBLE, *[preamble.replace(source.PREAMBLE, "") for preamble in preambles]]
     parts += [assembled(case.kernel, case.layout, name) for name, case in named.items()]
     parts += [k.code.replace(source.PREAMBLE, "").replace(k.name, f"{k.name}_{i}") for i, k in enumerate(raw)]
     return "".join(parts), named
@@ -195,8 +205,8 @@ def least(kernel, variant):
     Weight decay and Nesterov's momentum need none. Besides, a list looks up two numbers of its factor and, with
     multipliers, the learning rate at two places and weight decay; and in tables of 64-bit integers the number of
     elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Rows compare their index to the one before and to each of its own kind, which have positions, too; three
-    atomics note those outside.
+    Rows compare their index to the one before and to each of its own kind, which have positions, too. Windows
+    compare two indices to those of all, and of those that overlap again. Three atomics note what is outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
@@ -208,6 +218,8 @@ def least(kernel, variant):
         counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor + own)])
     elif kernel.name == "rmsprop_rows":
         counted += Counter([8] * (4 + 3))
+    elif kernel.name == "rmsprop_windows":
+        counted += Counter([8] * (2 * 3 + 3))
     return counted
 
 

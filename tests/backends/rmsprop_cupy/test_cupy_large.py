@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rmsprop import IndexedSlices, RMSprop
+from rmsprop import IndexedSlices, RMSprop, Windows
 from rmsprop.formula import NEUTRAL
 from rmsprop.testing import hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
-from rmsprop_cupy import kernels, rows  # noqa: E402
+from rmsprop_cupy import kernels, sparse  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
 from rmsprop_cupy.launches import make, scalars, variant_of  # noqa: E402
 
@@ -42,9 +42,21 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
     parameter = SimpleNamespace(notes=None, shape=shifted[0].shape, multipliers=NEUTRAL)
     variant = variant_of(tables[0], hyper, None, None)
-    make(rows.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
+    make(sparse.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
     np.testing.assert_array_equal(tables[0].get() < 0, [True, False, False, False, True])
+
+
+def test_windows_are_updated_beyond_an_index_of_32_bits():
+    hyper = hyper_of(RMSprop())
+    tables = [cupy.zeros(5), cupy.zeros(5)]
+    shifted = [beginning_before(table, BEYOND) for table in tables]
+    gradient = Windows(cupy.arange(1.0, 5.0).reshape(2, 2), cupy.asarray([[3], [2]]) + BEYOND)
+    parameter = SimpleNamespace(notes=None, shape=shifted[0].shape, multipliers=NEUTRAL)
+    variant = variant_of(tables[0], hyper, None, None)
+    make(sparse.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
+    np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([0, 0, 3, 5, 2]) ** 2)
+    np.testing.assert_array_equal(tables[0].get() < 0, [False, False, True, True, True])
 
 
 def beginning_before(array, elements):

@@ -1,0 +1,1 @@
+"""Minimisation: the loop around an optimizer, with the interface of SciPy."""
