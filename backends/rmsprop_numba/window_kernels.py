@@ -1,7 +1,7 @@
 """The update of windows: how their runs are put together, and the loops over them.
 
 A run is a row of a window, contiguous in memory. Rows of the variable are divided into segments, and runs where
-these end into pieces. The pieces of one segment are added up in the order of their windows, whatever thread does so.
+these end into pieces. Those of one segment are added up in the order of their windows, whatever thread does so.
 """
 
 import numba
@@ -22,7 +22,8 @@ TASKS = 64
 
 @kernel
 def sweep_windows(
-    listed, ordered, low, division, values, columns, places, lead, like, v, rms, momentum, mg, numbers, limit, factor
+    listed, ordered, low, division, columns, values, places, lead, like,
+    v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Update the elements of some windows of a variable, each by the sum of its gradients in their order.
 
@@ -35,10 +36,10 @@ def sweep_windows(
         Bits of the positions.
     division : tuple of four int
         Segments of a row, pieces of a run, runs of a window, elements of a run.
-    values : array
-        The gradients, contiguous.
     columns : array of int64
         Where each window begins in its rows.
+    values : array
+        The gradients, contiguous.
     places : array of int64, shape (4, n)
         Address of each table, and bytes from one index of each leading axis to the next.
     lead : array of int64
@@ -79,14 +80,15 @@ def sweep_windows(
 
 @parallel_kernel
 def sweep_windows_parallel(
-    listed, ordered, low, division, values, columns, places, lead, like, v, rms, momentum, mg, numbers, limit, factor
+    listed, ordered, low, division, columns, values, places, lead, like,
+    v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Do as `sweep_windows`, in several threads."""
     for task in numba.prange(TASKS):
         a = next_row(listed, low, task * len(listed) // TASKS)
         b = next_row(listed, low, (task + 1) * len(listed) // TASKS)
         sweep_windows(
-            listed[a:b], ordered[a:b], low, division, values, columns, places, lead, like,
+            listed[a:b], ordered[a:b], low, division, columns, values, places, lead, like,
             v, rms, momentum, mg, numbers, limit, factor,
         )  # fmt: skip
 
