@@ -22,7 +22,7 @@ TASKS = 64
 
 @kernel
 def sweep_windows(
-    listed, ordered, low, division, columns, values, places, lead, like,
+    listed, ordered, low, division, columns, rising, values, places, lead, like,
     v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Update the elements of some windows of a variable, each by the sum of its gradients in their order.
@@ -30,14 +30,14 @@ def sweep_windows(
     Parameters
     ----------
     listed, ordered : array of int64, shape (n,)
-        Pieces by segments, and by the places of their first elements, with their positions in the order of the
-        windows; see `rmsprop_numba.row_kernels.by_row`.
+        Pieces by segments, with their positions among all pieces of all windows: in the order of these, and in
+        that of their columns. See `rmsprop_numba.row_kernels.by_row`.
     low : int
         Bits of the positions.
     division : tuple of four int
         Segments of a row, pieces of a run, runs of a window, elements of a run.
-    columns : array of int64
-        Where each window begins in its rows.
+    columns, rising : array of int64
+        Where each window begins in its rows, in both orders.
     values : array
         The gradients, contiguous.
     places : array of int64, shape (4, n)
@@ -57,7 +57,7 @@ def sweep_windows(
         begin, end = end, next_row(listed, low, end + 1)
         row = (listed[begin] >> low) // division[0]
         start = ((listed[begin] >> low) - row * division[0]) * SEGMENT
-        count = covered(ordered[begin:end], mask, division, each, columns, start, bounds)
+        count = covered(ordered[begin:end], mask, division, each, rising, start, bounds)
         for i in range(0, count, 2):
             for j in range(bounds[i], bounds[i + 1]):
                 total[j] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
@@ -80,7 +80,7 @@ def sweep_windows(
 
 @parallel_kernel
 def sweep_windows_parallel(
-    listed, ordered, low, division, columns, values, places, lead, like,
+    listed, ordered, low, division, columns, rising, values, places, lead, like,
     v, rms, momentum, mg, numbers, limit, factor,
 ):  # fmt: skip
     """Do as `sweep_windows`, in several threads."""
@@ -88,7 +88,7 @@ def sweep_windows_parallel(
         a = next_row(listed, low, task * len(listed) // TASKS)
         b = next_row(listed, low, (task + 1) * len(listed) // TASKS)
         sweep_windows(
-            listed[a:b], ordered[a:b], low, division, columns, values, places, lead, like,
+            listed[a:b], ordered[a:b], low, division, columns, rising, values, places, lead, like,
             v, rms, momentum, mg, numbers, limit, factor,
         )  # fmt: skip
 

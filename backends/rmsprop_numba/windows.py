@@ -34,6 +34,7 @@ class Pieces(NamedTuple):
     low: int
     division: tuple[int, int, int, int]
     columns: Array
+    rising: Array
 
 
 def jobs(
@@ -123,21 +124,21 @@ def _pieces(axes: Axes, parts: int) -> Pieces:
     columns, run = np.ascontiguousarray(axes.starts[:, -1] * parts), axes.patch[-1] * parts
     segments, first, last = -(-width * parts // SEGMENT), columns // SEGMENT, (columns + run - 1) // SEGMENT
     rows = firsts(axes.starts, lead) if lead else np.zeros(len(columns), np.int64)
-    runs = rows[:, None] + offsets(axes.patch[:-1], lead)
-    which = np.arange(int((last - first).max()) + 1)  # of the pieces of a run, of which some may not be there
-    keys = (runs * segments + first[:, None])[..., None] + which
-    columns_there = np.where(which == 0, (columns % SEGMENT)[:, None], 0)
-    is_there = first[:, None] + which <= last[:, None]
-    if not is_there.all():
-        keys = np.where(is_there[:, None], keys, math.prod(lead) * segments)  # behind all others
-    count = int(is_there.sum()) * runs.shape[1]
-    listed, low = _by_number(keys)
-    ordered, _ = _by_number(keys * SEGMENT + columns_there[:, None])
-    return Pieces(listed[:count], ordered[:count], low, (segments, len(which), runs.shape[1], run), columns)
+    keys = (rows * segments + first)[:, None, None] + (offsets(axes.patch[:-1], lead) * segments)[:, None]
+    most, count = int((last - first).max()) + 1, keys.size
+    if most > 1:
+        is_there = np.arange(most) <= (last - first)[:, None]
+        keys = np.where(is_there[:, None], keys + np.arange(most), math.prod(lead) * segments)  # the end
+        count = int(is_there.sum()) * keys.shape[1]
+    order = np.argsort(columns, kind="stable")
+    listed, low = _by_segment(keys)
+    ordered, _ = _by_segment(keys[order])
+    division = segments, most, keys.shape[1], run
+    return Pieces(listed[:count], ordered[:count], low, division, columns, columns[order])
 
 
-def _by_number(numbers: Array) -> tuple[Array, int]:
-    """Return numbers with their positions in rising order, and the bits of these."""
-    buffers = np.empty((2, numbers.size), np.int64)
-    which, low = row_kernels.by_row(numbers.reshape(-1), buffers)
+def _by_segment(keys: Array) -> tuple[Array, int]:
+    """Return segments with the positions of their pieces in rising order, and the bits of these."""
+    buffers = np.empty((2, keys.size), np.int64)
+    which, low = row_kernels.by_row(keys.reshape(-1), buffers)
     return buffers[which], low

@@ -386,8 +386,8 @@ MUTANTS = [
         "windows summed from left to right",
         "backends/rmsprop_numba/window_kernels.py",
         "test_windows.py -k flat_rows",
-        "piece(listed[k] & mask,",
-        "piece(ordered[k] & mask,",
+        "piece(listed[k] & mask, division, each, columns,",
+        "piece(ordered[k] & mask, division, each, rising,",
     ),
     Mutant(
         "stretch that ends with its last piece",
