@@ -71,7 +71,8 @@ def _updates(
     starts, patch = gradient.starts[:, order], values.shape[1:]
     direct = [a if a is None or _has_runs(a) else np.empty(a.shape, a.dtype) for a in tables]
     copies = [(copy, a) for copy, a in zip(direct, tables, strict=True) if copy is not a]
-    windows = [tuple(map(slice, start, np.add(start, patch).tolist())) for start in starts.tolist() if copies]
+    listed = starts if copies else starts[:0]
+    windows = [tuple(map(slice, start, np.add(start, patch).tolist())) for start in listed.tolist()]
     for copy, table in copies:
         yield _copy, (copy, table, windows)
     yield _sweep(direct, values, starts, scalars, hyper)

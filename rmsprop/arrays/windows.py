@@ -43,10 +43,10 @@ class Windows:
     >>> values = np.array([[[1, 1]], [[2, 2]]], np.float32)
     >>> gradient = rmsprop.Windows(values, [(0, 0), (0, 1)])
     >>> _ = rmsprop.RMSprop(learning_rate=0.1).apply_gradients([(gradient, image)])
-    >>> image
-    array([[0.68377227, 0.6837722 , 0.68377227, 1.        ],
-           [1.        , 1.        , 1.        , 1.        ],
-           [1.        , 1.        , 1.        , 1.        ]], dtype=float32)
+    >>> image.round(3)
+    array([[0.684, 0.684, 0.684, 1.   ],
+           [1.   , 1.   , 1.   , 1.   ],
+           [1.   , 1.   , 1.   , 1.   ]], dtype=float32)
     """
 
     values: Any
