@@ -10,7 +10,8 @@ import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Host
-from rmsprop.backends import Gradient, Updatable
+from rmsprop.arrays.windows import Windows, flat
+from rmsprop.backends import SPARSE, Gradient, Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters
 from rmsprop_numba import block_kernels, codes
 from rmsprop_numba.aliases import disjoint, owners_of
@@ -47,7 +48,7 @@ def _jobs(
     parameter: Updatable, tables: Sequence[Array], gradient: Gradient, factor: Any, hyper: Hyperparameters
 ) -> Iterator[Job]:
     """Yield the calls that update one variable and its average; what is not contiguous is copied, and put back."""
-    if isinstance(gradient, IndexedSlices):
+    if isinstance(gradient, SPARSE):
         yield from _sparse_jobs(parameter, gradient, factor, hyper)
         for average in tables[1:]:
             yield from averaging(average, tables[0], hyper.numbers_of(parameter.multipliers))
@@ -61,30 +62,36 @@ def _jobs(
 
 
 def _sparse_jobs(
-    parameter: Updatable, sparse: IndexedSlices, factor: Any, hyper: Hyperparameters
+    parameter: Updatable, sparse: IndexedSlices | Windows, factor: Any, hyper: Hyperparameters
 ) -> Iterator[Job]:
-    """Yield the calls that update the rows of a variable that are listed, and let others decay if they are to."""
+    """Yield the calls that update the rows of a variable that are listed, and let others decay if they are to.
+
+    Those of windows are single elements.
+    """
     variable, numbers = parameter.variable.array, hyper.numbers_of(parameter.multipliers)
-    rows, gradient = _summed(sparse, hyper.clipvalue, factor)
+    slices = flat(sparse, parameter.shape) if isinstance(sparse, Windows) else sparse
+    rows, gradient = _summed(slices, hyper.clipvalue, factor)
+    where: Any = np.unravel_index(rows, parameter.shape) if isinstance(sparse, Windows) else rows
     if hyper.averages_decay:  # of all rows, so that all are updated
         dense = np.zeros(variable.shape, variable.dtype)
-        dense[rows] = _decayed(gradient, numbers.weight_decay, variable, rows)
+        dense[where] = _decayed(gradient, numbers.weight_decay, variable, where)
         values = np.require(variable, requirements=("C", "A"))
         numbers = numbers._replace(weight_decay=None)
         yield _sweep(parameter, (dense, values), None, None, (tuple(numbers), None, None), hyper)
         if values is not variable:
             yield np.copyto, (variable, values)
         return
-    division, blocks = _blocks_of_rows(parameter, rows, hyper)
-    values = np.ascontiguousarray(variable[rows])
+    width = 1 if isinstance(sparse, Windows) else math.prod(parameter.shape[1:])
+    division, blocks = _blocks_of_rows(parameter, rows, width, hyper)
+    values = np.ascontiguousarray(variable[where])
     if hyper.variables_shrink:
         yield from shrinking(variable, numbers)
     yield _sweep(parameter, (gradient, values), division, blocks, (tuple(numbers), None, None), hyper)
-    yield operator.setitem, (variable, rows, values)
+    yield operator.setitem, (variable, where, values)
 
 
 @np.errstate(all="ignore")
-def _decayed(gradient: Array, weight_decay: float | None, variable: Array, rows: Array) -> Array:
+def _decayed(gradient: Array, weight_decay: float | None, variable: Array, rows: Any) -> Array:
     """Return gradients of some rows with weight decay."""
     return gradient if weight_decay is None else gradient + variable.dtype.type(weight_decay) * variable[rows]
 
@@ -115,9 +122,8 @@ def _sweep(
     return job(*kernels, values.size, count, blocks, *division, *dither, least, *given)
 
 
-def _blocks_of_rows(parameter: Updatable, rows: Array, hyper: Hyperparameters) -> tuple[Blocks, Array]:
+def _blocks_of_rows(parameter: Updatable, rows: Array, width: int, hyper: Hyperparameters) -> tuple[Blocks, Array]:
     """Return the blocks of listed rows, in a division in which no two rows share one."""
-    width = math.prod(parameter.shape[1:])
     division = cast("CompactSlot", hyper.used(parameter.slots)[0]).blocks
     if hyper.state_dtype == "bfloat16":  # has no scales, so that any division will do
         division = Blocks(max(width, 1), max(1, min(width, LENGTH)))
@@ -125,7 +131,7 @@ def _blocks_of_rows(parameter: Updatable, rows: Array, hyper: Hyperparameters) -
         raise TypeError(
             f"Gradient of variable {parameter}: with state_dtype='uint8', a row of fewer than {SHORTEST} elements "
             f"can't be updated alone, since rows share the scales of their slots. Expected a dense gradient or "
-            f"state_dtype='bfloat16'; given IndexedSlices for rows of {width}."
+            f"state_dtype='bfloat16'; given IndexedSlices or Windows for rows of {width}."
         )
     per_row = division.per_row if width else 0
     return division, (rows[:, None] * per_row + np.arange(per_row)).reshape(-1)

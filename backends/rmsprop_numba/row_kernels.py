@@ -131,8 +131,14 @@ def next_row(listed, low, k):
 @kernel
 def fetch_row(table, i, size):
     """Let a row of so many bytes be fetched into the cache; the processor can't foresee which will be next."""
+    fetch(table[0] + i * table[1], size)
+
+
+@kernel
+def fetch(address, size):
+    """Let so many bytes be fetched into the cache."""
     for line in range(0, size, LINE):
-        prefetch(table[0] + i * table[1] + line)
+        prefetch(address + line)
 
 
 @kernel

@@ -1,5 +1,6 @@
 """Windows: the update of the patches of a variable that a gradient consists of."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +26,17 @@ class Axes(NamedTuple):
     starts: Array
 
 
+class Pieces(NamedTuple):
+    """Pieces of the runs of windows, as the kernels take them; see `rmsprop_numba.window_kernels`."""
+
+    listed: Array
+    ordered: Array
+    low: int
+    division: tuple[int, int, int, int]
+    columns: Array
+    rising: Array
+
+
 def jobs(
     arrays: Sequence[Array | None],
     gradient: Windows,
@@ -38,8 +50,10 @@ def jobs(
     """
     *updated, average = arrays
     yield from of_all(updated, numbers, hyper)
-    numbers = numbers._replace(rho=1.0 if hyper.averages_decay else numbers.rho)
-    numbers = numbers._replace(shrinkage=None if hyper.variables_shrink else numbers.shrinkage)
+    if hyper.averages_decay:
+        numbers = numbers._replace(rho=1.0)  # what windows cover decays with all else
+    if hyper.variables_shrink:
+        numbers = numbers._replace(shrinkage=None)
     if gradient.values.size:
         yield from _updates(updated, gradient, (tuple(numbers), *scaling), hyper)
     if average is not None:
@@ -57,7 +71,8 @@ def _updates(
     starts, patch = gradient.starts[:, order], values.shape[1:]
     direct = [a if a is None or _has_runs(a) else np.empty(a.shape, a.dtype) for a in tables]
     copies = [(copy, a) for copy, a in zip(direct, tables, strict=True) if copy is not a]
-    windows = [tuple(map(slice, start, np.add(start, patch).tolist())) for start in starts.tolist() if copies]
+    listed = starts if copies else starts[:0]
+    windows = [tuple(map(slice, start, np.add(start, patch).tolist())) for start in listed.tolist()]
     for copy, table in copies:
         yield _copy, (copy, table, windows)
     yield _sweep(direct, values, starts, scalars, hyper)
@@ -79,55 +94,52 @@ def _sweep(
     tables: Sequence[Any], values: Array, starts: Array, scalars: tuple[Any, ...], hyper: Hyperparameters
 ) -> Job:
     """Return the call of the kernel."""
-    parts = 2 if hyper.complex_as_real and values.dtype.kind == "c" else 1
     axes = _joined(Axes(tables[0].shape, values.shape[1:], starts), [a for a in tables if a is not None])
-    count, columns, run = len(axes.shape), axes.starts[:, -1] * parts, axes.patch[-1] * parts
+    pieces = _pieces(axes, 2 if hyper.complex_as_real and values.dtype.kind == "c" else 1)
     lead = axes.shape[:-1]
-    segments = -(-axes.shape[-1] * parts // SEGMENT)
-    first, last = columns // SEGMENT, (columns + run - 1) // SEGMENT
-    pieces = int((last - first).max()) + 1
-    rows = firsts(axes.starts[:, :-1], lead) if lead else np.zeros(len(starts), np.int64)
-    runs = rows[:, None] + offsets(axes.patch[:-1], lead)
-    keys = (runs * segments + first[:, None])[..., None] + np.arange(pieces)
-    within = np.where(np.arange(pieces) == 0, (columns - first * SEGMENT)[:, None], 0)
-    is_there = first[:, None] + np.arange(pieces) <= last[:, None]
-    nowhere = segments * int(np.prod(lead, dtype=np.int64))  # comes last
-    keys = np.where(is_there[:, None], keys, nowhere)
-    places = keys * SEGMENT + within[:, None]
-    listed, low = _by_number(keys.reshape(-1))
-    ordered, _ = _by_number(places.reshape(-1))
-    n = int(is_there.sum()) * runs.shape[1]
-    division = segments, pieces, runs.shape[1], run
+    places = [[0] * len(axes.shape) if a is None else [address(a), *a.strides[: len(lead)]] for a in tables]
     likes = [a if a is None else np.empty(0, layout.encoded(a[:0], hyper.complex_as_real).dtype) for a in tables]
-    where = [[0] * count if a is None else [address(a), *a.strides[: count - 1]] for a in tables]
-    v, rms = cast("list[Array]", likes[:2])
-    like = rms if v.dtype.kind in "ui" else v
-    given = np.require(values, requirements=("C", "A")).reshape(-1)
-    given = layout.encoded(given, hyper.complex_as_real).reshape(-1)
-    arguments = (
-        listed[:n], ordered[:n], low, division, given, np.ascontiguousarray(columns), np.array(where, np.int64),
-        np.array(lead, np.int64), like, *likes, *scalars,
-    )  # fmt: skip
-    return job(window_kernels.sweep_windows, window_kernels.sweep_windows_parallel, given.size, *arguments)
-
-
-def _by_number(numbers: Array) -> tuple[Array, int]:
-    """Return numbers with their positions in rising order, and the bits of these."""
-    buffers = np.empty((2, len(numbers)), np.int64)
-    which, low = row_kernels.by_row(numbers, buffers)
-    return buffers[which], low
+    contiguous = np.require(values, requirements=("C", "A")).reshape(-1)
+    given = layout.encoded(contiguous, hyper.complex_as_real).reshape(-1)
+    computing = likes[1] if given.dtype.kind in "ui" else likes[0]
+    where = np.array(places, np.int64), np.array(lead, np.int64)
+    kernels = window_kernels.sweep_windows, window_kernels.sweep_windows_parallel
+    return job(*kernels, given.size, *pieces, given, *where, computing, *likes, *scalars)
 
 
 def _joined(axes: Axes, tables: Sequence[Array]) -> Axes:
     """Return the axes with those merged into the last one that windows cover, if tables have no gaps there."""
     shape, patch, starts = axes
-    while (
-        len(shape) > 1
-        and patch[-1] == shape[-1]
-        and all([a.strides[len(shape) - 2] == shape[-1] * a.itemsize for a in tables])
-    ):
+    while len(shape) > 1 and patch[-1] == shape[-1]:
         *lead, height, width = shape
-        starts = np.concatenate([starts[:, :-2], starts[:, -2:-1] * width], axis=1)
-        patch = (*patch[:-2], patch[-2] * width)
-        shape = (*lead, height * width)
+        if any([a.strides[len(lead)] != width * a.itemsize for a in tables]):
+            break
+        starts = np.concatenate([starts[:, : len(lead)], starts[:, len(lead) : -1] * width], axis=1)
+        shape, patch = (*lead, height * width), (*patch[:-2], patch[-2] * width)
     return Axes(shape, patch, starts)
+
+
+def _pieces(axes: Axes, parts: int) -> Pieces:
+    """Return the pieces of the runs of windows, of which each element has so many parts."""
+    *lead, width = axes.shape
+    columns, run = np.ascontiguousarray(axes.starts[:, -1] * parts), axes.patch[-1] * parts
+    segments, first, last = -(-width * parts // SEGMENT), columns // SEGMENT, (columns + run - 1) // SEGMENT
+    rows = firsts(axes.starts, lead) if lead else np.zeros(len(columns), np.int64)
+    keys = (rows * segments + first)[:, None, None] + (offsets(axes.patch[:-1], lead) * segments)[:, None]
+    most, count = int((last - first).max()) + 1, keys.size
+    if most > 1:
+        is_there = np.arange(most) <= (last - first)[:, None]
+        keys = np.where(is_there[:, None], keys + np.arange(most), math.prod(lead) * segments)  # the end
+        count = int(is_there.sum()) * keys.shape[1]
+    order = np.argsort(columns, kind="stable")
+    listed, low = _by_segment(keys)
+    ordered, _ = _by_segment(keys[order])
+    division = segments, most, keys.shape[1], run
+    return Pieces(listed[:count], ordered[:count], low, division, columns, columns[order])
+
+
+def _by_segment(keys: Array) -> tuple[Array, int]:
+    """Return segments with the positions of their pieces in rising order, and the bits of these."""
+    buffers = np.empty((2, keys.size), np.int64)
+    which, low = row_kernels.by_row(keys.reshape(-1), buffers)
+    return buffers[which], low

@@ -105,6 +105,16 @@ def test_a_sum_is_taken_in_the_order_of_the_listings():
     assert opt.get_slot(table, "rms").array[2, 0] == np.float32(0.1) * total**2 == np.float32(0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_a_sum_of_negative_zeros_is_one(dtype):
+    nothing = -np.zeros((2, 1), dtype)
+    table = nothing.copy()
+    RMSprop(0.1).apply_gradients([(IndexedSlices(nothing, np.array([0, 0])), table)])
+    parts = table.view(table.real.dtype)
+    assert not np.signbit(parts[0]).any()  # -0.0 less a step of -0.0; less one of 0.0 it would keep its sign
+    assert np.signbit(parts[1]).all()
+
+
 @pytest.mark.parametrize("dtype", INDEX_DTYPES)
 @pytest.mark.parametrize("bad", [-1, 5, 100])
 def test_rows_out_of_range_change_nothing(dtype, bad):

@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 import rmsprop
-from rmsprop import IndexedSlices, RMSprop, Variable
+from rmsprop import IndexedSlices, RMSprop, Variable, Windows
 from rmsprop.distribute import MPIStrategy, ReplicaError, get_replica_context, rows
 
 
@@ -63,6 +63,13 @@ def what_can_not_be_added_up_is_refused(strategy):
         IndexedSlices(np.ones((2, 2)), np.zeros(3, int)),
     ):
         raised((TypeError, ValueError), strategy.reduce, "sum", value)
+    x, windows = np.ones((4, 4)), Windows(np.ones((1, 2, 2)), [(0, 0)])
+    raised(TypeError, strategy.reduce, "sum", windows)
+    with strategy.scope():
+        opt = RMSprop()
+    message = raised(TypeError, strategy.run, opt.apply_gradients, ([(windows, x)],))
+    assert "replicas can't exchange Windows" in message
+    assert (x == 1).all()
     swapped = {"b": np.zeros(2), "a": np.ones(2)} if strategy.rank else {"a": np.ones(2), "b": np.zeros(2)}
     assert "rank 1 has the structure" in raised(ReplicaError, strategy.reduce, "sum", swapped)
     assert strategy.reduce("sum", 1) == strategy.num_replicas_in_sync
