@@ -80,6 +80,12 @@ def ends_pytorch(array: Host) -> bool:
     return array.itemsize == 16 and array.ctypes.data % 16 != 0
 
 
+def copied(array: Array) -> Array:
+    """Return a copy of an array in its library, on its device."""
+    with on_device(array):
+        return namespace(array).asarray(array, copy=True)
+
+
 def moved_beside(array: Array, other: Array) -> Array:
     """Return an array on the device of another one of its library and shape, or spread as that is."""
     place = device(other)

@@ -10,6 +10,7 @@ from rmsprop.arrays.libraries import (
     Array,
     Host,
     as_beside,
+    copied,
     detached,
     is_array,
     namespace,
@@ -17,17 +18,12 @@ from rmsprop.arrays.libraries import (
     refuse_subclass,
     to_numpy,
 )
-from rmsprop.tapes.autograd_tape import GradientTape
-from rmsprop.tapes.losses import value_and_gradients
-from rmsprop.tapes.torch_tape import TorchTape
+from rmsprop.tapes.losses import tape_of, value_and_gradients
 from rmsprop.variables.nested import Tree, is_leaf, matched, named, outline, rebuilt
 from rmsprop.variables.variable import Variable, array_of, described
 
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "complex64": 2.0**-23}
 """Distance of 1 from the next number of each dtype that is coarser than float64."""
-
-TAPES: dict[str, Callable[[], Any]] = {"numpy": GradientTape, "torch": TorchTape}
-"""What differentiates losses over arrays of a library."""
 
 
 class Loss:
@@ -111,13 +107,7 @@ class Loss:
 
     def _differentiated(self) -> list[Any]:
         """Return the gradients by the tape."""
-        libraries = {namespace(array).__name__.removeprefix("array_api_compat.") for array in self.arrays}
-        if len(libraries) > 1 or not libraries <= TAPES.keys():
-            raise TypeError(
-                f"Without jac, the gradients of the tape are checked, for arrays of NumPy or of PyTorch; x0 has "
-                f"arrays of {', '.join(sorted(libraries))}. Let fun return (value, gradients), and pass jac=True."
-            )
-        tape = TAPES[libraries.pop()]()
+        tape = tape_of(self.arrays)()
         self.evaluations += 1
         _, pairs = value_and_gradients(lambda x: self._fun(x, *self._args), self._copies(self.arrays), tape)
         return [gradient for gradient, _ in pairs]
@@ -144,12 +134,6 @@ def epsilon_of(array: Array) -> float:
 def is_numeric(array: Host) -> bool:
     """Tell whether an array of NumPy holds numbers."""
     return array.dtype.kind in "biufc" or array.dtype.name in dtypes.COMPUTE
-
-
-def copied(array: Array) -> Array:
-    """Return a copy of an array in its library, on its device."""
-    with on_device(array):
-        return namespace(array).asarray(array, copy=True)
 
 
 def _checked(x0: Tree) -> tuple[list[str], list[Array]]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from rmsprop.arrays.libraries import Array, is_array, namespace, on_device, to_numpy
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, on_device, to_numpy
 from rmsprop.backends import is_updated_in_place
 from rmsprop.minimization.point import Point
 from rmsprop.variables.variable import array_of
@@ -39,7 +39,7 @@ class Best:
         if self._arrays:
             self._arrays = [_written(kept, array) for kept, array in zip(self._arrays, arrays, strict=True)]
         else:
-            self._arrays = [_copied(array) for array in arrays]
+            self._arrays = [copied(a) if is_updated_in_place(a) else a for a in arrays]
 
     def _mask(self, loss: Array, arrays: list[Array]) -> None:
         """Copy where it is the device that knows whether the loss is lower."""
@@ -67,14 +67,6 @@ class Best:
     def restore(self) -> None:
         """Move the point there."""
         self._point.assign(self._arrays, "the best point")
-
-
-def _copied(array: Array) -> Array:
-    """Return a copy of an array, if it can change."""
-    if not is_updated_in_place(array):
-        return array
-    with on_device(array):
-        return namespace(array).asarray(array, copy=True)
 
 
 def _written(kept: Array, array: Array) -> Array:

@@ -5,13 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays.libraries import namespace
 from rmsprop.minimization.point import Point
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
-from rmsprop.tapes.autograd_tape import GradientTape
-from rmsprop.tapes.losses import value_and_gradients
-from rmsprop.tapes.torch_tape import TorchTape
+from rmsprop.tapes.losses import tape_of, value_and_gradients
 from rmsprop.variables.variable import array_of
 
 Objective = Callable[..., tuple[Any, Pairs]]
@@ -62,17 +59,10 @@ def _returning(fun: Callable[..., Any], args: tuple[Any, ...], point: Point) -> 
 
 def _differentiated(fun: Callable[..., Any], args: tuple[Any, ...], point: Point, optimizer: RMSprop) -> Objective:
     """Return what differentiates a function by the tape of the arrays' library."""
-    libraries = {namespace(array_of(v)).__name__.removeprefix("array_api_compat.") for v in point.variables}
-    tapes: dict[str, Callable[[], Any]] = {"numpy": GradientTape, "torch": TorchTape}
-    if len(libraries) > 1 or not libraries <= tapes.keys():
-        raise TypeError(
-            f"Without jac, fun is differentiated, which is done for arrays of NumPy or of PyTorch; x0 has arrays "
-            f"of {', '.join(sorted(libraries))}. Let fun return (value, gradients) and pass jac=True."
-        )
-    tape_of = tapes[libraries.pop()]
+    new_tape = tape_of([array_of(v) for v in point.variables])
 
     def evaluate(*batch: Any) -> tuple[Any, Pairs]:
         scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.scale
-        return value_and_gradients(lambda x: fun(x, *batch, *args), point.tree, tape_of(), scale)
+        return value_and_gradients(lambda x: fun(x, *batch, *args), point.tree, new_tape(), scale)
 
     return evaluate

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, on_device, refuse_subclass
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
@@ -73,7 +73,7 @@ class Point:
 
     def copy(self) -> Any:
         """Return copies of the arrays, in the structure of `x0`."""
-        return mapped(lambda v: _copy_of(array_of(v)), self.tree)
+        return mapped(lambda v: copied(array_of(v)), self.tree)
 
     def assign(self, values: list[Array], what: str) -> None:
         """Give the variables other values, which may be their own arrays; all of them, or none."""
@@ -171,14 +171,7 @@ def _copied(leaf: Any, name: str) -> Any:
         return Variable(leaf, name=name)
     if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu":  # as in SciPy
         return leaf.astype(np.float64)
-    return _copy_of(leaf)
-
-
-def _copy_of(array: Array) -> Array:
-    if isinstance(array, np.ndarray):
-        return np.array(array, order="K")
-    with on_device(array):
-        return namespace(array).asarray(array, copy=True)
+    return copied(leaf)
 
 
 def _check_fits(value: Any, array: Array, what: str) -> None:

@@ -13,6 +13,7 @@ from rmsprop.arrays.libraries import Array, detached, is_array, namespace
 from rmsprop.backends import SPARSE
 from rmsprop.tapes.autograd_tape import GradientTape
 from rmsprop.tapes.tape import Tape
+from rmsprop.tapes.torch_tape import TorchTape
 from rmsprop.variables.nested import Tree, flatten, is_tree, mapped, matched, outline
 from rmsprop.variables.variable import Variable, array_of, described
 
@@ -52,6 +53,18 @@ def compute_gradients(
         return _paired(value, tree)
     sources = flatten(tree)
     return list(zip(tape.gradient(value, sources, _scaled(grad_loss, value, scale)), sources, strict=True))
+
+
+def tape_of(arrays: Iterable[Array]) -> Callable[[], Tape]:
+    """Return what makes a tape for arrays of `x0`; ``TypeError`` if they are of a library that has none."""
+    libraries = {namespace(array).__name__.removeprefix("array_api_compat.") for array in arrays}
+    tapes: dict[str, Callable[[], Tape]] = {"numpy": GradientTape, "torch": TorchTape}
+    if len(libraries) > 1 or not libraries <= tapes.keys():
+        raise TypeError(
+            f"Without jac, fun is differentiated, which is done for arrays of NumPy or of PyTorch; x0 has arrays "
+            f"of {', '.join(sorted(libraries))}. Let fun return (value, gradients) and pass jac=True."
+        )
+    return tapes[libraries.pop()]
 
 
 def value_and_gradients(
