@@ -473,7 +473,7 @@ def test_a_save_that_failed_is_due_again_at_the_next_step(tmp_path, monkeypatch)
 
 def test_no_other_thread_takes_a_step_while_a_manager_saves(tmp_path):
     class Watched(dict):
-        def items(self):
+        def __getitem__(self, key):
             def look():
                 is_free.append(opt._state.lock.acquire(blocking=False))
                 if is_free[-1]:
@@ -482,7 +482,7 @@ def test_no_other_thread_takes_a_step_while_a_manager_saves(tmp_path):
             thread = threading.Thread(target=look)
             thread.start()
             thread.join()
-            return super().items()
+            return super().__getitem__(key)
 
     is_free, (opt, w) = [], example()
     CheckpointManager(tmp_path).save(opt, Watched(w=w))
