@@ -7,6 +7,7 @@ import numpy as np
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import DType, is_array, namespace, on_device
+from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Gradient, values_of, with_values
 from rmsprop.distribute.reduction import summed_by_row
 from rmsprop.state.parameters import Parameter
@@ -16,8 +17,11 @@ HALVES = ("float16", "bfloat16")
 
 
 def unrounded(given: Any, parameter: Parameter, checked: Gradient) -> Gradient:
-    """Return the gradient of a half as it was given, if that is more precise than what has been checked."""
-    if dtypes.name_of(parameter.dtype) not in HALVES:
+    """Return the gradient of a half as it was given, if that is more precise than what has been checked.
+
+    Windows stay as they are: kernels add them up in single precision.
+    """
+    if dtypes.name_of(parameter.dtype) not in HALVES or isinstance(checked, Windows):
         return checked
     array = array_of(values_of(given))
     if not is_array(array) or dtypes.name_of(array.dtype) in HALVES:

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.distribute.agreement import Statement
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.mpi import BUCKET_BYTES, TIMEOUT, checked, communicator
 from rmsprop.distribute.ranks import Ranks
-from rmsprop.distribute.reduction import Reduction
+from rmsprop.distribute.reduction import Reduction, Sparse, places_of
 from rmsprop.distribute.strategy import Strategy
 
 SUM, BYTE = 0, 1
@@ -105,18 +104,18 @@ class DeviceReduction(Reduction):
             self._wait()
         return views
 
-    def gathered(self, slices: IndexedSlices) -> IndexedSlices:
-        """Return the rows that all ranks list, in the order of the ranks."""
+    def gathered(self, gradient: Sparse) -> Sparse:
+        """Return the rows or windows that all ranks list, in the order of the ranks."""
         import cupy
 
-        if not isinstance(slices.values, cupy.ndarray):
-            return super().gathered(slices)
-        with slices.values.device, self._aborting():
-            counts = self.link.counts([len(slices.indices)], "a sparse gradient")[:, 0]
-            indices = self._gathered(slices.indices.astype(cupy.int64), counts)
-            values = self._gathered(slices.values, counts)
+        if not isinstance(gradient.values, cupy.ndarray):
+            return super().gathered(gradient)
+        with gradient.values.device, self._aborting():
+            counts = self.link.counts([len(gradient.values)], "a sparse gradient")[:, 0]
+            places = self._gathered(cupy.asarray(places_of(gradient), cupy.int64), counts)
+            values = self._gathered(gradient.values, counts)
             self._wait()
-        return IndexedSlices(values, indices)
+        return type(gradient)(values, places)
 
     def _total(self, dtype: str, size: int) -> Any:
         """Return the buckets, end to end."""

@@ -1,15 +1,19 @@
 """Sums over ranks of dense and sparse gradients of any array library."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array, DType, Host, as_beside, namespace, on_device, to_numpy
+from rmsprop.arrays.windows import Windows
+from rmsprop.backends import SPARSE
 from rmsprop.distribute.link import Link
 from rmsprop.distribute.sums import Shares, Vector
+
+Sparse = TypeVar("Sparse", bound=IndexedSlices | Windows)
 
 KEPT = 8
 """Layouts of lists that are kept, the most recent ones."""
@@ -45,14 +49,15 @@ class Reduction:
         return self._layouts[key]
 
     def sums(self, values: Sequence[Any]) -> list[Any]:
-        """Return the sums of arrays and `IndexedSlices` over the ranks, in the dtype in which they are added up.
+        """Return the sums of gradients over the ranks, in the dtype in which they are added up.
 
-        NumPy arrays lie in the buckets, and are valid until the next sum.
+        Rows and windows are not added up, but listed together. NumPy arrays lie in the buckets, and are valid
+        until the next sum.
         """
         sums: list[Any] = list(values)
         dense: dict[Any, list[int]] = {}
         for position, value in enumerate(values):
-            if isinstance(value, IndexedSlices):
+            if isinstance(value, SPARSE):
                 sums[position] = self.gathered(value)
             else:
                 dense.setdefault((summed_in(value.dtype), type(value)), []).append(position)
@@ -85,14 +90,20 @@ class Reduction:
             cupy.cuda.get_current_stream().synchronize()
         return list(vector.views)
 
-    def gathered(self, slices: IndexedSlices) -> IndexedSlices:
-        """Return the rows that all ranks list, in the order of the ranks."""
-        values = np.ascontiguousarray(to_host(slices.values))
-        indices = np.ascontiguousarray(to_host(slices.indices), np.int64)
-        counts = self.link.counts([len(indices)], "a sparse gradient")[:, 0]
-        rows = self.link.gather(indices, counts, "a sparse gradient")
+    def gathered(self, gradient: Sparse) -> Sparse:
+        """Return the rows or windows that all ranks list, in the order of the ranks."""
+        places = places_of(gradient)
+        values = np.ascontiguousarray(to_host(gradient.values))
+        counts = self.link.counts([len(values)], "a sparse gradient")[:, 0]
+        own = np.ascontiguousarray(to_host(places), np.int64)
+        everywhere = self.link.gather(own, counts, "a sparse gradient")
         gathered = self.link.gather(values, counts, "a sparse gradient")
-        return IndexedSlices(like(gathered, slices.values), like(rows, slices.indices))
+        return type(gradient)(like(gathered, gradient.values), like(everywhere, places))
+
+
+def places_of(gradient: IndexedSlices | Windows) -> Array:
+    """Return which rows a gradient lists, or where its windows start."""
+    return gradient.indices if isinstance(gradient, IndexedSlices) else gradient.starts
 
 
 def summed_in(dtype: DType) -> str:

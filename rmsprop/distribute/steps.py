@@ -9,7 +9,7 @@ from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import namespace, on_device
 from rmsprop.arrays.windows import Windows
-from rmsprop.backends import Gradient, values_of
+from rmsprop.backends import SPARSE, Gradient, values_of
 from rmsprop.distribute.halves import rounded, unrounded
 from rmsprop.distribute.ranks import Ranks
 from rmsprop.distribute.reduction import Reduction
@@ -101,24 +101,24 @@ def _planned(
         return None
     if plan.will_be_captured:
         raise RuntimeError("A step with replicas can't be captured in a graph.")
-    _refuse_windows(plan.parameters, plan.gradients)
+    if is_sharded:
+        _check_shardable(plan.parameters, plan.gradients)
     is_summed = aggregate and aggregator is None
     if is_summed:
         each = zip(plan.given, plan.parameters, plan.gradients, strict=True)
         plan = plan._replace(gradients=[unrounded(*one) for one in each])
-    if is_sharded:
-        for parameter in plan.parameters:
-            check_shardable(parameter)
     slots.complete(settings, plan.parameters)
     return Step(ranks, cast("Reduction", ranks.reduction), settings, plan, doing, is_sharded, is_summed)
 
 
-def _refuse_windows(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> None:
+def _check_shardable(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> None:
+    """Raise an error for what can't be divided into shares."""
     for position, (parameter, gradient) in enumerate(zip(parameters, grads, strict=True)):
+        check_shardable(parameter)
         if isinstance(gradient, Windows):
             raise TypeError(
-                f"Gradient of variable {position} {parameter}: replicas can't exchange Windows; expected a dense "
-                f"gradient, or for the variable as x.reshape(-1) the IndexedSlices of windows.indexed(x.shape)."
+                f"Gradient of variable {position} {parameter}: with shard_state=True it can't be Windows; "
+                f"expected a dense one, or for x.reshape(-1) the IndexedSlices of windows.indexed(x.shape)."
             )
 
 
@@ -130,10 +130,12 @@ def _terms(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> tuple[
 
 def _facts(parameter: Parameter, gradient: Gradient) -> tuple[str, str, str, Multipliers, bool]:
     """Return how messages call a parameter, its library, gradient and multipliers, and if all know it."""
-    is_sparse = isinstance(gradient, IndexedSlices)
-    dtype = dtypes.name_of(values_of(gradient).dtype)
+    values = values_of(gradient)
+    dtype = dtypes.name_of(values.dtype)
     library = type(parameter.variable.array).__module__
-    kind = f"{'sparse' if is_sparse else 'dense'} {dtype}"
+    kind = f"{'sparse' if isinstance(gradient, IndexedSlices) else 'dense'} {dtype}"
+    if isinstance(gradient, Windows):
+        kind = f"windowed {dtype} {'x'.join(map(str, values.shape[1:]))}"
     return str(parameter), library, kind, parameter.multipliers, parameter.is_synced
 
 
@@ -225,13 +227,14 @@ def _transformed(step: Step, grads: list[Gradient]) -> tuple[list[Parameter], li
         pairs = list(zip([_copied(g) for g in grads], step.plan.variables, strict=True))
         pairs = transformed(settings, pairs, settings.values["gradient_transformers"])
         parameters, grads = checked(settings, pairs)
-        _refuse_windows(parameters, grads)
+        if step.is_sharded:
+            _check_shardable(parameters, grads)
     step.ranks.agree(f"{step.doing}, after the transformers", _terms(parameters, grads))
     return parameters, grads
 
 
 def _copied(gradient: Gradient) -> Gradient:
-    if isinstance(gradient, IndexedSlices):
+    if isinstance(gradient, SPARSE):
         return gradient
     with on_device(gradient):
         return namespace(gradient).asarray(gradient, copy=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from rmsprop import IndexedSlices, RMSprop
+from rmsprop import IndexedSlices, RMSprop, Windows
 from rmsprop.distribute import MPIStrategy, NCCLStrategy, ReplicaError
 
 ITEMS = {1: np.uint8, 7: np.float32, 8: np.float64}
@@ -61,7 +61,8 @@ def train(strategy, own, steps=5):
     n = MPI.COMM_WORLD.size
     v = cupy.asarray(np.arange(10.0) + strategy.rank)
     z, h, t = cupy.ones((3, 2), cupy.complex64), cupy.ones(5, cupy.float16), cupy.ones((20, 3), cupy.float32)
-    hosts = [np.arange(10.0), np.ones((3, 2), np.complex64), np.ones(5, np.float16), np.ones((20, 3), np.float32)]
+    image = cupy.ones((8, 9), cupy.float32)
+    hosts = [np.arange(10.0), *[array.get() for array in (z, h, t, image)]]
     with strategy.scope():
         opt = RMSprop(0.01, momentum=0.9, global_clipnorm=2.0)
     alone = RMSprop(0.01, momentum=0.9, global_clipnorm=2.0)
@@ -71,19 +72,25 @@ def train(strategy, own, steps=5):
         dense = rng.standard_normal(10), rng.standard_normal((3, 2)) * np.complex64(1j), rng.standard_normal(5)
         rows = rng.integers(0, 20, rank + k)
         types = np.float64, np.complex64, np.float32
-        return [d.astype(t) for d, t in zip(dense, types, strict=True)], np.ones((len(rows), 3), np.float32), rows
+        ones = np.ones((len(rows), 3), np.float32)
+        return [d.astype(t) for d, t in zip(dense, types, strict=True)], ones, rows, rows[:, None] % [[6, 8]]
 
     for k in range(steps):
-        dense, values, rows = gradients(strategy.rank, k)
+        dense, values, rows, starts = gradients(strategy.rank, k)
         sparse = IndexedSlices(cupy.asarray(values), cupy.asarray(rows))
-        given = [*zip(map(cupy.asarray, dense), (v, z, h), strict=True), (sparse, t)]
+        places = cupy.asarray(starts) if strategy.rank else starts  # which may differ between ranks
+        seen = Windows(cupy.asarray(values[..., None]), places)
+        given = [*zip(map(cupy.asarray, dense), (v, z, h), strict=True), (sparse, t), (seen, image)]
         strategy.run(opt.apply_gradients, args=(given,))
         everyone = [gradients(rank, k) for rank in range(n)]
         sums = [sum(g[0][i] for g in everyone) for i in range(3)]
         rows = IndexedSlices(np.concatenate([g[1] for g in everyone]), np.concatenate([g[2] for g in everyone]))
-        alone.apply_gradients(zip([*sums, rows], hosts, strict=True))
-    strategy.check_synced([v, z, h, t])
-    for array, host in zip((v, z, h, t), hosts, strict=True):
+        seen = Windows(
+            np.concatenate([g[1][..., None] for g in everyone]), np.concatenate([g[3] for g in everyone])
+        )
+        alone.apply_gradients(zip([*sums, rows, seen], hosts, strict=True))
+    strategy.check_synced([v, z, h, t, image])
+    for array, host in zip((v, z, h, t, image), hosts, strict=True):
         np.testing.assert_allclose(array.get(), host, rtol=1e-3 if host.dtype == np.float16 else 1e-5)
     return v, opt
 

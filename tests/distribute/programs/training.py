@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 import rmsprop
-from rmsprop import IndexedSlices
+from rmsprop import IndexedSlices, Windows
 from rmsprop.distribute import MPIStrategy
 
 SHAPES = {"w": (20, 30), "b": (7,), "z": (50,), "h": (40,)}
@@ -33,8 +33,17 @@ def gradients(rank, step):
     return {**dense, "table": IndexedSlices(rng.standard_normal((len(rows), 4)).astype(np.float32), rows)}
 
 
+def windows(rank, step):
+    """Return the gradient of a rank: of as many windows as it has seen."""
+    rng = np.random.default_rng([rank, step])
+    values = rng.standard_normal((rank + step % 3, 2, 3)).astype(np.float32)
+    return Windows(values * np.complex64(1 - 2j), rng.integers(0, 5, (len(values), 2)))
+
+
 def added(parts):
     """Return the sum of one variable's gradients, in the order of the ranks."""
+    if isinstance(parts[0], Windows):
+        return Windows(np.concatenate([p.values for p in parts]), np.concatenate([p.starts for p in parts]))
     if isinstance(parts[0], IndexedSlices):
         return IndexedSlices(np.concatenate([p.values for p in parts]), np.concatenate([p.indices for p in parts]))
     total = parts[0].copy()
@@ -87,6 +96,20 @@ def train(strategy, steps, settings, tolerance=0):
     return together, own
 
 
+def train_windows(strategy, steps):
+    """Train replicas that see different windows, and a single process that sees all; check that they agree."""
+    own, alone = np.full((8, 9), strategy.rank, np.complex64), np.zeros((8, 9), np.complex64)
+    with strategy.scope():
+        together = optimizer({"global_clipnorm": 3.0})
+    single = optimizer({"global_clipnorm": 3.0})
+    for number in range(steps):
+        together.apply_gradients([(windows(strategy.rank, number), own)])
+        everyone = [windows(rank, number) for rank in range(strategy.num_replicas_in_sync)]
+        single.apply_gradients([(added(everyone), alone)])
+    strategy.check_synced([own])
+    np.testing.assert_array_equal(own, alone)
+
+
 def move(strategy, source, own):
     """Load the weights of one optimizer into one of another strategy, and take the same step with both."""
     with strategy.scope():
@@ -106,6 +129,7 @@ def main(steps, bucket_bytes, kind=""):
     settings = {"timeout": 60, "bucket_bytes": int(bucket_bytes)}
     plain, sharded = MPIStrategy(**settings), MPIStrategy(**settings, shard_state=True)
     trained = {}
+    train_windows(plain, int(steps))
     for strategy in (plain, sharded) if kind == "options" else ():
         train(strategy, int(steps), OPTIONS)
         train(strategy, 6, {"accumulate": 2}, tolerance=1e-9)  # sums come in another order
