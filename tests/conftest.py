@@ -47,6 +47,14 @@ def pytest_collection_modifyitems(items):
                     item.add_marker(pytest.mark.skip(reason=f"{package} is in the extra '{extra}'"))
 
 
+@pytest.fixture
+def example():
+    """Return a function that imports an example by its name; skip without the packages of the extra 'demo'."""
+    for package in ("matplotlib", "scipy", "skimage", "sklearn", "threadpoolctl", "tqdm"):
+        pytest.importorskip(package, reason="the examples need the extra 'demo'")
+    return importlib.import_module
+
+
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request):
     """Return the array library that a test is to use."""

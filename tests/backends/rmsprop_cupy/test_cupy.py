@@ -1,12 +1,10 @@
 """CuPy arrays, on a device or in a simulator of one."""
 
 import copy
-import importlib.util
 import os
 import pickle
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,23 +142,10 @@ def test_clipping_factors_are_those_of_the_shared_rules(settings, value):
     np.testing.assert_allclose(rmsprop_cupy.backend.squared_norms(gradients, hyper).get(), squares, rtol=1e-12)
 
 
-def test_the_demonstration_converges_as_on_the_host(tmp_path):
-    example = ptychography()
+def test_the_demonstration_converges_as_on_the_host(tmp_path, example):
     settings = ["--small", "--epochs", "2", "--output", str(tmp_path)]
-    host = example.main([*settings, "--backend", "numpy"])
-    device = example.main([*settings, "--backend", "cupy"])
+    host, device = (example("ptychography").main([*settings, "--backend", name]) for name in ("numpy", "cupy"))
     assert device.loss == pytest.approx(host.loss, rel=1e-4)
-
-
-def ptychography():
-    """Return the example as a module."""
-    for package in ("matplotlib", "skimage", "threadpoolctl", "tqdm"):
-        pytest.importorskip(package, reason="the example needs the extra 'demo'")
-    path = Path(__file__).parents[3] / "examples" / "ptychography.py"
-    spec = importlib.util.spec_from_file_location("ptychography", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_state_moves_between_host_and_device():

@@ -2,12 +2,10 @@
 
 import copy
 import functools
-import importlib.util
 import json
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -420,36 +418,49 @@ def test_what_is_not_asked_for_is_not_imported():
 # Convergence
 
 
-def example(name):
-    for package in ("matplotlib", "skimage", "sklearn", "threadpoolctl", "tqdm"):
-        pytest.importorskip(package, reason="the examples need the extra 'demo'")
-    path = Path(__file__).parents[3] / "examples" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def scattered(windows, shape):
+    """Return windows as a dense gradient."""
+    total, (_, n, m) = np.zeros(shape, np.complex64), windows.values.shape
+    for patch, (y, x) in zip(windows.values, windows.starts, strict=True):
+        total[y : y + n, x : x + m] += patch
+    return total
 
 
-class OnReals(RMSprop):
-    """Takes complex arrays as pairs of reals."""
+def on_reals(module, state_dtype, monkeypatch):
+    """Let an example minimise over pairs of reals, with state of some dtype."""
+    reconstruct, loss_and_gradients = module.reconstruct, module.loss_and_gradients
 
-    def apply_gradients(self, pairs):
-        return super().apply_gradients([(np.ascontiguousarray(g).view("f"), v.view("f")) for g, v in pairs])
+    def on_pairs(x, *rest):
+        x = {name: array.view(np.complex64) for name, array in x.items()}
+        loss, gradients = loss_and_gradients(x, *rest)
+        gradients["object"] = scattered(gradients["object"], x["object"].shape)
+        return loss, {name: array.view(np.float32) for name, array in gradients.items()}
+
+    def pairs_reconstructed(xp, scan, x0, *rest):
+        result = reconstruct(xp, scan, {name: array.view(np.float32) for name, array in x0.items()}, *rest)
+        result.x = {name: array.view(np.complex64) for name, array in result.x.items()}
+        return result
+
+    monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(RMSprop, state_dtype=state_dtype))
+    monkeypatch.setattr(module, "loss_and_gradients", on_pairs)
+    monkeypatch.setattr(module, "reconstruct", pairs_reconstructed)
 
 
 @each_state
-def test_ptychography_ends_within_3_percent_of_the_loss_with_full_state(state_dtype, monkeypatch, tmp_path):
+def test_ptychography_ends_near_the_loss_with_full_state(state_dtype, monkeypatch, tmp_path, example):
     losses = []
     for dtype in (None, state_dtype):
-        monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(OnReals, state_dtype=dtype))
-        losses.append(example("ptychography").main(["--small", "--output", str(tmp_path)]).loss)
-    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+        with monkeypatch.context() as patched:
+            module = example("ptychography")
+            on_reals(module, dtype, patched)
+            losses.append(module.main(["--small", "--output", str(tmp_path)]).loss)
+    assert losses[1] == pytest.approx(losses[0], rel={"bfloat16": 0.03, "uint8": 0.2}[state_dtype])
 
 
 @each_state
-def test_digits_are_classified_as_well_as_with_full_state(state_dtype, monkeypatch):
+def test_digits_are_classified_as_well_as_with_full_state(state_dtype, monkeypatch, tmp_path, example):
     accuracies = []
     for dtype in (None, state_dtype):
         monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(RMSprop, state_dtype=dtype))
-        accuracies.append(example("digits").main([]))
+        accuracies.append(example("digits").main(["--output", str(tmp_path)]))
     assert accuracies[1] > accuracies[0] - 0.01
