@@ -86,6 +86,12 @@ def copied(array: Array) -> Array:
         return namespace(array).asarray(array, copy=True)
 
 
+def as_floats(array: Array) -> Array:
+    """Return an array, in float64 if it holds integers of NumPy, as SciPy takes these."""
+    is_whole = isinstance(array, np.ndarray) and array.dtype.kind in "iu"
+    return array.astype(np.float64) if is_whole else array
+
+
 def moved_beside(array: Array, other: Array) -> Array:
     """Return an array on the device of another one of its library and shape, or spread as that is."""
     place = device(other)

@@ -42,7 +42,8 @@ def check_gradients(
         gradients). It gets copies: `x0` is never changed.
     x0 : array or Variable, or nested list, tuple or dict of these
         Where to check: arrays of any library, of float16, bfloat16, float32, float64, complex64 or complex128.
-        Random values are best: at a minimum or a kink no difference can tell.
+        Numbers and lists of them are taken for arrays, integers of NumPy for float64. Random values are best:
+        at a minimum or a kink no difference can tell.
     args : tuple, optional
         Further arguments of `fun` and `jac`.
     jac : True, callable or None
@@ -116,8 +117,8 @@ def check_gradients(
     )
     result = GradientCheck(
         all([array.verdict == "right" for array in arrays]),
-        rebuilt(x0, [array.verdict for array in arrays]),
-        rebuilt(x0, [array.scale for array in arrays]),
+        rebuilt(loss.x0, [array.verdict for array in arrays]),
+        rebuilt(loss.x0, [array.scale for array in arrays]),
         arrays,
         loss.evaluations,
     )

@@ -10,6 +10,7 @@ from rmsprop.arrays.libraries import (
     Array,
     Host,
     as_beside,
+    as_floats,
     copied,
     detached,
     is_array,
@@ -19,7 +20,7 @@ from rmsprop.arrays.libraries import (
     to_numpy,
 )
 from rmsprop.tapes.losses import tape_of, value_and_gradients
-from rmsprop.variables.nested import Tree, is_leaf, matched, named, outline, rebuilt
+from rmsprop.variables.nested import Tree, is_leaf, matched, named, outline, rebuilt, start_of
 from rmsprop.variables.variable import Variable, array_of, described
 
 EPSILONS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "complex64": 2.0**-23}
@@ -31,6 +32,8 @@ class Loss:
 
     Attributes
     ----------
+    x0 : array, Variable, or nested list, tuple or dict of these
+        With arrays in place of numbers.
     names : list of str
     arrays : list of arrays
         Those of the start, which nothing changes.
@@ -49,8 +52,8 @@ class Loss:
                 f"None for those of the tape; given {jac!r}."
             )
         jac = bool(jac) if isinstance(jac, bool | np.bool_) else jac
-        self._fun, self._args, self._jac, self._like = fun, args, jac, x0
-        self.names, self.arrays = _checked(x0)
+        self._fun, self._args, self._jac, self.x0 = fun, args, jac, start_of(x0)
+        self.names, self.arrays = _checked(self.x0)
         self.precision = max(map(epsilon_of, self.arrays))
         self.evaluations = 0
 
@@ -60,11 +63,10 @@ class Loss:
         if callable(self._jac):
             gradients = self._jac(self._copies(self.arrays), *self._args)
         if self._jac is True or callable(self._jac):
-            listed = matched(gradients, self._like)
+            listed = matched(gradients, self.x0)
             if listed is None:
                 raise ValueError(
-                    f"The gradients must have the structure of x0, {outline(self._like)}; "
-                    f"given {outline(gradients)}."
+                    f"The gradients must have the structure of x0, {outline(self.x0)}; given {outline(gradients)}."
                 )
         else:
             listed = self._differentiated()
@@ -103,7 +105,7 @@ class Loss:
 
     def _copies(self, arrays: list[Array]) -> Tree:
         """Return arrays in the structure of the variables, as copies, which the loss may change."""
-        return rebuilt(self._like, map(copied, arrays))
+        return rebuilt(self.x0, map(copied, arrays))
 
     def _differentiated(self) -> list[Any]:
         """Return the gradients by the tape."""
@@ -140,15 +142,14 @@ def _checked(x0: Tree) -> tuple[list[str], list[Array]]:
     """Return the names of variables and their arrays; ``TypeError`` for what can't be differentiated."""
     found = {"x0": x0} if is_leaf(x0) and not isinstance(x0, Variable) else dict(named(x0))
     for name, variable in found.items():
-        array = array_of(variable)
+        array = as_floats(array_of(variable))
         if not is_array(array):
             raise TypeError(f"{name} is {described(variable)}; expected an array or a rmsprop.Variable.")
         refuse_subclass(array, name)
         if dtypes.name_of(array.dtype) not in dtypes.COMPUTE:
             raise TypeError(
-                f"{name} {described(variable)} must be of {', '.join(dtypes.COMPUTE)}; convert it first, as by "
-                f"x0.astype(float) for integers."
+                f"{name} {described(variable)} must be of {', '.join(dtypes.COMPUTE)}; convert it first."
             )
     if not found:
         raise ValueError(f"x0 must have at least one array; given {x0!r}.")
-    return [*found], [detached(array_of(variable)) for variable in found.values()]
+    return [*found], [detached(as_floats(array_of(variable))) for variable in found.values()]

@@ -95,6 +95,9 @@ def minimize(
         goes on with their copies in their place.
     projection : callable, optional
         ``projection(x)`` returns what `x` becomes after each step, in the same structure; bounds come after it.
+        Steps have another size for each element, so that they rest at the minimum only with a projection of each
+        element by itself, such as one of moduli. One that couples elements, such as that to a ball of the 1-norm,
+        needs an `epsilon` that is large beside the root mean square of gradients.
     keep_best : bool, default False
         Whether the result is the point of the lowest loss, or the end of the epoch with the lowest mean loss. It
         costs a copy at each improvement.

@@ -1,17 +1,25 @@
 """The point that a minimisation moves: the variables of `x0`, in its structure."""
 
 import copy
-from numbers import Number
 from typing import Any
 
-import numpy as np
-
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, copied, is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays.libraries import Array, as_floats, copied, is_array, namespace, on_device, refuse_subclass
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
-from rmsprop.variables.nested import Tree, flatten, is_tree, keys_of, mapped, matched, named, outline, rebuilt
+from rmsprop.variables.nested import (
+    Tree,
+    flatten,
+    is_tree,
+    keys_of,
+    mapped,
+    matched,
+    named,
+    outline,
+    rebuilt,
+    start_of,
+)
 from rmsprop.variables.variable import Variable, array_of
 
 
@@ -34,7 +42,7 @@ class Point:
     """
 
     def __init__(self, x0: Tree, overwrites: bool) -> None:
-        self._x0 = _with_arrays(x0)
+        self._x0 = start_of(x0)
         found = named(self._x0)
         if not found:
             raise ValueError("x0 must have at least one array; given none.")
@@ -128,22 +136,6 @@ def _collected(values: Any, plan: dict[Any, Any], found: list[Any]) -> bool:
     return True
 
 
-def _with_arrays(x0: Tree) -> Tree:
-    """Return `x0` with arrays in place of numbers and lists of numbers."""
-    leaves = flatten(x0)
-    if leaves and all([isinstance(leaf, Number | np.generic) for leaf in leaves]) and not isinstance(x0, dict):
-        try:
-            return np.asarray(x0)
-        except ValueError:
-            raise ValueError(f"x0 must not consist of lists of different lengths; given {x0!r}.") from None
-    if isinstance(x0, dict):
-        return {key: _with_arrays(value) for key, value in x0.items()}
-    if isinstance(x0, list | tuple):
-        branches = [_with_arrays(branch) for branch in x0]
-        return type(x0)(*branches) if hasattr(x0, "_fields") else type(x0)(branches)
-    return x0
-
-
 def _check_leaf(leaf: Any, name: str) -> None:
     if not isinstance(leaf, Variable) and not is_array(leaf):
         raise TypeError(
@@ -169,9 +161,7 @@ def _copied(leaf: Any, name: str) -> Any:
         return copy.deepcopy(leaf)
     if not is_updated_in_place(leaf):
         return Variable(leaf, name=name)
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu":  # as in SciPy
-        return leaf.astype(np.float64)
-    return copied(leaf)
+    return copied(as_floats(leaf))
 
 
 def _check_fits(value: Any, array: Array, what: str) -> None:

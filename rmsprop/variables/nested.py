@@ -1,7 +1,10 @@
 """Trees: nested lists, tuples and dicts of variables, or of what belongs to each of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Number
 from typing import Any
+
+import numpy as np
 
 from rmsprop.arrays.libraries import is_array
 from rmsprop.variables.variable import Variable
@@ -129,3 +132,19 @@ def named(variables: Tree) -> list[tuple[str, Any]]:
             name = f"{first}_{count}"
         found[name] = variable
     return list(found.items())
+
+
+def start_of(x0: Tree) -> Tree:
+    """Return a point to start from, with arrays in place of numbers and of lists of numbers."""
+    found = flatten(x0)
+    if found and all([isinstance(leaf, Number | np.generic) for leaf in found]) and not isinstance(x0, dict):
+        try:
+            return np.asarray(x0)
+        except ValueError:
+            raise ValueError(f"x0 must not consist of lists of different lengths; given {x0!r}.") from None
+    if isinstance(x0, dict):
+        return {key: start_of(value) for key, value in x0.items()}
+    if isinstance(x0, list | tuple):
+        branches = [start_of(branch) for branch in x0]
+        return type(x0)(*branches) if hasattr(x0, "_fields") else type(x0)(branches)
+    return x0

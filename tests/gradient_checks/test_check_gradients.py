@@ -257,6 +257,13 @@ def test_steps_are_as_long_as_the_coarsest_dtype_takes(part):
     assert 0.02 < max(longest) < 0.2
 
 
+@pytest.mark.parametrize("x0", [np.arange(1, 4), [1, 2, 3], (1.0, 2.0, 3.0), [np.float32(1), 2, 3]])
+def test_whole_numbers_and_lists_start_where_minimize_does(x0):
+    assert check_gradients(quadratic, x0).success
+    assert rmsprop.minimize(quadratic, x0, jac=True, steps=1).x.shape == (3,)
+    assert check_gradients(lambda x: (x["a"] ** 2, {"a": 2 * x["a"]}), {"a": 3}).verdicts == {"a": "right"}
+
+
 def test_the_tape_of_pytorch_is_checked_too():
     torch = pytest.importorskip("torch", reason="PyTorch is in the extra 'interop'")
     x = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64, requires_grad=True)
@@ -404,8 +411,9 @@ def test_the_same_seed_finds_the_same_and_takes_some_fifteen_evaluations_a_direc
 @pytest.mark.parametrize(
     ("fun", "x0", "options", "error", "words"),
     [
-        (quadratic, np.arange(3), {}, TypeError, "x0 .*int.*x0.astype.float"),
-        (quadratic, {"w": [np.ones(2), np.arange(3)]}, {}, TypeError, "w/1 .*int"),
+        (quadratic, np.ones(3, bool), {}, TypeError, "x0 .*bool.*convert it first"),
+        (quadratic, {"w": [np.ones(2), np.ones(3, bool)]}, {}, TypeError, "w/1 .*bool"),
+        (quadratic, [[1.0], [1.0, 2.0]], {}, ValueError, "lists of different lengths"),
         (quadratic, {"w": "text"}, {}, TypeError, "w is .*'text'.*expected an array"),
         (quadratic, np.ma.ones(3), {}, TypeError, "x0 is a .*MaskedArray"),
         (quadratic, [], {}, ValueError, "at least one array"),

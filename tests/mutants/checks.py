@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "arrays themselves given to the loss", f"{FOLDER}/losses.py",
         "test_check_gradients.py -k nothing_is_changed",
-        "rebuilt(self._like, map(copied, arrays))", "rebuilt(self._like, arrays)",
+        "rebuilt(self.x0, map(copied, arrays))", "rebuilt(self.x0, arrays)",
     ),
     Mutant(
         "rows that are listed twice counted once", f"{FOLDER}/dense.py",
