@@ -171,12 +171,16 @@ def detached(array: Array) -> Array:
     return array.detach() if getattr(array, "requires_grad", False) else array
 
 
-def to_numpy(array: Array) -> Host:
-    """Return a NumPy copy of an array, from whatever device it is on."""
+def to_numpy(array: Array, pinned: bool = False) -> Host:
+    """Return a NumPy copy of an array, from whatever device it is on.
+
+    Pinned memory, where a GPU writes without a detour, is for large copies: CuPy keeps it for the next ones.
+    """
     compat = _compat()
     if compat.is_cupy_array(array):
         with array.device:  # and in the current stream there
-            return array.get()  # type: ignore[no-any-return]
+            out = import_module("cupyx").empty_pinned(array.shape, array.dtype) if pinned else None
+            return array.get(out=out)  # type: ignore[no-any-return]
     if compat.is_torch_array(array):
         array = array.detach().cpu()
         array = array.float() if str(array.dtype) == "torch.bfloat16" else array

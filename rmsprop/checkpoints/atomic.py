@@ -13,12 +13,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+from rmsprop.checkpoints.helpers import Helpers, Task
+
 try:
     import fcntl
 except ImportError:  # on Windows, which does not remove files that are open
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".rmsprop-unfinished"
+EARLY = 1 << 24
+"""Bytes after which they are brought to the disk while the next ones are written."""
+
+
+class EarlySync:
+    """What brings a file to the disk while it is written, so that there is little left to do at its end.
+
+    Parameters
+    ----------
+    file : binary file
+    helpers : Helpers
+    """
+
+    def __init__(self, file: BinaryIO, helpers: Helpers) -> None:
+        self._file, self._helpers, self._count = file, helpers, 0
+        self._task: Task | None = None
+
+    def note(self, count: int) -> None:
+        """Note how many bytes have been written since the last call."""
+        self._count += count
+        if self._count >= EARLY:
+            self.finish()  # the system tells an error of the disk only once, to whoever asks first
+            self._count, self._task = 0, self._helpers.begin(os.fsync, self._file.fileno())
+
+    def finish(self) -> None:
+        """Wait for the disk; ``OSError`` if it has failed."""
+        task, self._task = self._task, None
+        if task is not None:
+            task()
 
 
 @contextmanager

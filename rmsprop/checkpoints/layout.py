@@ -1,4 +1,4 @@
-"""The file: that of safetensors, whose last array is the digest of everything before it.
+"""The file: that of safetensors, whose last array is a digest of everything before it.
 
 It begins with the length of the header in 8 bytes, then there is the header, then the arrays. The header is JSON:
 ``__metadata__``, which maps names to strings, and for each array its dtype, shape, and where it begins and ends.
@@ -6,26 +6,28 @@ The writer is one of its own, since that of the package safetensors needs all ar
 digest along; and so is the reader, which takes only what the writer writes, to the byte.
 """
 
-import hashlib
 import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import FileIO
+from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from rmsprop.arrays.libraries import Host
+from rmsprop.checkpoints.atomic import EarlySync
+from rmsprop.checkpoints.digests import PIECE, digest_of, pieces_of
 from rmsprop.checkpoints.errors import CheckpointError
+from rmsprop.checkpoints.helpers import helpers_for
 from rmsprop.checkpoints.tensors import NAMES, Kind, bytes_of, itemsize_of
 
-FORMAT, VERSION = "rmsprop", 1
+FORMAT, VERSIONS = "rmsprop", ("1", "2")
+"""The last version is written."""
 DIGEST = "sha256"
 DIGEST_SIZE = 32
-CHUNK = 1 << 20
-"""Bytes that are hashed and written in turn, so that they come from memory once."""
 LONGEST = 100_000_000
 """Bytes of the header at most, as in the package safetensors."""
 LONGEST_REASON = 400
@@ -78,20 +80,16 @@ def write(file: BinaryIO, notes: Mapping[str, str], tensors: Sequence[Tensor], a
     arrays : iterable of arrays
         Those of `tensors`, one after the other.
     """
-    digest = hashlib.sha256()
-
-    def put(data: bytes) -> None:
-        digest.update(data)
-        file.write(data)
-
     header = _header(notes, tensors)
-    put(len(header).to_bytes(8, "little"))
-    put(header)
-    for tensor, array in zip(tensors, arrays, strict=True):
-        data = bytes_of(array, tensor.kind.dtype)
-        for begin in range(0, len(data), CHUNK):
-            put(data[begin : begin + CHUNK].tobytes())  # a copy: what is written must be what was hashed
-    file.write(digest.digest())
+    data = (bytes_of(array, tensor.kind.dtype) for tensor, array in zip(tensors, arrays, strict=True))
+    with helpers_for(sum([tensor.kind.nbytes for tensor in tensors])) as helpers:
+        digest, sync = digest_of(VERSIONS[-1], helpers), EarlySync(file, helpers)
+        for piece in pieces_of(chain((len(header).to_bytes(8, "little"), header), data)):
+            digest.update(piece)
+            file.write(piece)
+            sync.note(len(piece))
+        file.write(digest.digest())
+        sync.finish()
 
 
 def text_of(kind: Kind) -> str:
@@ -111,7 +109,7 @@ def kind_of(text: str) -> Kind:
 def _header(notes: Mapping[str, str], tensors: Sequence[Tensor]) -> bytes:
     entries: dict[str, Any] = {}
     views = {t.name: text_of(t.kind) for t in tensors if NAMES[t.kind.held[0]] != t.kind.dtype}
-    entries["__metadata__"] = {"format": FORMAT, "version": str(VERSION), **views, **notes}
+    entries["__metadata__"] = {"format": FORMAT, "version": VERSIONS[-1], **views, **notes}
     begin = 0
     for name, kind in [*[(t.name, t.kind) for t in tensors], (DIGEST, Kind("uint8", (DIGEST_SIZE,), 1))]:
         code, shape = kind.held
@@ -148,7 +146,7 @@ def read(path: str | os.PathLike[str]) -> Content:
         except (ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{source} is no checkpoint: {str(error)[:LONGEST_REASON]}") from None
         file.seek(0)
-        content, found = _read_all(file, size)
+        content, found = _read_all(file, size, notes["version"])
     if content is None or content[8 : 8 + len(header)].tobytes() != header:
         raise CheckpointError(f"{source} changed while it was read.")
     if content[-DIGEST_SIZE:].tobytes() != found:
@@ -196,10 +194,11 @@ def _parsed(header: bytes, size: int) -> tuple[dict[str, str], dict[str, Kind]]:
 
 
 def _check_version(version: Any) -> None:
-    """Refuse files of unknown versions. Those of earlier ones will be converted in `records`."""
-    if version != str(VERSION):
+    """Refuse files of unknown versions. Those of earlier ones differ in their digests."""
+    if version not in VERSIONS:
         raise ValueError(
-            f"its format has version {version}; this release of rmsprop reads version {VERSION}. Use a newer one."
+            f"its format has version {version}; this release of rmsprop reads versions {' and '.join(VERSIONS)}. "
+            f"Use a newer one."
         )
 
 
@@ -218,14 +217,24 @@ def _kind(name: str, entry: Mapping[str, Any], note: str | None) -> Kind:
     return kind
 
 
-def _read_all(file: FileIO, size: int) -> tuple[Host | None, bytes]:
+def _read_all(file: FileIO, size: int, version: str) -> tuple[Host | None, bytes]:
     """Return all bytes of a file, None if they are fewer than `size`, and the digest of all but the last."""
-    content, digest = np.empty(size, np.uint8), hashlib.sha256()
-    view, begin = content.data, 0
-    while begin < size:
-        count = file.readinto(view[begin : begin + CHUNK])
+    content, end = np.empty(size, np.uint8), size - DIGEST_SIZE
+    with helpers_for(size) as helpers:
+        digest = digest_of(version, helpers)
+        for begin in range(0, end, PIECE):
+            piece = content.data[begin : min(begin + PIECE, end)]
+            if not _filled(file, piece):
+                return None, b""
+            digest.update(piece)
+        return (content, digest.digest()) if _filled(file, content.data[end:]) else (None, b"")
+
+
+def _filled(file: FileIO, piece: memoryview) -> bool:
+    """Read a piece; tell whether the file had as much."""
+    while piece:
+        count = file.readinto(piece)
         if not count:
-            return None, b""
-        digest.update(view[begin : min(begin + count, size - DIGEST_SIZE)])
-        begin += count
-    return content, digest.digest()
+            return False
+        piece = piece[count:]
+    return True

@@ -159,7 +159,7 @@ def _tensor(name: str, array: Array) -> Tensor:
 
 
 def _host(array: Array, copy: bool) -> Host:
-    return array if isinstance(array, np.ndarray) and not copy else to_numpy(array)
+    return array if isinstance(array, np.ndarray) and not copy else to_numpy(array, pinned=True)
 
 
 def _kind(array: Array | Variable) -> Kind:

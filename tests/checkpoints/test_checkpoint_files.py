@@ -42,7 +42,13 @@ def rewritten(path, change):
     header = change(data[8 : 8 + length].decode().rstrip()).encode()
     header += b" " * (-len(header) % 8)
     data = len(header).to_bytes(8, "little") + header + data[8 + length : -32]
-    path.write_bytes(data + hashlib.sha256(data).digest())
+    path.write_bytes(data + digest_of(data))
+
+
+def digest_of(data):
+    """Return the digest of version 2."""
+    pieces = [data[begin : begin + 2**20] for begin in range(0, len(data), 2**20)]
+    return hashlib.sha256(b"".join(hashlib.sha256(piece).digest() for piece in pieces)).digest()
 
 
 def refusal(path):
@@ -133,8 +139,8 @@ FORGED = {
     "spaces": (lambda t: t.replace('"F64","shape"', '"F64", "shape"'), "none of safetensors"),
     "other format": (lambda t: t.replace('"format":"rmsprop"', '"format":"pt"'), "its format is 'pt'"),
     "later version": (
-        lambda t: t.replace('"version":"1"', '"version":"2"'),
-        "version 2; this release .* version 1",
+        lambda t: t.replace('"version":"2"', '"version":"3"'),
+        "version 3; this release .* versions 1 and 2",
     ),
     "other dtype": (lambda t: t.replace('"dtype":"F64"', '"dtype":"I64"'), "held as I64"),
     "unknown dtype": (lambda t: t.replace('"dtype":"I64"', '"dtype":"F8_E4M3"'), "has the dtype F8_E4M3"),
@@ -301,7 +307,26 @@ def test_the_package_safetensors_reads_the_file(saved):
     assert (arrays["variables/w"] == np.arange(12.0).reshape(4, 3)).all()
     assert (arrays["slots/rms/w"] == 1).all()
     assert arrays["iterations"] == 3
-    assert arrays["sha256"].tobytes() == hashlib.sha256(saved.read_bytes()[:-32]).digest()
+    assert arrays["sha256"].tobytes() == digest_of(saved.read_bytes()[:-32])
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])  # bytes beside a whole number of pieces
+@pytest.mark.parametrize("pieces", [1, 2, 7, 40])
+def test_the_digest_is_that_of_the_digests_of_its_pieces(path, pieces, extra):
+    RMSprop().save(path, {"w": np.zeros(0, np.uint8)})
+    rest = path.stat().st_size - 32
+    size = pieces * 2**20 - rest + extra
+    w = np.arange(size).astype(np.uint8)
+    for _ in range(3):  # the header grows with the number of digits
+        RMSprop().save(path, {"w": w})
+        size -= path.stat().st_size - 32 - pieces * 2**20 - extra
+        w = np.arange(size).astype(np.uint8)
+    data = path.read_bytes()
+    assert len(data) - 32 == pieces * 2**20 + extra
+    assert data[-32:] == digest_of(data[:-32])
+    again = np.zeros_like(w)
+    RMSprop().restore(path, {"w": again})
+    assert (again == w).all()
 
 
 def test_files_that_the_package_safetensors_wrote_are_refused(path):
@@ -319,9 +344,9 @@ def test_a_file_that_is_changed_in_place_while_it_is_read_is_refused(change, sav
     opt.save(other, {"w": w})
     assert other.stat().st_size == saved.stat().st_size
 
-    def late(file, size):
+    def late(*arguments):
         saved.write_bytes(other.read_bytes()[: -1 if change == "cut" else None])
-        return read_all(file, size)
+        return read_all(*arguments)
 
     monkeypatch.setattr(layout, "_read_all", late)
     with pytest.raises(CheckpointError, match="changed while it was read"):
@@ -333,10 +358,10 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(saved):
 import numpy as np, os, rmsprop
 from rmsprop.checkpoints import layout
 original, path = layout._read_all, {str(saved)!r}
-def slow(file, size):
+def slow(*arguments):
     opt, w = rmsprop.RMSprop(), np.ones(1000)
     opt.save(path, [w])
-    return original(file, size)
+    return original(*arguments)
 layout._read_all = slow
 print(int(rmsprop.RMSprop.load(path).iterations))
 layout._read_all = original

@@ -355,6 +355,45 @@ def test_an_error_in_the_background_is_raised_once_by_whoever_asks_next(tmp_path
         ask()
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_error_of_the_disk_that_is_told_only_once_is_raised(path, monkeypatch, at):
+    RMSprop().save(path, [np.ones(3)])
+    before, calls, fsync = path.read_bytes(), [], os.fsync
+
+    def failing(descriptor):
+        calls.append(descriptor)
+        if len(calls) == at:
+            raise OSError(errno.EIO, "the disk fails")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="the disk fails"):
+        RMSprop().save(path, [np.ones(5_000_000)])
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("when", ["in the background", "at exit", "at exit, with threads"])
+def test_a_save_at_the_end_of_the_interpreter_is_complete(tmp_path, when):
+    path = tmp_path / "w"
+    code = f"""
+import atexit, numpy as np, rmsprop
+opt, w = rmsprop.RMSprop(), np.arange(10_000_000.)
+if {when == "at exit, with threads"}:
+    import concurrent.futures.thread
+if {when.startswith("at exit")}:
+    atexit.register(opt.save, {str(path)!r}, [w])
+else:
+    opt.save({str(path)!r}, [w], wait=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    w = np.zeros(10_000_000)
+    RMSprop().restore(path, [w])
+    assert w[-1] == w.size - 1
+
+
 def test_the_end_of_the_program_waits_for_the_background_and_tells_its_errors(tmp_path):
     code = f"""
 import numpy as np, rmsprop, sys

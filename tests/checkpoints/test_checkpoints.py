@@ -16,7 +16,7 @@ from rmsprop import CheckpointError, RMSprop, Variable, schedules
 
 DTYPES = ["float16", ml_dtypes.bfloat16, "float32", "float64", "complex64", "complex128"]
 PROGRAM = Path(__file__).parent / "programs" / "resumed.py"
-RECORDED = Path(__file__).parents[1] / "data" / "checkpoint-version-1.safetensors"
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Halving(schedules.LearningRateSchedule):
@@ -423,7 +423,7 @@ def test_variables_of_one_name_are_numbered(path):
 
 
 def recorded():
-    """Return the optimizer and the variables that are in the recorded file."""
+    """Return the optimizer and the variables that are in the recorded files."""
     schedule = schedules.ExponentialDecay(0.1, 100, 0.5)
     opt = RMSprop(schedule, rho=0.95, momentum=0.5, centered=True, clipnorm=2.0, name="recorded")
     half = (np.arange(5) / 4).astype(np.float16)
@@ -438,9 +438,11 @@ def recorded():
     return opt, variables
 
 
-def test_files_of_version_1_load():
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_each_version_load(version):
+    file = DATA / f"checkpoint-version-{version}.safetensors"
     opt, variables = recorded()
-    again = RMSprop.load(RECORDED)
+    again = RMSprop.load(file)
     assert again.get_config() == opt.get_config()
     assert bits(again, []) == bits(opt, [])
     zeros = {
@@ -448,7 +450,7 @@ def test_files_of_version_1_load():
         "group": [np.zeros((2, 3), complex), Variable(np.zeros(2, ml_dtypes.bfloat16), name="named")],
         "frozen": np.zeros(3, int),
     }
-    again.restore(RECORDED, zeros)
+    again.restore(file, zeros)
     for a, b in zip(
         [zeros["half"], *zeros["group"], zeros["frozen"]],
         [variables["half"], *variables["group"], variables["frozen"]],
@@ -461,7 +463,7 @@ def test_files_of_version_1_load():
 def test_the_recorded_file_is_what_is_written_today(path):
     opt, variables = recorded()
     opt.save(path, variables)
-    assert path.read_bytes() == RECORDED.read_bytes()
+    assert path.read_bytes() == (DATA / "checkpoint-version-2.safetensors").read_bytes()
 
 
 # On a GPU
@@ -489,6 +491,33 @@ def test_arrays_on_a_gpu_come_back(dtype, wait, path):
         assert type(again.get_slot(v, "rms").array) is type(v)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("wait", [True, False])
+def test_files_go_from_and_to_pinned_memory(wait, path):
+    cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    opt, w, empty = RMSprop(), cupy.arange(1_000_000, dtype=np.float32), cupy.zeros((0, 3))
+    opt.build([w, empty])
+    pool = cupy.get_default_pinned_memory_pool()
+
+    def moves_by_pinned_memory(work):
+        pool.free_all_blocks()
+        work()
+        cupy.cuda.get_current_stream().synchronize()
+        return pool.n_free_blocks() > 0
+
+    def save():
+        saving = opt.save(path, [w, empty], wait=wait)
+        if saving is not None:
+            saving.wait()
+
+    assert moves_by_pinned_memory(save)
+    w[...] = 0
+    assert moves_by_pinned_memory(lambda: opt.restore(path, [w, empty]))
+    assert float(w[-1]) == w.size - 1
+
+
 # Without more than is needed
 
 
@@ -504,7 +533,7 @@ def test_files_with_bfloat16_are_read_without_ml_dtypes():
 import sys
 sys.modules["ml_dtypes"] = None
 import numpy as np, rmsprop
-opt = rmsprop.RMSprop.load({str(RECORDED)!r})
+opt = rmsprop.RMSprop.load({str(DATA / "checkpoint-version-2.safetensors")!r})
 print(len(opt.get_weights()), int(opt.iterations))
 """
     assert (

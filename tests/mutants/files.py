@@ -10,7 +10,7 @@ MUTANTS = [
     ),
     Mutant(
         "last byte not in the digest", "rmsprop/checkpoints/layout.py", "test_checkpoints.py -k state_alone",
-        "min(begin + count, size - DIGEST_SIZE)", "min(begin + count, size - DIGEST_SIZE - 1)",
+        "min(begin + PIECE, end)", "min(begin + PIECE, end - 1)",
     ),
     Mutant(
         "file that changes while it is read", "rmsprop/checkpoints/layout.py",
@@ -32,7 +32,7 @@ MUTANTS = [
     ),
     Mutant(
         "later version read", "rmsprop/checkpoints/layout.py", "test_checkpoint_files.py -k forgeries",
-        "if version != str(VERSION):", "if version is None:",
+        "if version not in VERSIONS:", "if version is None:",
     ),
     Mutant(
         "negative number of steps in a file", "rmsprop/checkpoints/records.py",
@@ -84,9 +84,22 @@ MUTANTS = [
         "os.path.realpath(path)", "os.path.abspath(path)",
     ),
     Mutant(
-        "other bytes written than hashed", "rmsprop/checkpoints/layout.py",
-        "test_checkpoint_writing.py -k array_changes_while",
-        "put(data[begin : begin + CHUNK].tobytes())", "put(data[begin : begin + CHUNK])",
+        "pieces in the order in which their hashes are ready", "rmsprop/checkpoints/digests.py",
+        "test_checkpoint_files.py -k digests_of_its_pieces", "popleft()())", "pop()())",
+    ),
+    Mutant(
+        "error of the disk lost", "rmsprop/checkpoints/atomic.py",
+        "test_checkpoint_writing.py -k told_only_once", "        if task is not None:\n            task()\n", "",
+    ),
+    Mutant(
+        "no save without threads", "rmsprop/checkpoints/helpers.py",
+        "test_checkpoint_writing.py -k end_of_the_interpreter",
+        "except RuntimeError:  # at", "except ValueError:  # at",
+    ),
+    Mutant(
+        "no save without the library of threads", "rmsprop/checkpoints/helpers.py",
+        "test_checkpoint_writing.py -k end_of_the_interpreter",
+        "except RuntimeError:  # which", "except ValueError:  # which",
     ),
     Mutant(
         "saved in the background without a copy", "rmsprop/checkpoints/saving.py",

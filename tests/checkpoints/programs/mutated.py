@@ -130,7 +130,7 @@ def edit_header(data, rng):
 
 def signed(data):
     """Give data the digest that belongs to it."""
-    data[-32:] = hashlib.sha256(data[:-32]).digest()
+    data[-32:] = hashlib.sha256(hashlib.sha256(data[:-32]).digest()).digest()  # it has one piece
 
 
 def mutated(original, rng):
