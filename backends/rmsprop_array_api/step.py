@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
+from weakref import ref
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from rmsprop.arrays.libraries import (
 )
 from rmsprop.arrays.rows import rows_of, sums_by_row, taken, with_rows
 from rmsprop.arrays.windows import Windows, flat
-from rmsprop.backends import Gradient, Updatable, values_of
+from rmsprop.backends import SPARSE, Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
 from rmsprop.pure import averaged, computing, limited, squared_norm, updated
+from rmsprop_array_api import compiled
 
 
 def memory(array: Array) -> NoReturn:
@@ -59,6 +61,8 @@ def in_range(indices: Array, rows: int) -> bool:
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
     """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in the widest precision there is."""
     values = [detached(values_of(gradient)) for gradient in gradients]
+    if compiled.compiles(values[0]):
+        return compiled.squared_norms(values, hyper, scale)
     return namespace(values[0]).stack([squared_norm(each, hyper, scale) for each in values])
 
 
@@ -68,9 +72,11 @@ def prepare(
     factors: Array | None,
     hyper: Hyperparameters,
 ) -> Callable[[], None]:
-    """Compute all variables and slots; return what replaces them."""
+    """Compute all variables and slots; return what replaces them. A compiled step computes them only then."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         refuse_traced(detached(values_of(gradient)), f"the gradient of variable {parameter} is")
+    if compiled.compiles(parameters[0].variable.array) and not any([isinstance(g, SPARSE) for g in gradients]):
+        return partial(_compiled, parameters, gradients, factors, hyper)
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
         new = [
             _updated(
@@ -85,6 +91,21 @@ def prepare(
     for parameter, state in zip(parameters, new, strict=True):
         refuse_traced(state.variable, f"the step of variable {parameter} would be")  # also by a constant gradient
     return partial(_replace, parameters, new)
+
+
+def _compiled(
+    parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
+) -> None:
+    """Take a step in one compiled function, which may use the memory of variables and slots."""
+    states = [compiled.own_state(parameter, hyper) for parameter in parameters]
+    new = compiled.step(parameters, states, gradients, factors, hyper)
+    try:
+        _replace(parameters, new)
+    except BaseException:  # an interrupt; what was before may be gone
+        _replace(parameters, new)
+        raise
+    for parameter, state in zip(parameters, new, strict=True):
+        parameter.notes = [None if array is None else ref(array) for array in state]
 
 
 def _replace(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
@@ -110,7 +131,7 @@ def _updated(
         rows = flat(gradient, state.variable.shape)
         new = _shaped(_updated_rows(_shaped(state, (-1,)), rows, factor, numbers, hyper), state.variable.shape)
     else:
-        new = updated(state, limited(detached(gradient), factor, hyper), numbers, hyper)
+        new = compiled.dense(state._replace(average=None), detached(gradient), factor, numbers, hyper)
     if state.average is not None:
         new = new._replace(average=averaged(state.average, new.variable, numbers))
     return VariableState(*(x if x is None else moved_beside(x, y) for x, y in zip(new, state, strict=True)))

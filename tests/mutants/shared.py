@@ -642,4 +642,40 @@ MUTANTS = [
         "if type(settings.values[name]) is not float and not",
         "if False and not",
     ),
+    # Compiled steps
+    Mutant(
+        "memory given away that others hold",
+        "backends/rmsprop_array_api/compiled.py",
+        "test_compiled_steps.py -k others_hold",
+        "<= _alone()",
+        "<= _alone() + 9",
+    ),
+    Mutant(
+        "memory given away that the user made",
+        "backends/rmsprop_array_api/compiled.py",
+        "test_compiled_steps.py -k user_made",
+        "made is not None and made() is holder.array and ",
+        "",
+    ),
+    Mutant(
+        "memory never given away",
+        "backends/rmsprop_array_api/compiled.py",
+        "test_compiled_steps.py -k used_again",
+        "holder.array if is_own else ",
+        "",
+    ),
+    Mutant(
+        "numbers compiled in",
+        "backends/rmsprop_array_api/compiled.py",
+        "test_compiled_steps.py -k nothing_again",
+        "_steps, (4, 5), (0,))",
+        "_steps, (3, 4, 5), (0,))",
+    ),
+    Mutant(
+        "results lost in an interrupt",
+        "backends/rmsprop_array_api/step.py",
+        "test_compiled_steps.py -k loses_none",
+        "        _replace(parameters, new)\n        raise\n",
+        "        raise\n",
+    ),
 ]

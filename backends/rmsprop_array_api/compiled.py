@@ -1,0 +1,128 @@
+"""The step of a whole list as one compiled function, in libraries that compile functions of their arrays.
+
+The numbers of the step are arguments, so that a schedule compiles nothing again. The memory of variables and slots
+is given away for the results, as far as they are alone in it: see `own`.
+"""
+
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
+
+from rmsprop.arrays.libraries import Array, copied, device, namespace
+from rmsprop.backends import HasArray, Updatable
+from rmsprop.formula import Hyperparameters, Numbers, VariableState
+from rmsprop.pure import averaged, limited, squared_norm, updated
+
+
+def _by_jax(function: Callable[..., Any], fixed: tuple[int, ...], given: tuple[int, ...]) -> Callable[..., Any]:
+    jitted: Callable[..., Any] = import_module("jax").jit(function, static_argnums=fixed, donate_argnums=given)
+    return jitted
+
+
+COMPILERS = {"jax.numpy": _by_jax}
+"""Which libraries compile, by the names of their namespaces, and how.
+
+Each takes a function, the positions of arguments that it is compiled for anew, and of those whose memory it may
+use.
+"""
+
+
+@cache
+def _compiled(
+    library: str, function: Callable[..., Any], fixed: tuple[int, ...], given: tuple[int, ...] = ()
+) -> Callable[..., Any]:
+    return COMPILERS[library](function, fixed, given)
+
+
+def compiles(array: Array) -> bool:
+    """Tell whether steps of an array's library are compiled; not if it is spread over several devices."""
+    return namespace(array).__name__ in COMPILERS and not hasattr(device(array), "device_set")
+
+
+def dense(
+    state: VariableState, gradient: Array, factor: Array | None, numbers: Numbers, hyper: Hyperparameters
+) -> VariableState:
+    """Return the new state of one variable, by a dense gradient."""
+    new = updated(state, limited(gradient, factor, hyper), numbers, hyper)
+    if state.average is not None:
+        new = new._replace(average=averaged(state.average, new.variable, numbers))
+    return new
+
+
+def step(
+    parameters: Sequence[Updatable],
+    states: Sequence[VariableState],
+    gradients: Sequence[Array],
+    factors: Array | None,
+    hyper: Hyperparameters,
+) -> list[VariableState]:
+    """Return the new states of variables; the old ones may be gone."""
+    multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
+    numbers = [hyper.numbers_of(each) for each in multipliers]
+    which = tuple([multipliers.index(p.multipliers) for p in parameters]) if len(numbers) > 1 else ()
+    take = _compiled(namespace(gradients[0]).__name__, _steps, (4, 5), (0,))
+    new: list[VariableState] = take(states, gradients, factors, tuple(numbers), which, _variant(hyper))
+    return new
+
+
+def _steps(
+    states: Sequence[VariableState],
+    gradients: Sequence[Array],
+    factors: Array | None,
+    numbers: Sequence[Numbers],
+    which: tuple[int, ...],
+    hyper: Hyperparameters,
+) -> list[VariableState]:
+    return [
+        dense(state, gradient, None if factors is None else factors[i], numbers[which[i] if which else 0], hyper)
+        for i, (state, gradient) in enumerate(zip(states, gradients, strict=True))
+    ]
+
+
+def squared_norms(values: Sequence[Array], hyper: Hyperparameters, scale: float) -> Array:
+    """Return the sum of ``|scale * g|**2`` of each gradient after clipping."""
+    return _compiled(namespace(values[0]).__name__, _squared_norms, (1, 2))(values, _variant(hyper), scale)
+
+
+def _squared_norms(values: Sequence[Array], hyper: Hyperparameters, scale: float) -> Array:
+    return namespace(values[0]).stack([squared_norm(each, hyper, scale) for each in values])
+
+
+def _variant(hyper: Hyperparameters) -> Hyperparameters:
+    """Return what a function is compiled for: the options, without the numbers that it is given."""
+    return Hyperparameters(
+        0.0, 0.0, None, 0.0, False, hyper.centered, hyper.clipvalue, None, None, True, hyper.complex_as_real
+    )  # fmt: skip
+
+
+# Whose memory may be given away
+
+
+def own_state(parameter: Updatable, hyper: Hyperparameters) -> VariableState:
+    """Return the arrays of a variable and its slots, to be given away."""
+    holders = parameter.variable, *hyper.used(parameter.slots)
+    made = parameter.notes or [None] * len(holders)
+    return VariableState(*[None if h is None else own(h, m) for h, m in zip(holders, made, strict=True)])
+
+
+def own(holder: HasArray, made: "weakref.ref[Any] | None") -> Array:
+    """Return the array of a variable or a slot if a step made it and nobody else holds it, else a copy.
+
+    Only then may its memory be used again: an array that the user made may share it with others.
+    """
+    is_own = made is not None and made() is holder.array and _holders(holder) <= _alone()
+    return holder.array if is_own else copied(holder.array)
+
+
+def _holders(holder: Any) -> int:
+    return sys.getrefcount(holder.array)
+
+
+@cache
+def _alone() -> int:
+    """Return how many hold an array that a variable alone holds, as this interpreter counts them."""
+    return _holders(SimpleNamespace(array=object()))
