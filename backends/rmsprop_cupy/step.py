@@ -11,14 +11,10 @@ from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import SPARSE, Gradient, Refresh, Updatable, values_of, with_values
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy import kernels, lists, norms, sparse
+from rmsprop_cupy import kernels, lists, norms, replay, sparse
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
-
-FEW = 3
-"""Arrays up to which each gets a launch of its own, which needs no table."""
-
 
 def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
     """Raise errors that are about devices; tell whether the step is to be captured."""
@@ -62,12 +58,13 @@ def prepare(
     for members in _groups(parameters, separated):
         array = parameters[members[0]].variable.array
         near = None if factors is None else _near(array, factors)
-        if len(members) > FEW:
+        if len(members) > lists.FEW:
             group = [parameters[i] for i in members]
             prepared += lists.launches(group, members, addressed, near, hyper, kept)
             continue
         for i in members:
             prepared += _launches(parameters[i], separated[i], i, near, hyper, kept)
+    replay.keep(parameters, gradients, factors, hyper, kept)
     return partial(_launch, prepared, kept, addressed)
 
 
