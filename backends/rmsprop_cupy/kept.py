@@ -1,7 +1,7 @@
 """Tables and other plans for a list of parameters, kept from one step to the next."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -102,6 +102,8 @@ class Kept:
         For each device the addresses of the gradients.
     multiplied : dict of int to Scalars
         For each device the scalars of variables, where they differ.
+    rows : dict of int to rmsprop_cupy.rows.Memory
+        For each device what sparse gradients are sorted in.
     prepared : int
         How many steps have been prepared.
     gradients : list
@@ -119,6 +121,7 @@ class Kept:
         self.lists: dict[Any, Any] = {}
         self.norms: Any = None
         self.columns: dict[int, Column] = {}
+        self.rows: dict[int, Any] = {}
         self.gradients: list[Array] = []
         self.captured = captured
         self.prepared = 0
@@ -197,6 +200,13 @@ class Kept:
         if device not in self.columns:
             self.columns[device] = Column(count)
         return self.columns[device]
+
+    def rows_of_device(self, make: Callable[[], Any]) -> Any:
+        """Return the memory of the current device for the rows of sparse gradients, made if there is none."""
+        device = cupy.cuda.runtime.getDevice()
+        if device not in self.rows:
+            self.rows[device] = make()
+        return self.rows[device]
 
     def occupied(self, parameters: Sequence[Updatable]) -> Occupied:
         """Return the memory of all variables and slots."""

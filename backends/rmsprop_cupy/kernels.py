@@ -179,43 +179,6 @@ def list_body(variant: Variant) -> str:
 
 
 @cache
-def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
-    """Return the kernel for sparse gradients.
-
-    There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
-    adds up the gradients of all of them in their order, so that the sum always has the same bits, those of the
-    CPU; a row that is listed very often so takes that many turns of one thread. Rows beyond `height` are left out,
-    and reported in `misses`, see `rmsprop_cupy.counters`.
-    """
-    factor = f"raw {real_dtype(variant)} factors, int32 which, " if variant.factor else ""
-    number = source.number_type(variant.dtype)
-    lines = [
-        "const long long first = i / columns, column = i % columns, row = ordered[first];",
-        "if (row < 0 || row >= height) {",
-        "if (column == 0) report(&misses[0], row);",
-        f"}} else if (first == 0 || ordered[first - 1] != row) {source.guard(variant)} {{",
-        f"{number} gradient = 0;",
-        "for (long long k = first; k < listed && ordered[k] == row; ++k)",
-        f"gradient = gradient + {source.limited(variant, 'values[order[k] * columns + column]')};",
-        "const long long element = row * columns + column;",
-        *[f"auto& {name} = {name}_table[element];" for _, name in slot_types(variant)],
-        source.formula(variant),
-        "}",
-    ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in slot_types(variant))
-    return cupy.ElementwiseKernel(
-        f"raw {variant.dtype} values, raw int64 order, raw int64 ordered, int64 listed, int64 columns, "
-        f"int64 height, {factor}{source.scalar_parameters(variant)}",
-        f"raw int64 misses, {tables}",
-        "\n".join(lines),
-        "rmsprop_rows",
-        preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant) + source.factor(variant, "which"),
-        options=options,
-    )
-
-
-@cache
 def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any:
     """Return the kernel for windows; see ``windows.cu``.
 

@@ -4,33 +4,65 @@ To launch it takes a fraction of the time that an elementwise kernel with as man
 copied at the launch: the next step may write to it at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import cupy
 import numpy as np
 
-from rmsprop.arrays.libraries import Array
-from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
+from rmsprop.arrays.libraries import Array, Host
+from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers, Numbers
 from rmsprop_cupy import kernels, source
 from rmsprop_cupy.launches import scalars
 from rmsprop_cupy.source import Variant
 
 FILES = "".join(f"#include <cupy/{name}.cuh>\n" for name in ("complex", "float16", "bfloat16"))
 
+Fields = list[tuple[str, str, str]]
+"""Name, NumPy dtype and C type of what a structure holds."""
 
-def _fields(variant: Variant, is_list: bool) -> list[tuple[str, str, str]]:
-    """Return name, NumPy dtype and C type of what the structure holds."""
-    real, word = source.real_type(variant.dtype), "unsigned long long*"
-    slots = [(name, "u8", f"{source.storage_type(dtype)}*") for dtype, name in kernels.slot_types(variant)]
+
+def declared(fields: Fields) -> str:
+    """Return the structure as the compiler is to know it."""
+    return f"struct Given {{ {' '.join(f'{kind} {name};' for name, _, kind in fields)} }};"
+
+
+def structure(fields: Fields, given: Mapping[str, int]) -> Host:
+    """Return the structure, with those of its members that are given."""
+    made: Host = np.zeros(1, np.dtype([(name, dtype) for name, dtype, _ in fields], align=True))
+    for name, number in given.items():
+        made[name] = number
+    return made
+
+
+def plain(made: Host) -> Host:
+    """Return a structure as kernels are given it: in a dtype without members, which CuPy would all look at."""
+    return made.view(f"V{made.itemsize}")
+
+
+def scalar_fields(variant: Variant) -> Fields:
+    """Return the members for the scalars of a kernel, and for the arrays that hold others."""
+    real = source.real_type(variant.dtype)
+    arrays = ["factors"] * variant.factor + ["numbers"] * variant.multiplied
+    scalars = [(name, source.CUPY_TYPE[real], real) for name in source.shared_scalars(variant)]
+    return [*[(name, "u8", f"{real}*") for name in arrays], *scalars]
+
+
+@np.errstate(all="ignore")  # of numbers that single precision can't hold
+def write(made: Host, variant: Variant, numbers: Numbers, clipvalue: float | None) -> None:
+    """Write the scalars of a step."""
+    names = source.shared_scalars(variant)
+    for name, number in zip(names, scalars(variant, numbers, clipvalue), strict=True):
+        made[name] = number
+
+
+def _fields(variant: Variant, is_list: bool) -> Fields:
+    word, types = "unsigned long long*", kernels.slot_types(variant)
+    slots = [(name, "u8", f"{source.storage_type(dtype)}*") for dtype, name in types]
     fields = [("gradients", "u8", word), ("table", "u8", word)] if is_list else [("g", "u8", slots[0][2]), *slots]
-    fields.append(("size", "i8", "long long"))
-    if variant.factor:
-        fields += [("factors", "u8", f"{real}*"), ("which", "i8", "long long")]
-    if variant.multiplied:
-        fields.append(("numbers", "u8", f"{real}*"))
-    return fields + [(name, source.CUPY_TYPE[real], real) for name in source.shared_scalars(variant)]
+    fields += [("size", "i8", "long long"), ("which", "i8", "long long")]
+    return fields + scalar_fields(variant)
 
 
 @cache
@@ -45,11 +77,10 @@ def _kernel(variant: Variant, is_list: bool, options: tuple[str, ...]) -> Any:
         local.append(source.factor(variant, "which"))
         elements = [f"{'const ' if name == 'g' else ''}auto& {name} = given.{name}[i];" for name in arrays]
         body = "\n".join([*elements, kernels.array_body(variant)])
-    members = " ".join(f"{kind} {name};" for name, _, kind in fields)
     code = "\n".join(
         [
             FILES + source.PREAMBLE,
-            f"struct Given {{ {members} }};",
+            declared(fields),
             'extern "C" __global__ void rmsprop_update(const Given given) {',
             "const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
             "if (i >= given.size) return;",
@@ -86,23 +117,15 @@ class Update:
         self, variant: Variant, size: int, given: dict[str, int], multipliers: Multipliers = NEUTRAL
     ) -> None:
         is_list = "table" in given
-        names = [(name, dtype) for name, dtype, _ in _fields(variant, is_list)]
-        self._structure = np.zeros(1, np.dtype(names, align=True))
-        for name, number in (given | {"size": size}).items():
-            self._structure[name] = number
+        self._structure = structure(_fields(variant, is_list), given | {"size": size})
         self.words: Any = self._structure.view(np.uint64)
         self._variant, self._multipliers = variant, multipliers
         self.function = _kernel(variant, is_list, kernels.OPTIONS).kernel  # compiled now, for the current device
-        plain = self._structure.view(f"V{self._structure.itemsize}")  # whose address is found without its members
-        self.call = (-(-size // kernels.THREADS),), (kernels.THREADS,), (plain,)
+        self.call = (-(-size // kernels.THREADS),), (kernels.THREADS,), (plain(self._structure),)
 
-    @np.errstate(all="ignore")  # of numbers that single precision can't hold
     def write(self, hyper: Hyperparameters) -> None:
         """Write the numbers of a step, with the same terms in the formula as before."""
-        names = source.shared_scalars(self._variant)
-        numbers = scalars(self._variant, hyper.numbers_of(self._multipliers), hyper.clipvalue)
-        for name, number in zip(names, numbers, strict=True):
-            self._structure[name] = number
+        write(self._structure, self._variant, hyper.numbers_of(self._multipliers), hyper.clipvalue)
 
 
 def of_array(

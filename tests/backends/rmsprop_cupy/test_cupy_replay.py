@@ -273,7 +273,7 @@ def test_replayed_steps_that_are_not_finite_are_left_out_and_counted(settings, c
     assert bits(variables, opt)[1:] == before
     opt.apply_gradients(zip(gradients, variables, strict=True))
     assert int(opt.iterations) == 4
-    assert opt.skipped_steps == 1
+    assert opt.iterations.skipped == 1
 
 
 def test_a_variable_that_gets_a_constraint_after_good_steps_is_noticed():
