@@ -134,10 +134,15 @@ def _update(variant: Variant) -> list[str]:
     ]
 
 
+def code_of(variant: Variant) -> str:
+    """Return both kernels."""
+    parts = [FILES, source.PREAMBLE, sorting.defined(), declared(fields(variant)), FIND]
+    return "\n".join([*parts, *_sums(variant), *_update(variant)])
+
+
 @cache
 def _module(variant: Variant, options: tuple[str, ...]) -> Any:
-    parts = [FILES, source.PREAMBLE, sorting.defined(), declared(fields(variant)), FIND]
-    return cupy.RawModule(code="\n".join([*parts, *_sums(variant), *_update(variant)]), options=options)
+    return cupy.RawModule(code=code_of(variant), options=options)
 
 
 def kernel(variant: Variant, name: str) -> Any:

@@ -48,11 +48,15 @@ def defined() -> str:
     return "\n".join(f"#define {name} {number}" for name, number in columns.items())
 
 
+def code() -> str:
+    """Return both kernels."""
+    text = Template(files("rmsprop_cupy").joinpath("sort.cu").read_text())
+    return text.substitute(preamble=source.PREAMBLE, threads=THREADS, tile=TILE, columns=defined())
+
+
 @cache
 def _kernel(name: str) -> Any:
-    text = Template(files("rmsprop_cupy").joinpath("sort.cu").read_text())
-    code = text.substitute(preamble=source.PREAMBLE, threads=THREADS, tile=TILE, columns=defined())
-    return cupy.RawModule(code=code).get_function(name)
+    return cupy.RawModule(code=code()).get_function(name)
 
 
 def launches(device: Any, table: Any, buffers: Any, counts: Any, sizes: tuple[int, int, int, int]) -> list[Launch]:

@@ -65,8 +65,7 @@ def _fields(variant: Variant, is_list: bool) -> Fields:
     return fields + scalar_fields(variant)
 
 
-@cache
-def _kernel(variant: Variant, is_list: bool, options: tuple[str, ...]) -> Any:
+def code_of(variant: Variant, is_list: bool) -> str:
     """Return the kernel for an array, or for many; both without gaps. It has the statements of `kernels`."""
     fields = _fields(variant, is_list)
     arrays = ["g", *[name for _, name in kernels.slot_types(variant)]]
@@ -77,19 +76,22 @@ def _kernel(variant: Variant, is_list: bool, options: tuple[str, ...]) -> Any:
         local.append(source.factor(variant, "which"))
         elements = [f"{'const ' if name == 'g' else ''}auto& {name} = given.{name}[i];" for name in arrays]
         body = "\n".join([*elements, kernels.array_body(variant)])
-    code = "\n".join(
-        [
-            FILES + source.PREAMBLE,
-            declared(fields),
-            'extern "C" __global__ void rmsprop_update(const Given given) {',
-            "const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
-            "if (i >= given.size) return;",
-            *local,
-            body,
-            "}",
-        ]
-    )
-    return cupy.RawKernel(code, "rmsprop_update", options=options)
+    lines = [
+        FILES + source.PREAMBLE,
+        declared(fields),
+        'extern "C" __global__ void rmsprop_update(const Given given) {',
+        "const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
+        "if (i >= given.size) return;",
+        *local,
+        body,
+        "}",
+    ]
+    return "\n".join(lines)
+
+
+@cache
+def _kernel(variant: Variant, is_list: bool, options: tuple[str, ...]) -> Any:
+    return cupy.RawKernel(code_of(variant, is_list), "rmsprop_update", options=options)
 
 
 class Update:
