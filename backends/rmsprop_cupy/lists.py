@@ -19,7 +19,6 @@ from rmsprop_cupy.kept import Kept
 from rmsprop_cupy.launches import Launch, paired, slots, variant_of
 from rmsprop_cupy.streams import hold
 
-
 FEW = 3
 """Arrays up to which each gets a launch of its own, which needs no table."""
 

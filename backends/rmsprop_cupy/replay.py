@@ -1,13 +1,13 @@
 """A step that repeats the one before, on arrays of one device without gaps, in few calls of Python.
 
-All that a kernel is given is known but where the gradients are. What of variables and gradients may have changed is
-looked at in each step. CuPy lets nobody change dtype, memory or device of an array that there is, so that of the
-variables, which are held, the shape is enough, with which the strides change.
+All that a kernel is given is known but where the gradients are. What of variables and gradients may have changed
+is looked at in each step. CuPy lets nobody change dtype, memory or device of an array that there is. So of the
+variables, which are held, the shape is enough: what has no gaps has strides that follow from it.
 """
 
 from collections.abc import Sequence
 from operator import attrgetter, is_
-from typing import Any
+from typing import Any, cast
 
 import cupy
 import numpy as np
@@ -16,6 +16,7 @@ from rmsprop.arrays.libraries import Array, Host
 from rmsprop.backends import Gradient, Updatable
 from rmsprop.formula import NEUTRAL, Hyperparameters
 from rmsprop_cupy import kernels, lists, norms, updates
+from rmsprop_cupy.counters import Tally
 from rmsprop_cupy.kept import Kept
 from rmsprop_cupy.launches import paired, slots, variant_of
 from rmsprop_cupy.norms import Clipping
@@ -68,7 +69,14 @@ def _kind(hyper: Hyperparameters) -> Any:
     """Return all of the hyperparameters that the launches themselves depend on."""
     limits = hyper.clipvalue, hyper.clipnorm, hyper.global_clipnorm
     are_given = [number is not None for number in (*limits, *hyper.numbers_of())]
-    return hyper.slots, hyper.complex_as_real, hyper.nonfinite, hyper.state_dtype, hyper.loss_scale == 1.0, are_given
+    return (
+        hyper.slots,
+        hyper.complex_as_real,
+        hyper.nonfinite,
+        hyper.state_dtype,
+        hyper.loss_scale == 1.0,
+        are_given,
+    )
 
 
 class Replay:
@@ -98,7 +106,7 @@ class Replay:
         """Addresses of gradients that are known to lie apart from what is updated."""
         self._hyper: Hyperparameters | None = None
         self._plan = None if factors is None else factors.plan
-        self._tally = parameters[0].plans.tally if hyper.nonfinite == "skip" else None
+        self._tally = cast("Tally | None", parameters[0].plans.tally) if hyper.nonfinite == "skip" else None
         self._tables = lists.tables_of(kept, parameters, hyper)
         self._single, self._many = self._updates(parameters, hyper)
         self._calls: list[norms.Call] = []

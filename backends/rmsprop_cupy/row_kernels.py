@@ -1,7 +1,7 @@
 """The kernels for the rows that sparse gradients list, once these are in order; see `rmsprop_cupy.sorting`.
 
-A row that is listed more than `MANY` times is summed up in blocks of so many of its gradients, each by a thread of its
-own, and these sums are added in order. So no thread adds all, and the bits are those of the CPU.
+A row that is listed more than `MANY` times is summed up in blocks of so many of its gradients, each by a thread of
+its own, and these sums are added in order. So no thread adds all, and the bits are those of the CPU.
 """
 
 from functools import cache
@@ -62,21 +62,23 @@ def summed(variant: Variant, whole_block: str) -> str:
     return f"""
 {number} gradient = -({number})0;
 long long k = first;
-if (is_mine(k + {MANY})) for (; is_mine(k + {MANY} - 1); k += {MANY}) gradient = gradient + {whole_block};
+if (is_mine(k + {MANY}))
+    for (; is_mine(k + {MANY} - 1); k += {MANY}) gradient = gradient + {whole_block};
 if (is_mine(k)) gradient = gradient + sum_from(k);
 """
 
 
 def _beginning(variant: Variant, column: str) -> list[str]:
     """Return the statements that find out what a thread is for."""
+    stored, number = source.storage_type(variant.dtype), source.number_type(variant.dtype)
     names = [name for name, *_ in scalar_fields(variant)]
     return [
         f"const word* own = gradient_of(given, {column});",
         "const long long count = own[COUNT], width = own[WIDTH], low = given.low, which = own[WHICH];",
         f"const long long i = (blockIdx.x - own[{column}]) * blockDim.x + threadIdx.x, column = i % width;",
         "const word* elements = given.elements + own[FIRST];",
-        f"const {source.storage_type(variant.dtype)}* values = ({source.storage_type(variant.dtype)}*)own[VALUES];",
-        f"{source.number_type(variant.dtype)}* sums = ({source.number_type(variant.dtype)}*)own[SUMS];",
+        f"const {stored}* values = ({stored}*)own[VALUES];",
+        f"{number}* sums = ({number}*)own[SUMS];",
         *[f"const auto {name} = given.{name};" for name in names],
         source.factor(variant, "which"),
         source.own_scalars(variant, "which"),
@@ -111,7 +113,7 @@ def _sums(variant: Variant) -> list[str]:
 
 
 def _update(variant: Variant) -> list[str]:
-    """Return the kernel with a thread for each element and column, of which those of the first of a row update it."""
+    """Return the kernel with a thread for each element and column, of which the first of a row update it."""
     types = kernels.slot_types(variant)
     return [
         f'extern "C" __global__ void {UPDATE}(const Given given) {{',

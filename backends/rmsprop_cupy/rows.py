@@ -102,7 +102,7 @@ def _record(misses: list[Misses]) -> None:
 
 def _misses(parameter: Updatable) -> Misses:
     parameter.notes = misses = parameter.notes or Misses()
-    return misses  # type: ignore[no-any-return]
+    return misses
 
 
 COUNT, FIRST, WIDTH, SUMS, FIRST_SUMS, FIRST_BLOCK, TABLES = [
@@ -114,11 +114,12 @@ COUNT, FIRST, WIDTH, SUMS, FIRST_SUMS, FIRST_BLOCK, TABLES = [
 def _planned(listed: Sequence[Rows], hyper: Hyperparameters) -> Plan:
     """Put contiguous variables of one dtype together, before all others, and add sizes up."""
     alike: dict[str, list[Rows]] = {}
-    others = []
+    others: list[Rows] = []
     for rows in listed:
         is_flat = all([table.flags.c_contiguous for table in rows.tables])
         (alike.setdefault(rows.variant.dtype, []) if is_flat else others).append(rows)
-    ordered, groups = [], []
+    ordered: list[Rows] = []
+    groups: list[range] = []
     for members in alike.values():
         groups.append(range(len(ordered), len(ordered) + len(members)))
         ordered += members
@@ -210,6 +211,13 @@ def _alone(plan: Plan, i: int, elements: Array, hyper: Hyperparameters) -> Launc
     rows, values = plan.listed[i], plan.values[i]
     sizes = len(values), plan.low, values.size // len(values), rows.parameter.shape[0]
     factor = () if rows.factors is None else (rows.factors, rows.position)
-    given = (values, elements, *sizes, *factor, *scalars(rows.variant, rows.numbers, hyper.clipvalue), *rows.tables)
+    given = (
+        values,
+        elements,
+        *sizes,
+        *factor,
+        *scalars(rows.variant, rows.numbers, hyper.clipvalue),
+        *rows.tables,
+    )
     kernel = row_kernels.strided_kernel(rows.variant, kernels.OPTIONS)
     return Launch(values.device, kernel, given, {"size": values.size})

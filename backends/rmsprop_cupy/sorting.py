@@ -19,10 +19,12 @@ COLUMNS = (
     "INDICES", "STRIDE", "KIND", "COUNT", "HEIGHT", "FIRST", "FIRST_TILE", "MISSES",
     "VALUES", "WIDTH", "WHICH", "SUMS", "FIRST_SUMS", "FIRST_BLOCK", "TABLES",
 )  # fmt: skip
-"""The columns of the table of gradients: of their indices address, bytes from one to the next, and place of the dtype
-in `KINDS`; how many, and of how many rows; where their elements start, and their tiles; where rows out of range are
-reported. The rest is for `rmsprop_cupy.rows`: the values, how many a row has, the place in the step's list, where the
-sums of blocks lie, where the blocks of threads for them and for rows start, and addresses of a variable and its slots.
+"""The columns of the table of gradients.
+
+Of their indices: address, bytes from one to the next, and place of the dtype in `KINDS`; how many, and of how many
+rows; where their elements start, and their tiles; where rows out of range are reported. The rest is for
+`rmsprop_cupy.rows`: the values, how many a row has, the place in the step's list, where the sums of blocks lie,
+where the blocks of threads for them and for rows start, and addresses of a variable and its slots.
 """
 
 MOST_TABLES = 4

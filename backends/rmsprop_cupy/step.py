@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import cupy
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
@@ -15,6 +16,7 @@ from rmsprop_cupy import kernels, lists, norms, replay, rows, sparse
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
+
 
 def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
     """Raise errors that are about devices; tell whether the step is to be captured."""
@@ -83,25 +85,24 @@ def _rows(
     kept: Kept,
 ) -> list[Launch]:
     """Return the launches for all variables that have rows as gradients."""
-    by_device: dict[int, list[int]] = {}
+    by_device: dict[int, list[tuple[int, IndexedSlices]]] = {}
     for i, gradient in enumerate(gradients):
         if isinstance(gradient, IndexedSlices):
-            by_device.setdefault(parameters[i].variable.array.data.device_id, []).append(i)
+            by_device.setdefault(parameters[i].variable.array.data.device_id, []).append((i, gradient))
     begun, updated, finished = [], [], []
-    for ids in by_device.values():
+    for device, members in by_device.items():
         listed = []
-        with parameters[ids[0]].variable.array.device:
-            for i in ids:
+        with cupy.cuda.Device(device):
+            for i, gradient in members:
                 tables = [paired(a, hyper) for a in slots(parameters[i], hyper)]
                 near = None if factors is None else _near(tables[0], factors)
                 variant = variant_of(tables[0], hyper, near, None)
                 found = sparse.passes(parameters[i], variant, tables, () if near is None else (near, i), hyper)
                 begun += found.begun
                 finished += found.finished
-                if gradients[i].values.size:
-                    listed.append(rows.Rows(i, parameters[i], gradients[i], near, *found[2:]))
-            if listed:
-                updated += rows.launches(listed, hyper, kept)
+                if gradient.values.size:
+                    listed.append(rows.Rows(i, parameters[i], gradient, near, *found[2:]))
+            updated += rows.launches(listed, hyper, kept) if listed else []
     return begun + updated + finished
 
 

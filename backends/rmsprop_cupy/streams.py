@@ -128,11 +128,12 @@ class Column:
         """Bring numbers to the device, in the current stream; return the array there."""
         given = numbers.tobytes()
         if given != self._last:
-            for event, pinned, place in self._sources:
-                if event.done:
+            for source in self._sources:
+                if source[0].done:
                     break
             else:
-                event, pinned, place = self._another(numbers.shape)
+                source = self._another(numbers.shape)
+            event, pinned, place = source
             pinned[:] = numbers
             self.array.data.copy_from_host_async(place, numbers.nbytes)
             event.record()

@@ -1,7 +1,7 @@
 """Updates that are launched again and again: a kernel that is given all it needs in one structure, by value.
 
-To launch it takes a fraction of the time that an elementwise kernel with as many arguments does, and the structure is
-copied at the launch: the next step may write to it at once.
+To launch it takes a fraction of the time that an elementwise kernel with as many arguments does, and the structure
+is copied at the launch: the next step may write to it at once.
 """
 
 from collections.abc import Mapping, Sequence

@@ -117,4 +117,4 @@ class Occupied:
     def touched(self, starts: Host, stops: Host) -> Host:
         """Tell for stretches between addresses whether this may have a part of them."""
         before = self._starts.searchsorted(stops)  # how many begin before each one ends
-        return self._ends[before] > starts  # type: ignore[no-any-return]
+        return self._ends[before] > starts

@@ -10,7 +10,8 @@ from rmsprop.arrays.libraries import Array, Host, Namespace, as_beside, namespac
 MANY = 128
 """Gradients of one row that are added up one after the other by the kernels of NumPy and CuPy.
 
-Where there are more, blocks of so many are added up, and then their sums, in order: a GPU makes the blocks at once.
+Where there are more, blocks of so many are added up, and then their sums, in order: a GPU makes all blocks at
+once.
 """
 
 

@@ -247,9 +247,10 @@ def test_the_assembler_accepts_the_richest_kernels(architecture, dtype):
 def test_the_assembler_accepts_kernels_that_are_given_a_structure_and_those_for_floats_have_no_double(
     architecture, dtype
 ):
-    chosen = [variants(dtype)[0], variants(dtype)[-1]._replace(captured=False)]
-    codes = [updates.code_of(v._replace(multiplied=v.multiplied and many), many) for v in chosen for many in (0, 1)]
-    codes += [row_kernels.code_of(v._replace(average=False)) for v in chosen] + [sorting.code()]
+    both = [variants(dtype)[0], variants(dtype)[-1]._replace(captured=False)]
+    codes = [updates.code_of(v._replace(multiplied=False), False) for v in both]
+    codes += [updates.code_of(v, True) for v in both]
+    codes += [*[row_kernels.code_of(v._replace(average=False)) for v in both], sorting.code()]
     for code in codes:
         assert compiled(code, f"sm_{architecture}", nvrtc.getCUBIN).startswith(b"\x7fELF")
     ptx = [compiled(code, f"compute_{architecture}", nvrtc.getPTX).decode() for code in codes]

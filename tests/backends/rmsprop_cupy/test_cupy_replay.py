@@ -1,4 +1,4 @@
-"""Steps that repeat the one before on CuPy arrays: few calls in Python, and the bits of steps that are checked there."""
+"""Steps that repeat the one before on CuPy arrays: few calls in Python, and the same bits."""
 
 import gc
 import sys
@@ -311,13 +311,12 @@ def test_a_replayed_step_is_launched_in_the_stream_that_is_current_then(lazily, 
     others = drawn(kinds, 5)
     cupy.cuda.Device().synchronize()
     gc.disable()  # a simulator runs Python inside of a kernel, where to free memory would be to wait for itself
-    with lazily():
-        with cupy.cuda.Stream(non_blocking=True) as stream:  # which alone has the gradients
-            for gradient, other in zip(g, others, strict=True):
-                gradient += other
-            one.apply_gradients(zip(g, v, strict=True))
-            stream.synchronize()
-            given = bits(v, one)
+    with lazily(), cupy.cuda.Stream(non_blocking=True) as stream:  # which alone has the gradients
+        for gradient, other in zip(g, others, strict=True):
+            gradient += other
+        one.apply_gradients(zip(g, v, strict=True))
+        stream.synchronize()
+        given = bits(v, one)
     gc.enable()
     two.apply_gradients([(gradient + other, x) for gradient, other, x in zip(h, others, w, strict=True)])
     assert given == bits(w, two)

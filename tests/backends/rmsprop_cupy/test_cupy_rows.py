@@ -1,4 +1,4 @@
-"""Sparse gradients on CuPy arrays: sorted together, without a wait, with the same bits in each run and on the CPU."""
+"""Sparse gradients on CuPy arrays: sorted together, without a wait, with the bits of the CPU."""
 
 import gc
 import sys
@@ -40,7 +40,9 @@ def unfused(monkeypatch):
 
 def drawn(rng, shape, dtype):
     real = rng.standard_normal(shape)
-    return np.asarray(real + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else real).astype(dtype)
+    return np.asarray(real + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else real).astype(
+        dtype
+    )
 
 
 class Pair:
@@ -54,7 +56,9 @@ class Pair:
 
     def step(self, *listed):
         """Step with gradients of random values for these rows."""
-        values = [drawn(self.rng, (len(rows), *v.shape[1:]), v.dtype) for rows, v in zip(listed, self.host, strict=True)]
+        values = [
+            drawn(self.rng, (len(rows), *v.shape[1:]), v.dtype) for rows, v in zip(listed, self.host, strict=True)
+        ]
         here = [IndexedSlices(x, np.asarray(rows)) for x, rows in zip(values, listed, strict=True)]
         there = [IndexedSlices(cupy.asarray(g.values), cupy.asarray(g.indices)) for g in here]
         self.one.apply_gradients(zip(here, self.host, strict=True))
@@ -126,7 +130,9 @@ def test_tables_of_any_height_are_sorted_by_all_of_their_bits(unfused, height):
     pair.assert_same_bits()
 
 
-@pytest.mark.parametrize("layout", [cupy.asfortranarray, lambda a: a[::-1].copy()[::-1], lambda a: a.repeat(2, 1)[:, ::2]])
+@pytest.mark.parametrize(
+    "layout", [cupy.asfortranarray, lambda a: a[::-1].copy()[::-1], lambda a: a.repeat(2, 1)[:, ::2]]
+)
 def test_tables_of_any_layout_give_the_bits_of_the_host(unfused, layout):
     pair = Pair([(6, 3), (9, 2)], [np.float32, np.float64], layout, momentum=0.9, clipnorm=1.0)
     for _ in range(2):
@@ -160,9 +166,13 @@ def listed(count, seed, height=1_000, length=50):
     return tables, [IndexedSlices(cupy.ones((length, 4), np.float32), r) for r in rows]
 
 
-@pytest.mark.parametrize(("settings", "more"), [({}, 0), ({"clipnorm": 1.0}, 2), ({"nonfinite": "skip"}, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "more"), [({}, 0), ({"clipnorm": 1.0}, 2), ({"nonfinite": "skip"}, 2)], ids=str
+)
 @pytest.mark.parametrize("length", [50, 3 * MANY])
-def test_a_steady_step_has_as_many_launches_for_many_as_for_one_and_waits_for_nothing(gpusim, settings, more, length):
+def test_a_steady_step_has_as_many_launches_for_many_as_for_one_and_waits_for_nothing(
+    gpusim, settings, more, length
+):
     found = []
     for count in (1, 6, 40):
         tables, gradients = listed(count, 0, length=length)
