@@ -142,19 +142,15 @@ def code_of(variant: Variant) -> str:
     return "\n".join([*parts, *_sums(variant), *_update(variant)])
 
 
-@cache
-def _module(variant: Variant, options: tuple[str, ...]) -> Any:
-    return cupy.RawModule(code=code_of(variant), options=options)
-
-
 def kernel(variant: Variant, name: str) -> Any:
     """Return one of the kernels, `SUMS` or `UPDATE`, compiled for the current device."""
-    return _function(variant, name, kernels.OPTIONS)
+    return _both(variant, kernels.OPTIONS)[name]
 
 
 @cache
-def _function(variant: Variant, name: str, options: tuple[str, ...]) -> Any:
-    return _module(variant, options).get_function(name)
+def _both(variant: Variant, options: tuple[str, ...]) -> dict[str, Any]:
+    module = cupy.RawModule(code=code_of(variant), options=options)
+    return {name: module.get_function(name) for name in (SUMS, UPDATE)}
 
 
 @cache

@@ -119,10 +119,10 @@ class Column:
     """
 
     def __init__(self, size: int) -> None:
-        self.array = cupy.empty(size, cupy.uint64)
         self._last = b""
         self._sources: list[tuple[Any, Host, int]] = []
         """Pinned memory that copies come from, each with an event after the last of them, and its address."""
+        self.array = cupy.empty(size, cupy.uint64)
 
     def write(self, numbers: Host) -> Any:
         """Bring numbers to the device, in the current stream; return the array there."""
