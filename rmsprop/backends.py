@@ -146,8 +146,10 @@ class Replay(Protocol):
     ``key``.
     """
 
-    def accept(self, given: list[Any], slots: tuple[str, ...]) -> Any:
+    def accept(self, given: list[Any], slots: tuple[str, ...], hyper: Hyperparameters | None) -> Any:
         """Return the gradients in a form for `step` if the step can be taken, else None; nothing is changed.
+
+        The hyperparameters are None if it is not yet known what they will be. Then it is asked again with them.
 
         It can if the list consists of tuples of dense gradients and the variables as before, all of which would
         pass the checks unchanged, the same slots are used, all variables are trainable, and none has a constraint.
@@ -157,7 +159,8 @@ class Replay(Protocol):
         """Take the step, with gradients that have just been accepted and are still alive; clip them as asked.
 
         Unless ``hyper.nonfinite`` is "propagate", first look for gradients that are not finite: return the
-        position of the first one, and change nothing.
+        position of the first one, and change nothing. A backend that `makes_factors` counts a step that is to be
+        skipped in the ``tally`` of the plans instead.
         """
 
 

@@ -1,7 +1,7 @@
 """Tables and other plans for a list of parameters, kept from one step to the next."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -30,10 +30,14 @@ class Scalars:
 
     def __init__(self, count: int) -> None:
         self._doubles = count * COUNT
+        self._written: Hyperparameters | None = None
         self._column = Column(self._doubles + (self._doubles + 1) // 2)
 
     def write(self, hyper: Hyperparameters, multipliers: Sequence[Multipliers]) -> None:
-        """Bring the scalars of a step to the device, by one asynchronous copy."""
+        """Bring the scalars of a step to the device, by one asynchronous copy, unless they are there."""
+        if hyper is self._written:
+            return
+        self._written = hyper
         rows = [(*hyper.numbers_of(each), hyper.clipvalue) for each in multipliers]
         numbers = np.array([[x or 0.0 for x in row] for row in rows])
         words = np.zeros(self._column.array.size, np.uint64)
@@ -98,6 +102,10 @@ class Kept:
         For each device the addresses of the gradients.
     multiplied : dict of int to Scalars
         For each device the scalars of variables, where they differ.
+    rows : dict of int to rmsprop_cupy.rows.Memory
+        For each device what sparse gradients are sorted in.
+    prepared : int
+        How many steps have been prepared.
     gradients : list
         The arrays that replays of a captured step read: their memory must not be used for anything else.
     """
@@ -113,8 +121,10 @@ class Kept:
         self.lists: dict[Any, Any] = {}
         self.norms: Any = None
         self.columns: dict[int, Column] = {}
+        self.rows: dict[int, Any] = {}
         self.gradients: list[Array] = []
         self.captured = captured
+        self.prepared = 0
         self._length = length
         self._occupied: Occupied | None = None
         self._events: dict[int, Any] = {}
@@ -155,11 +165,16 @@ class Kept:
         shared = scalars(variant, hyper.numbers_of(), hyper.clipvalue)
         if self.multipliers is None:
             return shared
+        own = self.scalars_of_device()
+        own.write(hyper, self.multipliers)
+        return own.array(variant), *shared
+
+    def scalars_of_device(self) -> Scalars:
+        """Return the memory of the current device for the scalars of variables that differ."""
         device = cupy.cuda.runtime.getDevice()
         if device not in self.multiplied:
-            self.multiplied[device] = Scalars(len(self.multipliers))
-        self.multiplied[device].write(hyper, self.multipliers)
-        return self.multiplied[device].array(variant), *shared
+            self.multiplied[device] = Scalars(len(self.multipliers or ()))
+        return self.multiplied[device]
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the hyperparameters of the next replay of a captured step to the device."""
@@ -177,11 +192,21 @@ class Kept:
 
     def addresses(self, gradients: Sequence[Array]) -> Array:
         """Bring the addresses of all gradients to the current device; return the array there."""
+        return self.column(len(gradients)).write(np.array([g.data.ptr for g in gradients], np.uint64))
+
+    def column(self, count: int) -> Column:
+        """Return the memory of the current device for the addresses of so many gradients."""
         device = cupy.cuda.runtime.getDevice()
-        column = self.columns.get(device)
-        if column is None:
-            column = self.columns[device] = Column(len(gradients))
-        return column.write(np.array([g.data.ptr for g in gradients], np.uint64))
+        if device not in self.columns:
+            self.columns[device] = Column(count)
+        return self.columns[device]
+
+    def rows_of_device(self, make: Callable[[], Any]) -> Any:
+        """Return the memory of the current device for the rows of sparse gradients, made if there is none."""
+        device = cupy.cuda.runtime.getDevice()
+        if device not in self.rows:
+            self.rows[device] = make()
+        return self.rows[device]
 
     def occupied(self, parameters: Sequence[Updatable]) -> Occupied:
         """Return the memory of all variables and slots."""

@@ -56,14 +56,14 @@ __device__ inline double added(double* shared, const double mine, const int lane
 """The sum of numbers that the threads of a team have: both kernels need it."""
 
 
-def _real(variant: Variant) -> str:
+def real_dtype(variant: Variant) -> str:
     """Return the dtype of slots, scalars and factors; a double one would cost a kernel for floats its speed."""
     return source.CUPY_TYPE[source.real_type(variant.dtype)]
 
 
-def _slots(variant: Variant) -> list[tuple[str, str]]:
+def slot_types(variant: Variant) -> list[tuple[str, str]]:
     """Return dtype and name of what a kernel updates."""
-    real = _real(variant)
+    real = real_dtype(variant)
     number = variant.dtype if source.is_complex(variant) else real
     names = needed_slots(variant.momentum, variant.centered, variant.average)
     return [(variant.dtype, "v"), *((real if SLOTS[name].averages_squares else number, name) for name in names)]
@@ -72,14 +72,11 @@ def _slots(variant: Variant) -> list[tuple[str, str]]:
 @cache
 def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for one array of any strides."""
-    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
+    factor = f"raw {real_dtype(variant)} factors, int32 which, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         f"{variant.dtype} g, {factor}{source.scalar_parameters(variant)}",
-        ", ".join(f"{dtype} {name}" for dtype, name in _slots(variant)),
-        f"{source.guard(variant)} {{\n"
-        f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};\n"
-        + source.formula(variant)
-        + "\n}",
+        ", ".join(f"{dtype} {name}" for dtype, name in slot_types(variant)),
+        array_body(variant),
         "rmsprop",
         preamble=source.PREAMBLE,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
@@ -87,16 +84,24 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     )
 
 
+def array_body(variant: Variant) -> str:
+    """Return the statements for an element of an array and its slots, which are references."""
+    gradient = f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};"
+    return f"{source.guard(variant)} {{\n{gradient}\n{source.formula(variant)}\n}}"
+
+
 @cache
-def pass_kernel(variant: Variant, statement: str, scalars: tuple[str, ...], arrays: tuple[str, ...]) -> Any:
+def pass_kernel(
+    variant: Variant, statement: str, scalars: tuple[str, ...], arrays: tuple[str, ...], options: tuple[str, ...]
+) -> Any:
     """Return the kernel of a statement on all elements of a variable or its slots, unless the step is left out.
 
     The last of the arrays is what it changes. Its name, and that of v, tell the dtypes.
     """
-    dtypes = {name: dtype for dtype, name in _slots(variant)}
-    factor = f"raw {_real(variant)} factors, int32 which" if variant.guarded else ""
+    dtypes = {name: dtype for dtype, name in slot_types(variant)}
+    factor = f"raw {real_dtype(variant)} factors, int32 which" if variant.guarded else ""
     *given, changed = [f"{dtypes[name]} {name}" for name in arrays]
-    numbers = [f"{_real(variant)} {name}" for name in scalars]
+    numbers = [f"{real_dtype(variant)} {name}" for name in scalars]
     return cupy.ElementwiseKernel(
         ", ".join(filter(None, [factor, *numbers, *given])),
         changed,
@@ -104,6 +109,7 @@ def pass_kernel(variant: Variant, statement: str, scalars: tuple[str, ...], arra
         "rmsprop_pass",
         preamble=source.PREAMBLE,
         loop_prep=source.factor(variant, "which") if variant.guarded else "",
+        options=options,
     )
 
 
@@ -139,10 +145,25 @@ def factor_kernel() -> Any:
 @cache
 def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     """Return the kernel for many contiguous arrays; see `rmsprop_cupy.lists` for its table."""
-    slots = _slots(variant)
+    factor = f"raw {real_dtype(variant)} factors, " if variant.factor else ""
+    return cupy.ElementwiseKernel(
+        # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
+        f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{source.scalar_parameters(variant)}",
+        "raw uint64 table",
+        list_body(variant),
+        "rmsprop_list",
+        preamble=source.PREAMBLE,
+        loop_prep=source.preparation(variant),
+        options=options,
+    )
+
+
+def list_body(variant: Variant) -> str:
+    """Return the statements for one of the elements that the rows of a table stand for."""
+    slots = slot_types(variant)
     columns = 3 + len(slots)
     types = [source.storage_type(dtype) for dtype, _ in slots]
-    body = [
+    lines = [
         f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
         f"const int lane = i % {CHUNK};",
         source.factor(variant, "row[2]"),
@@ -157,54 +178,7 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         source.formula(variant),
         "}",
     ]
-    factor = f"raw {_real(variant)} factors, " if variant.factor else ""
-    return cupy.ElementwiseKernel(
-        # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
-        f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{source.scalar_parameters(variant)}",
-        "raw uint64 table",
-        "\n".join(body),
-        "rmsprop_list",
-        preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant),
-        options=options,
-    )
-
-
-@cache
-def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
-    """Return the kernel for sparse gradients.
-
-    There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
-    adds up the gradients of all of them in their order, so that the sum always has the same bits, those of the
-    CPU; a row that is listed very often so takes that many turns of one thread. Rows beyond `height` are left out,
-    and reported in `misses`, see `rmsprop_cupy.counters`.
-    """
-    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
-    number = source.number_type(variant.dtype)
-    lines = [
-        "const long long first = i / columns, column = i % columns, row = ordered[first];",
-        "if (row < 0 || row >= height) {",
-        "if (column == 0) report(&misses[0], row);",
-        f"}} else if (first == 0 || ordered[first - 1] != row) {source.guard(variant)} {{",
-        f"{number} gradient = 0;",
-        "for (long long k = first; k < listed && ordered[k] == row; ++k)",
-        f"gradient = gradient + {source.limited(variant, 'values[order[k] * columns + column]')};",
-        "const long long element = row * columns + column;",
-        *[f"auto& {name} = {name}_table[element];" for _, name in _slots(variant)],
-        source.formula(variant),
-        "}",
-    ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
-    return cupy.ElementwiseKernel(
-        f"raw {variant.dtype} values, raw int64 order, raw int64 ordered, int64 listed, int64 columns, "
-        f"int64 height, {factor}{source.scalar_parameters(variant)}",
-        f"raw int64 misses, {tables}",
-        "\n".join(lines),
-        "rmsprop_rows",
-        preamble=source.PREAMBLE,
-        loop_prep=source.preparation(variant) + source.factor(variant, "which"),
-        options=options,
-    )
+    return "\n".join(lines)
 
 
 @cache
@@ -216,7 +190,7 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any
     in their order, so that each element is written by one thread, and the sum has the bits of the CPU. Windows
     that are not inside of the variable are left out, and reported in `misses`, see `rmsprop_cupy.counters`.
     """
-    factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
+    factor = f"raw {real_dtype(variant)} factors, int32 which, " if variant.factor else ""
     patch, shape = [[f"{name}_{axis}" for axis in range(axes)] for name in ("patch", "shape")]
     own = [f"starts[window * {axes} + {axis}]" for axis in range(axes)]
     value = "values[(other * elements + element) * columns + column]"
@@ -236,12 +210,12 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any
         "};",
         "if (added_by_first(is_within, window, start, windows, &starts[0], index, patch, shape, add)) {",
         "const long long place = place_of(index, shape) * columns + column;",
-        *[f"auto& {name} = {name}_table[place];" for _, name in _slots(variant)],
+        *[f"auto& {name} = {name}_table[place];" for _, name in slot_types(variant)],
         source.formula(variant),
         "}",
         "}",
     ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
+    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in slot_types(variant))
     sizes = ", ".join(f"int64 {name}" for name in (*patch, *shape))
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw int64 starts, int64 windows, int64 blocks, int64 elements, "

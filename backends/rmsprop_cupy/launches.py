@@ -25,6 +25,8 @@ class Launch(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012, never changed
     then: Callable[[], None] | None = None
     """What is to be called once it has been launched."""
+    alive: Any = None
+    """What the kernel is only given the address of."""
 
 
 def slots(parameter: Updatable, hyper: Hyperparameters) -> list[Array]:

@@ -6,6 +6,7 @@ The table is made once. Where the gradients are is written for each step, if it 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cupy
 import numpy as np
@@ -17,6 +18,9 @@ from rmsprop_cupy import kernels
 from rmsprop_cupy.kept import Kept
 from rmsprop_cupy.launches import Launch, paired, slots, variant_of
 from rmsprop_cupy.streams import hold
+
+FEW = 3
+"""Arrays up to which each gets a launch of its own, which needs no table."""
 
 
 class Table:
@@ -55,7 +59,7 @@ def launches(
         sample = paired(first, hyper)
         variant = variant_of(sample, hyper, factors, kept.captured, kept.multipliers is not None)
         with kept.setup():
-            table = _table(kept, parameters, positions, hyper)
+            table = table_of(kept, parameters, positions, hyper)
             addresses = kept.addresses(gradients)
             numbers = kept.scalars_of_list(variant, hyper)
     if table.rows.size == 0:
@@ -66,9 +70,23 @@ def launches(
     return [Launch(first.device, kernel, arguments, {"size": table.rows.shape[0] * kernels.CHUNK})]
 
 
-def _table(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> Table:
-    array = parameters[0].variable.array
-    key = array.device.id, array.dtype
+def key_of(array: Array) -> Any:
+    """Return what arrays in one table have in common: device and dtype."""
+    return array.data.device_id, array.dtype
+
+
+def tables_of(kept: Kept, parameters: Sequence[Updatable], hyper: Hyperparameters) -> dict[Any, Table]:
+    """Return the tables of a list of which all arrays have no gaps, on the current device."""
+    alike: dict[Any, list[int]] = {}
+    for i, parameter in enumerate(parameters):
+        alike.setdefault(key_of(parameter.variable.array), []).append(i)
+    listed = {key: members for key, members in alike.items() if len(members) > FEW}
+    return {key: table_of(kept, [parameters[i] for i in ids], ids, hyper) for key, ids in listed.items()}
+
+
+def table_of(kept: Kept, parameters: list[Updatable], positions: list[int], hyper: Hyperparameters) -> Table:
+    """Return the table for parameters at these positions of a list, made anew if it was one of others."""
+    key = key_of(parameters[0].variable.array)
     table: Table | None = kept.lists.get(key)
     if table is None or (table.slots, table.positions) != (hyper.slots, positions):
         hold(table)

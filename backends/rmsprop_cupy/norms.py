@@ -50,6 +50,15 @@ class Part(NamedTuple):
     sums: Array
 
 
+class Call(NamedTuple):
+    """A kernel and what it is called with."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    arguments: tuple[Any, ...]
+
+
 class Plan:
     """The places of sums, norms and factors, for gradients of given kinds.
 
@@ -137,7 +146,6 @@ def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: 
     return measured(Kept(len(gradients)), gradients, hyper, scale=scale).squares
 
 
-@np.errstate(all="ignore")  # of limits that are rounded to single precision
 def measured(
     kept: Kept,
     gradients: Sequence[Gradient],
@@ -162,18 +170,28 @@ def measured(
             _sum(part, arrays, hyper, kept, scale)
             if part.sums is not place:
                 copied(part.sums, place)
-        numbers = [
-            np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)
-        ]
-        numbers += np.float64(hyper.loss_scale), _least(hyper)
-        results = plan.squares, plan.norms, *plan.factors.values()
-        left_out = np.uint64(0) if tally is None else tally.array
-        arguments = (plan.sums, plan.starts, plan.order, len(arrays), *numbers, *results, left_out)
-        kernels.factor_kernel()((1,), (kernels.FACTOR_THREADS,), arguments)
+        kernel, *given = factoring(plan, hyper, tally)
+        kernel(*given)
         kept.used()
         if tally is not None and kept.captured is None:
             tally.record()
     return plan
+
+
+def calls(plan: Plan, addresses: Array, hyper: Hyperparameters, tally: Tally | None) -> list[Call]:
+    """Return all calls for gradients of one device without gaps, at these addresses; compile what is missing."""
+    made = [summing(part, addresses, hyper) for part, _ in plan.parts if len(part.table)]
+    return [call._replace(kernel=call.kernel.kernel) for call in (*made, factoring(plan, hyper, tally))]
+
+
+def factoring(plan: Plan, hyper: Hyperparameters, tally: Tally | None) -> Call:
+    """Return the call that makes factors of the sums, on the device of the first gradient."""
+    limits = [np.float64(-1.0 if limit is None else limit) for limit in (hyper.clipnorm, hyper.global_clipnorm)]
+    numbers = *limits, np.float64(hyper.loss_scale), _least(hyper)
+    results = plan.squares, plan.norms, *plan.factors.values()
+    left_out = np.uint64(0) if tally is None else tally.array
+    arguments = plan.sums, plan.starts, plan.order, len(plan.kinds), *numbers, *results, left_out
+    return Call(kernels.factor_kernel(), (1,), (kernels.FACTOR_THREADS,), arguments)
 
 
 def _flat(gradient: Gradient, hyper: Hyperparameters) -> Array:
@@ -205,9 +223,15 @@ def _sum(part: Part, arrays: Sequence[Array], hyper: Hyperparameters, kept: Kept
     with part.device:
         with kept.setup():
             addresses = kept.addresses(arrays)
-        kernel = kernels.norm_kernel(
-            part.dtype, hyper.clipvalue is not None, _terms(hyper, scale), kernels.OPTIONS
-        )
-        limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
-        kernel((len(part.table),), (kernels.THREADS,), (part.table, addresses, part.sums, limit, _least(hyper)))
+        kernel, *given = summing(part, addresses, hyper, scale)
+        kernel(*given)
         kept.used()
+
+
+@np.errstate(all="ignore")  # of limits that are rounded to single precision
+def summing(part: Part, addresses: Array, hyper: Hyperparameters, scale: float = 1.0) -> Call:
+    """Return the call that sums the squares of each stretch, of gradients at these addresses."""
+    kernel = kernels.norm_kernel(part.dtype, hyper.clipvalue is not None, _terms(hyper, scale), kernels.OPTIONS)
+    limit = kernels.REAL[part.dtype](hyper.clipvalue or 0.0)
+    arguments = part.table, addresses, part.sums, limit, _least(hyper)
+    return Call(kernel, (len(part.table),), (kernels.THREADS,), arguments)

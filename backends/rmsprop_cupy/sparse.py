@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
-from rmsprop_cupy import kernels, rows, windows
+from rmsprop_cupy import kernels, windows
 from rmsprop_cupy.counters import Misses
 from rmsprop_cupy.launches import Launch, scalars
 from rmsprop_cupy.source import Variant, number_type
@@ -22,15 +21,20 @@ def report_misses(parameter: Updatable) -> None:
         misses.report(parameter.shape)
 
 
-def launches(
-    parameter: Updatable,
-    variant: Variant,
-    tables: list[Array],
-    gradient: IndexedSlices | Windows,
-    factor: tuple[Any, ...],
-    hyper: Hyperparameters,
-) -> list[Launch]:
-    """Return the launches that update those elements of a variable and its slots that a sparse gradient lists.
+class Passes(NamedTuple):
+    """What a sparse gradient does to all elements, and what is then left to do for those that it lists."""
+
+    begun: list[Launch]
+    finished: list[Launch]
+    variant: Variant
+    tables: list[Array]
+    numbers: Numbers
+
+
+def passes(
+    parameter: Updatable, variant: Variant, tables: list[Array], factor: tuple[Any, ...], hyper: Hyperparameters
+) -> Passes:
+    """Return the launches for all elements of a variable and its slots, before and after those that are listed.
 
     With ``hyper.lazy`` off, all others decay, those of averages only without momentum. The average of the
     variable, the last of the tables, is that of all elements.
@@ -53,32 +57,29 @@ def launches(
         means = {"ema": numbers.ema, "one_minus_ema": numbers.one_minus_ema}
         finished.append(of_pass(statement, means, {name: by_name[name] for name in ("v", AVERAGE)}))
         variant, tables = _without(variant, *means)._replace(average=False), tables[:-1]
+    return Passes(begun, finished, variant, tables, numbers)
+
+
+def launches(
+    parameter: Updatable,
+    variant: Variant,
+    tables: list[Array],
+    gradient: Windows,
+    factor: tuple[Any, ...],
+    hyper: Hyperparameters,
+) -> list[Launch]:
+    """Return the launches that update those elements of a variable and its slots that windows cover."""
+    begun, finished, variant, tables, numbers = passes(parameter, variant, tables, factor, hyper)
     if gradient.values.size:
-        begun.append(_update(parameter, variant, tables, gradient, factor, numbers, hyper))
+        parameter.notes = misses = parameter.notes or Misses()
+        given = (*factor, *scalars(variant, numbers, hyper.clipvalue), misses.array, *tables)
+        launch = windows.update(gradient, parameter.shape, variant, given, hyper)
+        begun.append(launch._replace(then=misses.record))
     return begun + finished
 
 
 def _without(variant: Variant, *terms: str) -> Variant:
     return variant._replace(terms=tuple([term for term in variant.terms if term not in terms]))
-
-
-def _update(
-    parameter: Updatable,
-    variant: Variant,
-    tables: list[Array],
-    gradient: IndexedSlices | Windows,
-    factor: tuple[Any, ...],
-    numbers: Numbers,
-    hyper: Hyperparameters,
-) -> Launch:
-    """Return the launch for what the gradient lists."""
-    parameter.notes = misses = parameter.notes or Misses()
-    given = (*factor, *scalars(variant, numbers, hyper.clipvalue), misses.array, *tables)
-    if isinstance(gradient, Windows):
-        launch = windows.update(gradient, parameter.shape, variant, given, hyper)
-    else:
-        launch = rows.update(gradient, parameter.shape[0], variant, given, hyper)
-    return launch._replace(then=misses.record)
 
 
 def _pass(
@@ -91,5 +92,5 @@ def _pass(
     """Return the launch of a statement for all elements of arrays, of which the last is changed."""
     of_kind = Variant(variant.dtype, True, True, False, bool(factor))
     of_kind = of_kind._replace(guarded=variant.guarded, average=AVERAGE in arrays)
-    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays))
+    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays), kernels.OPTIONS)
     return Launch(next(iter(arrays.values())).device, kernel, (*factor, *numbers.values(), *arrays.values()))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import cupy
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
@@ -11,13 +12,10 @@ from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import SPARSE, Gradient, Refresh, Updatable, values_of, with_values
 from rmsprop.formula import Hyperparameters
-from rmsprop_cupy import kernels, lists, norms, sparse
+from rmsprop_cupy import kernels, lists, norms, replay, rows, sparse
 from rmsprop_cupy.kept import Kept, kept_for_step
 from rmsprop_cupy.launches import Launch, make, paired, slots, variant_of
 from rmsprop_cupy.streams import is_captured, on
-
-FEW = 3
-"""Arrays up to which each gets a launch of its own, which needs no table."""
 
 
 def check_step(parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]) -> bool:
@@ -62,12 +60,14 @@ def prepare(
     for members in _groups(parameters, separated):
         array = parameters[members[0]].variable.array
         near = None if factors is None else _near(array, factors)
-        if len(members) > FEW:
+        if len(members) > lists.FEW:
             group = [parameters[i] for i in members]
             prepared += lists.launches(group, members, addressed, near, hyper, kept)
             continue
         for i in members:
             prepared += _launches(parameters[i], separated[i], i, near, hyper, kept)
+    prepared += _rows(parameters, separated, factors, hyper, kept)
+    replay.keep(parameters, gradients, factors, hyper, kept)
     return partial(_launch, prepared, kept, addressed)
 
 
@@ -77,10 +77,44 @@ def _launch(prepared: list[Launch], kept: Kept, alive: Sequence[Array]) -> Refre
     return None if kept.captured is None else kept.refresh
 
 
+def _rows(
+    parameters: Sequence[Updatable],
+    gradients: Sequence[Gradient],
+    factors: norms.Clipping | Array | None,
+    hyper: Hyperparameters,
+    kept: Kept,
+) -> list[Launch]:
+    """Return the launches for all variables that have rows as gradients."""
+    by_device: dict[int, list[tuple[int, IndexedSlices]]] = {}
+    for i, gradient in enumerate(gradients):
+        if isinstance(gradient, IndexedSlices):
+            by_device.setdefault(parameters[i].variable.array.data.device_id, []).append((i, gradient))
+    begun, updated, finished = [], [], []
+    for device, members in by_device.items():
+        listed = []
+        with cupy.cuda.Device(device):
+            for i, gradient in members:
+                tables = [paired(a, hyper) for a in slots(parameters[i], hyper)]
+                near = None if factors is None else _near(tables[0], factors)
+                variant = variant_of(tables[0], hyper, near, None)
+                found = sparse.passes(parameters[i], variant, tables, () if near is None else (near, i), hyper)
+                begun += found.begun
+                finished += found.finished
+                if gradient.values.size:
+                    listed.append(rows.Rows(i, parameters[i], gradient, near, *found[2:]))
+            updated += rows.launches(listed, hyper, kept) if listed else []
+    return begun + updated + finished
+
+
 def _groups(parameters: Sequence[Updatable], gradients: Sequence[Gradient]) -> list[list[int]]:
-    """Return the positions of contiguous arrays of one device and dtype together, those of others alone."""
+    """Return the positions of contiguous arrays of one device and dtype together, those of others alone.
+
+    Those with rows as gradients are not among them.
+    """
     alike: dict[Any, list[int]] = {}
     for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        if isinstance(gradient, IndexedSlices):
+            continue
         array = parameter.variable.array
         is_dense = not isinstance(gradient, SPARSE)
         is_listed = is_dense and array.flags.c_contiguous and gradient.flags.c_contiguous  # type: ignore[union-attr]
@@ -123,7 +157,7 @@ def _launches(
     variant = variant_of(tables[0], hyper, factors, kept.captured)
     factor = () if factors is None else (factors, which)
     with array.device:
-        if isinstance(gradient, SPARSE):
+        if isinstance(gradient, Windows):
             return sparse.launches(parameter, variant, tables, gradient, factor, hyper)
         arguments = (paired(gradient, hyper), *factor, *kept.scalars(variant, hyper, which), *tables)
     return [Launch(array.device, kernels.array_kernel(variant, kernels.OPTIONS), arguments)]

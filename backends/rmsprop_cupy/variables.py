@@ -106,11 +106,15 @@ class Occupied:
         arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
         self.memory = [array.data for array in arrays]
         pairs = np.array(sorted(bounds(a) for a in arrays), np.uint64).reshape(-1, 2)
-        self._starts, self._stops = pairs[:, 0], np.maximum.accumulate(pairs[:, 1])
+        self._starts = np.ascontiguousarray(pairs[:, 0])
+        self._ends = np.concatenate([np.zeros(1, np.uint64), np.maximum.accumulate(pairs[:, 1])])
 
     def overlap(self, arrays: Sequence[Array]) -> Sequence[bool]:
         """Tell for each array whether its memory may be a part of this."""
         pairs = np.array([bounds(a) for a in arrays], np.uint64).reshape(-1, 2)
-        before = np.searchsorted(self._starts, pairs[:, 1])  # how many begin before each array ends
-        ends = np.concatenate([np.zeros(1, np.uint64), self._stops])
-        return (ends[before] > pairs[:, 0]).tolist()  # type: ignore[no-any-return]
+        return self.touched(pairs[:, 0], pairs[:, 1]).tolist()  # type: ignore[no-any-return]
+
+    def touched(self, starts: Host, stops: Host) -> Host:
+        """Tell for stretches between addresses whether this may have a part of them."""
+        before = self._starts.searchsorted(stops)  # how many begin before each one ends
+        return self._ends[before] > starts

@@ -57,7 +57,7 @@ class ListPlan:
         """Tell whether it is the plan of a list of parameters, given by their own plans."""
         return len(plans) == len(self._plans) and all([a is b for a, b in zip(plans, self._plans, strict=True)])
 
-    def accept(self, given: list[Any], slots: tuple[str, ...]) -> Array | None:
+    def accept(self, given: list[Any], slots: tuple[str, ...], hyper: Hyperparameters | None) -> Array | None:
         """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
         if not self._is_known or slots != self._slots or len(given) != len(self._plans):
             return None

@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 
+from rmsprop.arrays.rows import MANY
 from rmsprop_numba.kernels import averaged, kernel, parallel_kernel, sweep
 from rmsprop_numba.pointers import prefetch, stretch
 from rmsprop_numba.scalars import clip, load, scaled, store, times
@@ -82,11 +83,11 @@ def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg,
     width : int
         Elements of a row.
     totals : array, shape (n, width)
-        Memory to work in; a row of it is needed.
+        Memory to work in; two rows of it are needed.
     v, rms, momentum, mg : array
         Empty ones, which tell the dtypes of the tables; None stands for what isn't used.
     """
-    total, given = totals[0], values.ctypes.data
+    given = values.ctypes.data
     for k in range(len(listed)):
         i = listed[k] >> low
         if k + AHEAD < len(listed):
@@ -100,22 +101,19 @@ def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg,
             gradient = stretch(given, (listed[k] & (1 << low) - 1) * width, width, v)
             sweep(row_v, gradient, row_rms, row_momentum, row_mg, None, numbers, limit, factor)
         else:
-            total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
-            for number in listed[k:]:
-                if number >> low != i:
-                    break
-                add(total, stretch(given, (number & (1 << low) - 1) * width, width, v), limit, factor)
-            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, None, None)
+            add_row(totals, listed[k:], low, given, width, v, limit, factor)
+            sweep(row_v, totals[0], row_rms, row_momentum, row_mg, None, numbers, None, None)
 
 
 @parallel_kernel
 def sweep_rows_parallel(listed, low, values, tables, width, totals, v, rms, momentum, mg, numbers, limit, factor):
-    """Do as `sweep_rows`, in several threads, each with a row of `totals` to work in."""
-    for task in numba.prange(len(totals)):
-        a = next_row(listed, low, task * len(listed) // len(totals))
-        b = next_row(listed, low, (task + 1) * len(listed) // len(totals))
+    """Do as `sweep_rows`, in several threads, each with two rows of `totals` to work in."""
+    tasks = len(totals) // 2
+    for task in numba.prange(tasks):
+        a = next_row(listed, low, task * len(listed) // tasks)
+        b = next_row(listed, low, (task + 1) * len(listed) // tasks)
         sweep_rows(
-            listed[a:b], low, values, tables, width, totals[task : task + 1],
+            listed[a:b], low, values, tables, width, totals[2 * task : 2 * task + 2],
             v, rms, momentum, mg, numbers, limit, factor,
         )  # fmt: skip
 
@@ -145,6 +143,27 @@ def fetch(address, size):
 def table_row(table, i, width, like):
     """Return a row of a table, given by its address and the bytes between rows; None if `like` is None."""
     return stretch(table[0] + i * table[1], 0, width, like)
+
+
+@kernel
+def add_row(totals, listed, low, given, width, like, limit, factor):
+    """Add up the gradients of the first row that is listed in ``totals[0]``: those of `MANY` at a time, in order.
+
+    They lie from the address `given` on. ``totals[1]`` is memory to work in.
+    """
+    total, part = totals[0], totals[1]
+    total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
+    stop, row = 1, listed[0] >> low
+    while stop < len(listed) and listed[stop] >> low == row:
+        stop += 1
+    for start in range(0, stop, MANY):
+        into = total if stop <= MANY else part
+        into[:] = -total.dtype.type(0)
+        for number in listed[start : min(start + MANY, stop)]:
+            add(into, stretch(given, (number & (1 << low) - 1) * width, width, like), limit, factor)
+        if stop > MANY:
+            for j in range(width):
+                total[j] += part[j]
 
 
 @kernel

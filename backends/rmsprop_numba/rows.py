@@ -131,7 +131,7 @@ def _sweep(tables: Tables, values: Array, indices: Array, scalars: tuple[Any, ..
     """Return the call of the kernel."""
     buffers, width = np.empty((2, len(indices)), np.int64), values.size // len(values)
     which, bits = row_kernels.by_row(np.ascontiguousarray(indices, np.int64), buffers)
-    totals = np.empty((TASKS, width), tables.computing)
+    totals = np.empty((2 * TASKS, width), tables.computing)
     kernels = row_kernels.sweep_rows, row_kernels.sweep_rows_parallel
     arguments = values.reshape(-1), tables.places, width, totals, *tables.likes, *scalars
     return job(*kernels, values.size, buffers[which], bits, *arguments)

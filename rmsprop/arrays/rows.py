@@ -7,6 +7,13 @@ import numpy as np
 
 from rmsprop.arrays.libraries import Array, Host, Namespace, as_beside, namespace
 
+MANY = 128
+"""Gradients of one row that are added up one after the other by the kernels of NumPy and CuPy.
+
+Where there are more, blocks of so many are added up, and then their sums, in order: a GPU makes all blocks at
+once.
+"""
+
 
 def sums_by_row(xp: Namespace, values: Array, order: Host, starts: Host) -> Array:
     """Return the sum of the values of each row: first the first of all rows, then the second, and so on."""

@@ -7,12 +7,13 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rmsprop.backends import Gradient
+from rmsprop.backends import Gradient, Tally
 from rmsprop.formula import Hyperparameters
 from rmsprop.settings.checks import Pairs, Transformer
 from rmsprop.settings.rows import captured
 from rmsprop.settings.settings import Settings
 from rmsprop.state.parameters import Parameter, refuse_repetition
+from rmsprop.state.state import State
 from rmsprop.step import gradients, nonfinite, slots
 from rmsprop.step.capturing import Captured, check_capturable
 from rmsprop.step.groups import Group, by_backend, factored, is_captured, update
@@ -64,9 +65,7 @@ def take(settings: Settings, given: Iterable[Any], aggregate: bool) -> Variable 
     if tapes:
         reserve_stack()  # what they do when they are told, after the step, is not known here
     refresh = update(groups, hyper)
-    tally = state.parameters.plans.tally if hyper.nonfinite == "skip" else None
-    if tally is not None:
-        state.iterations.owner = weakref.ref(state)
+    tally = tally_of(state) if hyper.nonfinite == "skip" else None
     if refresh is not None:
         state.iterations.tally = tally
         state.parameters.captured.append(Captured(plan.variables, captured(plan.hyper), refresh))
@@ -81,13 +80,13 @@ def replayed(settings: Settings, given: Any) -> bool:
     """Take the step by what the backend has kept of an earlier one, if all is as it was then."""
     state = settings.state
     replay, needed = state.parameters.replay_of(given), settings.slots
-    accepted = None if replay is None else replay.accept(given, needed)
+    hyper = settings.constant
+    accepted = None if replay is None else replay.accept(given, needed, hyper)
     if replay is None or accepted is None:
         return False
-    hyper = settings.constant
     if hyper is None:  # to read the settings may run the user's code, after which all may be different
         hyper = settings.read(step_number(settings))
-        accepted = replay.accept(given, needed)
+        accepted = replay.accept(given, needed, hyper)
         if accepted is None or needed is not settings.slots or hyper.overwrites:
             return False
     if tapes:
@@ -96,10 +95,18 @@ def replayed(settings: Settings, given: Any) -> bool:
     if position is not None:
         leave_out(settings, position, given[position][1])
         return True
-    state.iterations.take()
+    state.iterations.take(None if hyper.nonfinite != "skip" else tally_of(state))
     if tapes:
         tell_tapes(*[variable for _, variable in given])
     return True
+
+
+def tally_of(state: State) -> Tally | None:
+    """Return what knows of steps that devices leave out, if there is anything, to be read by the iterations."""
+    tally = state.parameters.plans.tally
+    if tally is not None:
+        state.iterations.owner = weakref.ref(state)
+    return tally
 
 
 def planned(settings: Settings, given: Any, functions: Sequence[Transformer]) -> Plan | None:

@@ -1,5 +1,6 @@
 """Faults in the backend for CuPy."""
 
+import replays
 from machinery import Mutant
 
 MUTANTS = [
@@ -24,7 +25,7 @@ MUTANTS = [
     Mutant(
         "addresses of the first gradients kept", "backends/rmsprop_cupy/streams.py",
         "test_cupy.py -k another_order",
-        "or not np.array_equal(numbers, self._last)", "",
+        "if given != self._last:", "if not self._last:",
     ),
     Mutant(
         "kernels launched on the current device", "backends/rmsprop_cupy/launches.py", "test_cupy_devices.py",
@@ -59,9 +60,10 @@ MUTANTS = [
         "total = sums[2 * blockIdx.x];",
     ),
     Mutant(
-        "rows beyond the table written", "backends/rmsprop_cupy/kernels.py", "test_cupy.py -k out_of_range",
-        "row < 0 || row >= height", "row < 0 || row > height",
+        "rows beyond the table written", "backends/rmsprop_cupy/sort.cu", "test_cupy.py -k out_of_range",
+        "index >= 0 && index < height", "index >= 0 && index <= height",
     ),
+    *replays.MUTANTS,
     Mutant(
         "windows beyond the variable written", "backends/rmsprop_cupy/windows.cu",
         "test_cupy_windows.py -k out_of_range",

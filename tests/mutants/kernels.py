@@ -365,8 +365,8 @@ MUTANTS = [
         "sum of a row begun with that of another",
         "backends/rmsprop_numba/row_kernels.py",
         "test_rows.py -k order_of_the_listings",
-        "            total[:] = -total.dtype.type(0)",
-        "            total[:0] = -total.dtype.type(0)",
+        "into[:] = -total.dtype.type(0)",
+        "into[:0] = -total.dtype.type(0)",
     ),
     Mutant(
         "sign of a zero lost in the sum of a row",
@@ -374,6 +374,14 @@ MUTANTS = [
         "test_rows.py -k negative_zeros",
         "-total.dtype.type(0)",
         "total.dtype.type(0)",
+        count=2,
+    ),
+    Mutant(
+        "gradients of a row that is listed often added one by one",
+        "backends/rmsprop_numba/row_kernels.py",
+        "test_rows.py -k in_blocks",
+        "        into = total if stop <= MANY else part",
+        "        into = total",
     ),
     Mutant(
         "sign of a zero lost in the sum of windows",
@@ -421,10 +429,10 @@ MUTANTS = [
         "values clipped after they were summed",
         "backends/rmsprop_numba/row_kernels.py",
         "test_optimizer.py -k before_duplicates",
-        "width, v), limit, factor)\n"
-        "            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, None, None)",
-        "width, v), None, factor)\n"
-        "            sweep(row_v, total, row_rms, row_momentum, row_mg, None, numbers, limit, None)",
+        "width, v, limit, factor)\n"
+        "            sweep(row_v, totals[0], row_rms, row_momentum, row_mg, None, numbers, None, None)",
+        "width, v, None, factor)\n"
+        "            sweep(row_v, totals[0], row_rms, row_momentum, row_mg, None, numbers, limit, None)",
     ),
     Mutant(
         "listed rows decaying twice",

@@ -15,7 +15,7 @@ from rmsprop.testing.backend_tests import OPTIONS, WINDOWED
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
 rmsprop_cupy = pytest.importorskip("rmsprop_cupy")
-from rmsprop_cupy import kernels, source  # noqa: E402
+from rmsprop_cupy import kernels, row_kernels, source  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
 from rmsprop_cupy.norms import measured  # noqa: E402
 
@@ -304,13 +304,13 @@ def test_a_kernel_that_does_not_compile_leaves_no_half_of_a_step(monkeypatch, ca
         patch.setattr(
             source, "formula", lambda variant: "not C++" if variant.dtype == "float64" else formula(variant)
         )
-        for kernel in (kernels.array_kernel, kernels.rows_kernel):
+        for kernel in (kernels.array_kernel, row_kernels.strided_kernel):
             kernel.cache_clear()
         with pytest.raises(Exception, match="error"):
             opt.apply_gradients(pairs)
     assert all((v == 1).all() for _, v in pairs)
     assert not any(w.any() for w in opt.get_weights())
-    for kernel in (kernels.array_kernel, kernels.rows_kernel):
+    for kernel in (kernels.array_kernel, row_kernels.strided_kernel):
         kernel.cache_clear()
     opt.apply_gradients(pairs)
     assert all((v < 1).any() for _, v in pairs if v.size)
@@ -475,24 +475,6 @@ def _accesses(gpusim):
     return sum(sum(k.loaded.values()) + sum(k.stored.values()) for k in kernels)
 
 
-@pytest.mark.parametrize("duplicates", [False, True])
-def test_a_sparse_step_waits_for_nothing_but_cupys_sorting(gpusim, duplicates):
-    rows = np.array([5, 3, 5, 0] if duplicates else [5, 3, 1, 0])
-    table = cupy.ones((100, 4), cupy.float32)
-    gradient = IndexedSlices(cupy.ones((4, 4), cupy.float32), cupy.asarray(rows))
-    opt = RMSprop(momentum=0.9)
-    for _ in range(2):
-        opt.apply_gradients([(gradient, table)])
-    gpusim.reset_counters()
-    cupy.argsort(gradient.indices, kind="stable")
-    sorting = gpusim.counters()
-    gpusim.reset_counters()
-    opt.apply_gradients([(gradient, table)])
-    counted = gpusim.counters()
-    for what in ("synchronisations", "memcpy_d2h", "memcpy_async_d2h"):
-        assert counted[what] == sorting[what]
-
-
 def test_kernels_use_no_atomics_but_those_that_count_or_mark(gpusim):
     for momentum in (0.0, 0.9):
         table = cupy.ones((6, 3), cupy.float32)
@@ -501,7 +483,7 @@ def test_kernels_use_no_atomics_but_those_that_count_or_mark(gpusim):
         windows = Windows(cupy.ones((2, 2, 3), cupy.float32), [(1, 0), (2, 0)])
         for each in (gradient, windows, table):
             opt.apply_gradients([(each, table)])
-    counting = "rmsprop_rows", "rmsprop_windows", "rmsprop_factor"
+    counting = "rmsprop_sort_count", "rmsprop_windows", "rmsprop_factor"
     for kernel in gpusim.report():
         if kernel.name.startswith("rmsprop"):
             assert kernel.atomics == 0 or kernel.name in counting, kernel

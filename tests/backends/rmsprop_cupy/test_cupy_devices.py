@@ -216,3 +216,43 @@ def test_variables_are_rebound_on_their_own_device_only():
     del x
     opt.forget()
     assert len(opt.get_weights()) == 1
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_step_that_could_be_replayed_is_taken_whichever_device_is_current(far, settings, count):
+    rng = np.random.default_rng(0)
+    hosts = [rng.standard_normal((3, 2)).astype(np.float32) for _ in range(count)]
+    variables, gradients = [far(h) for h in hosts], [far(h) for h in hosts]
+    one, two = RMSprop(0.1, **settings), RMSprop(0.1, **settings)
+    for device in (1, 1, 1, 0, 1, 0):
+        with cupy.cuda.Device(device):
+            one.apply_gradients(zip(gradients, variables, strict=True))
+        two.apply_gradients([(g.get(), h) for g, h in zip(gradients, hosts, strict=True)])
+    for variable, host in zip(variables, hosts, strict=True):
+        np.testing.assert_allclose(variable.get(), host, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_gradient_on_another_device_is_refused_after_steps_that_could_be_replayed(far, count):
+    variables, opt = ones(cupy.asarray, count), RMSprop(0.1)
+    for _ in range(3):
+        opt.apply_gradients(zip(ones(cupy.asarray, count), variables, strict=True))
+    before = [v.get().tobytes() for v in variables]
+    with pytest.raises(ValueError, match=r"Gradient of variable 0.*on device 1"):
+        opt.apply_gradients([*zip([*ones(far, 1), *ones(cupy.asarray, count - 1)], variables, strict=True)])
+    assert [v.get().tobytes() for v in variables] == before
+
+
+def test_sparse_gradients_on_two_devices_are_sorted_there():
+    rng = np.random.default_rng(0)
+    hosts = [rng.standard_normal((9, 2)).astype(np.float32) for _ in range(6)]
+    variables, indices = spread(hosts), spread([rng.integers(0, 9, 300) for _ in hosts])
+    values = spread([rng.standard_normal((300, 2)).astype(np.float32) for _ in hosts])
+    one, two = RMSprop(0.1, global_clipnorm=1.0), RMSprop(0.1, global_clipnorm=1.0)
+    for _ in range(2):
+        one.apply_gradients([(IndexedSlices(g, i), v) for g, i, v in zip(values, indices, variables, strict=True)])
+        listed = [IndexedSlices(g.get(), i.get()) for g, i in zip(values, indices, strict=True)]
+        two.apply_gradients(zip(listed, hosts, strict=True))
+    for variable, host in zip(variables, hosts, strict=True):
+        np.testing.assert_allclose(variable.get(), host, rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 cupy = pytest.importorskip("cupy", reason="CuPy and its compiler are in the extra 'nvrtc'")
 from cupy.cuda import nvrtc  # noqa: E402
 
-from rmsprop_cupy import kernels, source  # noqa: E402
+from rmsprop_cupy import kernels, row_kernels, sorting, source, updates  # noqa: E402
 
 HEADERS = [Path(cupy.__file__).parent / "_core/include", Path(cupy.cuda.get_cuda_path() or "", "include")]
 try:
@@ -34,7 +34,7 @@ def windows_kernel(variant, options):
     return kernels.windows_kernel.__wrapped__(variant, options, 2)
 
 
-MAKERS = (kernels.array_kernel, kernels.list_kernel, kernels.rows_kernel, windows_kernel)
+MAKERS = (kernels.array_kernel, kernels.list_kernel, row_kernels.strided_kernel, windows_kernel)
 
 
 class Layout(NamedTuple):
@@ -205,8 +205,7 @@ def least(kernel, variant):
     Weight decay and Nesterov's momentum need none. Besides, a list looks up two numbers of its factor and, with
     multipliers, the learning rate at two places and weight decay; and in tables of 64-bit integers the number of
     elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Rows compare their index to the one before and to each of its own kind, which have positions, too. Windows
-    compare two indices to those of all, and of those that overlap again. Three atomics note what is outside.
+    Windows compare two indices to those of all, and of those that overlap again. Three atomics note what is outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
@@ -216,8 +215,6 @@ def least(kernel, variant):
     if kernel.name == "rmsprop_list":
         own = 1 + len({"weight_decay", "outer_rate"} & {*variant.terms}) if variant.multiplied else 0
         counted += Counter([*[8] * (4 + len(slots)), *[real] * (2 * variant.factor + own)])
-    elif kernel.name == "rmsprop_rows":
-        counted += Counter([8] * (4 + 3))
     elif kernel.name == "rmsprop_windows":
         counted += Counter([8] * (2 * 3 + 3))
     return counted
@@ -231,8 +228,8 @@ def test_kernels_access_memory_as_little_as_can_be_and_those_for_floats_have_no_
     found = bodies(code, architecture)
     real = kernels.REAL[dtype] is np.float64
     assert {str(c): is_double(found[name]) for name, c in named.items()} == {str(c): real for c in named.values()}
-    # Of rows that can be left out the compiler makes two loops, whose instructions can't be told apart.
-    counted = {n: c for n, c in named.items() if not (c.variant.guarded and c.kernel.name == "rmsprop_rows")}
+    # Of rows the compiler makes several loops, whose instructions can't be told apart.
+    counted = {n: c for n, c in named.items() if c.kernel.name != "rmsprop_strided_rows"}
     assert {str(c): accesses(found[name]) for name, c in counted.items()} == {
         str(c): least(c.kernel, c.variant) for c in counted.values()
     }
@@ -243,6 +240,21 @@ def test_kernels_access_memory_as_little_as_can_be_and_those_for_floats_have_no_
 def test_the_assembler_accepts_the_richest_kernels(architecture, dtype):
     code, _ = unit(dtype, [variants(dtype)[-1]])
     assert compiled(code, f"sm_{architecture}", nvrtc.getCUBIN).startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize("dtype", source.DTYPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_assembler_accepts_kernels_that_are_given_a_structure_and_those_for_floats_have_no_double(
+    architecture, dtype
+):
+    both = [variants(dtype)[0], variants(dtype)[-1]._replace(captured=False)]
+    codes = [updates.code_of(v._replace(multiplied=False), False) for v in both]
+    codes += [updates.code_of(v, True) for v in both]
+    codes += [*[row_kernels.code_of(v._replace(average=False)) for v in both], sorting.code()]
+    for code in codes:
+        assert compiled(code, f"sm_{architecture}", nvrtc.getCUBIN).startswith(b"\x7fELF")
+    ptx = [compiled(code, f"compute_{architecture}", nvrtc.getPTX).decode() for code in codes]
+    assert {is_double(text) for text in ptx[:-1]} == {kernels.REAL[dtype] is np.float64}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rmsprop.formula import NEUTRAL
 from rmsprop.testing import hyper_of
 
 cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
-from rmsprop_cupy import kernels, sparse  # noqa: E402
+from rmsprop_cupy import kernels, rows, sparse  # noqa: E402
 from rmsprop_cupy.kept import Kept  # noqa: E402
 from rmsprop_cupy.launches import make, scalars, variant_of  # noqa: E402
 
@@ -42,7 +42,9 @@ def test_rows_are_updated_beyond_an_index_of_32_bits():
     gradient = IndexedSlices(cupy.arange(1.0, 4.0), cupy.asarray([4, 0, 4]) + BEYOND)
     parameter = SimpleNamespace(notes=None, shape=shifted[0].shape, multipliers=NEUTRAL)
     variant = variant_of(tables[0], hyper, None, None)
-    make(sparse.launches(parameter, variant, shifted, gradient, (), hyper), Kept(1).used)
+    listed = rows.Rows(0, parameter, gradient, None, variant, shifted, hyper.numbers_of())
+    kept = Kept(1)
+    make(rows.launches([listed], hyper, kept), kept.used)
     np.testing.assert_allclose(tables[1].get(), 0.1 * np.array([2, 0, 0, 0, 4]) ** 2)
     np.testing.assert_array_equal(tables[0].get() < 0, [True, False, False, False, True])
 

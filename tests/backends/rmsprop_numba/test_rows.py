@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rmsprop import IndexedSlices, RMSprop
+from rmsprop.arrays.rows import MANY
 from rmsprop_numba import row_kernels, threads
 
 INDEX_DTYPES = ("int8", "uint8", "int32", "int64", "uint64")
@@ -103,6 +104,26 @@ def test_a_sum_is_taken_in_the_order_of_the_listings():
     opt = RMSprop(0.1)
     opt.apply_gradients([(IndexedSlices(values[:, np.newaxis], np.array([2, 2, 2, 2])), table)])
     assert opt.get_slot(table, "rms").array[2, 0] == np.float32(0.1) * total**2 == np.float32(0.1)
+
+
+@pytest.mark.parametrize("count", [MANY, MANY + 1, 2 * MANY, 10_000])
+def test_the_gradients_of_a_row_that_is_listed_often_are_added_in_blocks(count):
+    values = np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
+    parts = [in_order(values[start : start + MANY]) for start in range(0, count, MANY)]
+    table, rows = np.zeros((4, 3), np.float32), np.full(count, 2)
+    opt = RMSprop(0.1, momentum=0.9)
+    opt.apply_gradients([(IndexedSlices(values, rows), table)])
+    np.testing.assert_array_equal(
+        opt.get_slot(table, "rms").array[2], np.float32(0.1) * in_order(np.array(parts)) ** 2
+    )
+
+
+def in_order(values):
+    """Return the sum of rows, one after the other."""
+    total = values[0].copy()
+    for row in values[1:]:
+        total += row
+    return total
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
