@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 EXTRAS ?= test,demo,mpi
 
-.PHONY: demo test nightly lint bench bench-smoke bench-pages clean
+.PHONY: demo test nightly nightly-gpu lint gpu bench bench-smoke bench-pages clean
 .NOTPARALLEL:
 
 demo: $(VENV)/demo.done
@@ -18,12 +18,26 @@ nightly: $(VENV)/$(EXTRAS).done
 	$(BIN)/python -m pytest -n auto --hypothesis-profile=nightly $(ARGS)
 	$(BIN)/python tests/mutants cpu
 
+# The same for CuPy, on a GPU or in a simulator, which GPU_RUN then is.
+nightly-gpu: $(VENV)/$(EXTRAS).done
+	GPUSIM_FUZZ=1 $(GPU_RUN) $(BIN)/python -m pytest -n auto -m gpu tests/backends/rmsprop_cupy $(ARGS)
+	$(GPU_RUN) $(BIN)/python tests/mutants gpu
+
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+# All that a machine with a GPU can tell, by an interpreter that has CuPy, or in an environment with that of its CUDA.
+CUDA = $(or $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: \([0-9]*\).*/cuda\1/p'),cuda12)
+
+gpu:
+	@python=$(PYTHON); \
+	$$python -c 'import cupy, hypothesis, matplotlib, numba, xdist; $(IS_NEW)' 2>/dev/null || { \
+		$(MAKE) --no-print-directory $(VENV)/test,$(CUDA).done && python=$(BIN)/python; \
+	} && PYTHONPATH=$(CURDIR):$(CURDIR)/backends:$$PYTHONPATH $$python asv_bench/gpu $(ARGS)
 
 ASV = cd asv_bench && $(abspath $(BIN))/asv
 RUN = run --python=same --show-stderr --launch-method=forkserver

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -25,8 +25,21 @@ THREADS = 256
 FACTOR_THREADS = 1_024
 """Threads of the block that makes factors of the sums."""
 
-CHUNK = 1_024
-"""Elements that one row of the table of `list_kernel` stands for."""
+
+class Split(NamedTuple):
+    """How a list is divided."""
+
+    chunk: int = 1_024
+    """Elements that one row of the table of `list_kernel` stands for."""
+    vector: int = 1
+    """Elements of each thread, which come from memory together where addresses allow it: 1 or 4."""
+
+
+SPLIT = Split()
+"""What `make gpu` finds the best of on a GPU. Vectors are not used until one has shown that they are faster."""
+
+BLOCK = 256
+"""Threads of a block that updates arrays again and again."""
 
 NORM, FACTOR = [Template(files("rmsprop_cupy").joinpath(f"{name}.cu").read_text()) for name in ("norm", "factor")]
 """The texts of two whole kernels; names with a dollar before them are filled in."""
@@ -143,42 +156,66 @@ def factor_kernel() -> Any:
 
 
 @cache
-def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
+def list_kernel(variant: Variant, split: Split, options: tuple[str, ...]) -> Any:
     """Return the kernel for many contiguous arrays; see `rmsprop_cupy.lists` for its table."""
     factor = f"raw {real_dtype(variant)} factors, " if variant.factor else ""
     return cupy.ElementwiseKernel(
         # CuPy defines the half types only for kernels that have an argument of them: hence `sample`.
         f"raw {variant.dtype} sample, raw uint64 gradients, {factor}{source.scalar_parameters(variant)}",
         "raw uint64 table",
-        list_body(variant),
+        list_body(variant, split),
         "rmsprop_list",
-        preamble=source.PREAMBLE,
+        preamble=source.PREAMBLE + source.VECTORS,
         loop_prep=source.preparation(variant),
         options=options,
     )
 
 
-def list_body(variant: Variant) -> str:
-    """Return the statements for one of the elements that the rows of a table stand for."""
-    slots = slot_types(variant)
-    columns = 3 + len(slots)
-    types = [source.storage_type(dtype) for dtype, _ in slots]
+def list_body(variant: Variant, split: Split) -> str:
+    """Return the statements for one thread, which has an element of a row of a table, or several."""
+    columns = 3 + len(slot_types(variant))
+    elements = _elements if split.vector == 1 else _vectors
     lines = [
-        f"const unsigned long long* row = &table[i / {CHUNK} * {columns}];",
-        f"const int lane = i % {CHUNK};",
+        f"const unsigned long long* row = &table[i / {split.chunk // split.vector} * {columns}];",
+        f"const int lane = i % {split.chunk // split.vector} * {split.vector};",
         source.factor(variant, "row[2]"),
         source.own_scalars(variant, "row[2]"),
         f"if (lane < row[0]) {source.guard(variant)} {{",
-        f"const {types[0]} g = (({types[0]}*)gradients[row[2]])[row[1] + lane];",
-        *[
-            f"{kind}& {name} = (({kind}*)row[{column}])[lane];"
-            for column, (kind, (_, name)) in enumerate(zip(types, slots, strict=True), 3)
-        ],
-        f"const {source.number_type(variant.dtype)} gradient = {source.limited(variant, 'g')};",
-        source.formula(variant),
+        *elements(variant, split.vector),
         "}",
     ]
     return "\n".join(lines)
+
+
+def _pointers(variant: Variant) -> list[tuple[str, str, str]]:
+    """Return type, name and address of what a thread reads: the gradient, the variable and its slots."""
+    slots = [(source.storage_type(dtype), name) for dtype, name in slot_types(variant)]
+    gradient = slots[0][0], "g", f"({slots[0][0]}*)gradients[row[2]] + row[1] + lane"
+    return [gradient, *[(kind, name, f"({kind}*)row[{3 + k}] + lane") for k, (kind, name) in enumerate(slots)]]
+
+
+def _elements(variant: Variant, count: int) -> list[str]:
+    """Return the statements for one element."""
+    (kind, name, place), *slots = _pointers(variant)
+    gradient = f"const {kind} {name} = *({place});"
+    references = [f"{kind}& {name} = *({place});" for kind, name, place in slots]
+    return [gradient, *references, array_body(variant._replace(guarded=False))]
+
+
+def _vectors(variant: Variant, count: int) -> list[str]:
+    """Return the statements for several elements, which are read and written together."""
+    pointers = _pointers(variant)
+    references = [f"{kind}& {name} = {name}_vector.x[k];" for kind, name, _ in pointers]
+    return [
+        f"const int count = min({count}, (int)(row[0] - lane));",
+        *[f"Vector<{kind}, {count}> {name}_vector(*({place}), count);" for kind, name, place in pointers],
+        "#pragma unroll",
+        f"for (int k = 0; k < {count}; ++k) {{",
+        *references,
+        array_body(variant._replace(guarded=False)),
+        "}",
+        *[f"{name}_vector.write(*({place}), count);" for _, name, place in pointers[1:]],
+    ]
 
 
 @cache

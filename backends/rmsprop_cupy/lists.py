@@ -1,8 +1,9 @@
 """Many arrays in one launch, through a table of their addresses.
 
-A row of the table stands for up to `kernels.CHUNK` elements of one array. It holds their number, the index of the
-first in the array, the array's position in the step's list, and the addresses of the first in variable and slots.
-The table is made once. Where the gradients are is written for each step, if it has changed.
+A row of the table stands for elements of one array, of which `kernels.Split` tells how many there are at most. It
+holds their number, the index of the first in the array, the array's position in the step's list, and the addresses
+of the first in variable and slots. The table is made once. Where the gradients are is written for each step, if it
+has changed.
 """
 
 from collections.abc import Sequence
@@ -66,8 +67,13 @@ def launches(
         return []
     factor = () if factors is None else (factors,)
     arguments = (sample, addresses, *factor, *numbers, table.rows)
-    kernel = kernels.list_kernel(variant, kernels.OPTIONS)
-    return [Launch(first.device, kernel, arguments, {"size": table.rows.shape[0] * kernels.CHUNK})]
+    kernel = kernels.list_kernel(variant, kernels.SPLIT, kernels.OPTIONS)
+    return [Launch(first.device, kernel, arguments, {"size": threads_of(table.rows)})]
+
+
+def threads_of(rows: Array) -> int:
+    """Return how many threads update the arrays in a table."""
+    return len(rows) * kernels.SPLIT.chunk // kernels.SPLIT.vector
 
 
 def key_of(array: Array) -> Any:
@@ -97,7 +103,8 @@ def table_of(kept: Kept, parameters: list[Updatable], positions: list[int], hype
 def _rows(position: int, arrays: Sequence[Array]) -> Host:
     """Return the rows of the table for one variable and its slots."""
     size = arrays[0].size
-    starts = np.arange(0, size, kernels.CHUNK, dtype=np.uint64)
-    counts = np.minimum(np.uint64(kernels.CHUNK), np.uint64(size) - starts)
+    chunk = kernels.SPLIT.chunk
+    starts = np.arange(0, size, chunk, dtype=np.uint64)
+    counts = np.minimum(np.uint64(chunk), np.uint64(size) - starts)
     addresses = [np.uint64(a.data.ptr) + starts * np.uint64(a.itemsize) for a in arrays]
     return np.stack([counts, starts, np.full_like(starts, position), *addresses], axis=1)

@@ -88,6 +88,33 @@ __device__ inline void report(long long* misses, const long long number) {
 }
 """
 
+VECTORS = """
+template <typename T, int N> struct Vector {  // neighbours, as one access to memory where their address allows it
+    struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Whole { unsigned int words[sizeof(T) * N / 4]; };
+    T x[N];
+    __device__ static bool is_whole(const T& first, const int count) {
+        return count == N && (size_t)&first % alignof(Whole) == 0;
+    }
+    __device__ Vector(const T& first, const int count) {
+        if (is_whole(first, count)) {
+            const Whole whole = *(const Whole*)&first;
+            memcpy(x, &whole, sizeof(whole));
+        } else {
+            for (int k = 0; k < count; ++k) x[k] = (&first)[k];
+        }
+    }
+    __device__ void write(T& first, const int count) const {
+        if (is_whole(first, count)) {
+            Whole whole;
+            memcpy(&whole, x, sizeof(whole));
+            *(Whole*)&first = whole;
+        } else {
+            for (int k = 0; k < count; ++k) (&first)[k] = x[k];
+        }
+    }
+};
+"""
+
 SCALARS = (*Numbers._fields, "limit")
 """All scalars of kernels: the numbers of the formula, and the limit of clipping by value."""
 

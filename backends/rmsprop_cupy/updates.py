@@ -14,7 +14,9 @@ import numpy as np
 from rmsprop.arrays.libraries import Array, Host
 from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers, Numbers
 from rmsprop_cupy import kernels, source
+from rmsprop_cupy.kernels import Split
 from rmsprop_cupy.launches import scalars
+from rmsprop_cupy.lists import threads_of
 from rmsprop_cupy.source import Variant
 
 FILES = "".join(f"#include <cupy/{name}.cuh>\n" for name in ("complex", "float16", "bfloat16"))
@@ -65,19 +67,19 @@ def _fields(variant: Variant, is_list: bool) -> Fields:
     return fields + scalar_fields(variant)
 
 
-def code_of(variant: Variant, is_list: bool) -> str:
-    """Return the kernel for an array, or for many; both without gaps. It has the statements of `kernels`."""
-    fields = _fields(variant, is_list)
+def code_of(variant: Variant, split: Split | None) -> str:
+    """Return the kernel for an array, or for many that are split, without gaps, of the statements in `kernels`."""
+    fields = _fields(variant, split is not None)
     arrays = ["g", *[name for _, name in kernels.slot_types(variant)]]
     local = [f"const auto {name} = given.{name};" for name, *_ in fields if name not in arrays]
-    if is_list:
-        body = kernels.list_body(variant)
+    if split is not None:
+        body = kernels.list_body(variant, split)
     else:
         local.append(source.factor(variant, "which"))
         elements = [f"{'const ' if name == 'g' else ''}auto& {name} = given.{name}[i];" for name in arrays]
         body = "\n".join([*elements, kernels.array_body(variant)])
     lines = [
-        FILES + source.PREAMBLE,
+        FILES + source.PREAMBLE + source.VECTORS,
         declared(fields),
         'extern "C" __global__ void rmsprop_update(const Given given) {',
         "const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
@@ -90,8 +92,8 @@ def code_of(variant: Variant, is_list: bool) -> str:
 
 
 @cache
-def _kernel(variant: Variant, is_list: bool, options: tuple[str, ...]) -> Any:
-    return cupy.RawKernel(code_of(variant, is_list), "rmsprop_update", options=options)
+def _kernel(variant: Variant, split: Split | None, options: tuple[str, ...]) -> Any:
+    return cupy.RawKernel(code_of(variant, split), "rmsprop_update", options=options)
 
 
 class Update:
@@ -101,7 +103,7 @@ class Update:
     ----------
     variant : Variant
     size : int
-        Elements, or of a list those that all rows of its table stand for.
+        Threads: one for each element, or as many as a list needs.
     given : dict
         The members of the structure that stay: addresses, and ``which``.
     multipliers : Multipliers
@@ -122,8 +124,9 @@ class Update:
         self._structure = structure(_fields(variant, is_list), given | {"size": size})
         self.words: Any = self._structure.view(np.uint64)
         self._variant, self._multipliers = variant, multipliers
-        self.function = _kernel(variant, is_list, kernels.OPTIONS).kernel  # compiled now, for the current device
-        self.call = (-(-size // kernels.THREADS),), (kernels.THREADS,), (plain(self._structure),)
+        split = kernels.SPLIT if is_list else None
+        self.function = _kernel(variant, split, kernels.OPTIONS).kernel  # compiled now, for the current device
+        self.call = (-(-size // kernels.BLOCK),), (kernels.BLOCK,), (plain(self._structure),)
 
     def write(self, hyper: Hyperparameters) -> None:
         """Write the numbers of a step, with the same terms in the formula as before."""
@@ -147,4 +150,4 @@ def of_list(
     """Return the update of the arrays in a table; see `rmsprop_cupy.lists`."""
     arrays = {"gradients": addresses, "table": table, "factors": factors, "numbers": numbers}
     given = {name: array.data.ptr for name, array in arrays.items() if array is not None}
-    return Update(variant, table.shape[0] * kernels.CHUNK, given)
+    return Update(variant, threads_of(table), given)

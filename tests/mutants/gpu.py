@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant(
         "gradients of a list read one element further", "backends/rmsprop_cupy/kernels.py",
         "test_cupy.py -k on_the_host",
-        "[row[1] + lane];", "[row[1] + lane + 1];",
+        "+ row[1] + lane\"", "+ row[1] + lane + 1\"",
     ),
     Mutant(
         "last element of each row of the table left out", "backends/rmsprop_cupy/kernels.py",

@@ -26,6 +26,7 @@ if not is_complete:
 ARCHITECTURES = (75, 80, 90, 100, 120)
 DIALECTS = (75, 100)
 """Those for which the compiler writes PTX differently: for them all variants are looked at."""
+VECTORS = kernels.Split(vector=4)
 
 
 @cache
@@ -34,7 +35,13 @@ def windows_kernel(variant, options):
     return kernels.windows_kernel.__wrapped__(variant, options, 2)
 
 
-MAKERS = (kernels.array_kernel, kernels.list_kernel, row_kernels.strided_kernel, windows_kernel)
+@cache
+def list_kernel(variant, options):
+    """Return the kernel for lists, divided as they are."""
+    return kernels.list_kernel.__wrapped__(variant, kernels.SPLIT, options)
+
+
+MAKERS = (kernels.array_kernel, list_kernel, row_kernels.strided_kernel, windows_kernel)
 
 
 class Layout(NamedTuple):
@@ -85,7 +92,7 @@ def variants(dtype):
 
 def fitting(variant, make):
     """Return a variant that there is of a kernel: one variable is given its numbers one by one."""
-    return variant if make is kernels.list_kernel else variant._replace(multiplied=False)
+    return variant if make is list_kernel else variant._replace(multiplied=False)
 
 
 def cases(chosen):
@@ -205,7 +212,8 @@ def least(kernel, variant):
     Weight decay and Nesterov's momentum need none. Besides, a list looks up two numbers of its factor and, with
     multipliers, the learning rate at two places and weight decay; and in tables of 64-bit integers the number of
     elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Windows compare two indices to those of all, and of those that overlap again. Three atomics note what is outside.
+    Windows compare two indices to those of all, and of those that overlap again. Three atomics note
+    what is outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real
@@ -248,8 +256,8 @@ def test_the_assembler_accepts_kernels_that_are_given_a_structure_and_those_for_
     architecture, dtype
 ):
     both = [variants(dtype)[0], variants(dtype)[-1]._replace(captured=False)]
-    codes = [updates.code_of(v._replace(multiplied=False), False) for v in both]
-    codes += [updates.code_of(v, True) for v in both]
+    codes = [updates.code_of(v._replace(multiplied=False), None) for v in both]
+    codes += [updates.code_of(v, split) for v in both for split in (kernels.SPLIT, VECTORS)]
     codes += [*[row_kernels.code_of(v._replace(average=False)) for v in both], sorting.code()]
     for code in codes:
         assert compiled(code, f"sm_{architecture}", nvrtc.getCUBIN).startswith(b"\x7fELF")
@@ -289,3 +297,10 @@ def test_the_source_that_is_checked_is_the_one_that_cupy_compiles(make, dtype, l
         kernel(*arguments, **({"size": 1} if takes_raw(kernel) else {}))
         theirs = kernel.cached_code
         assert theirs[theirs.index('extern "C"') :].split() == assembled(kernel, layout, kernel.name).split()
+
+
+@pytest.mark.parametrize(("dtype", "reads"), [("float32", 3), ("float64", 6), ("complex64", 5)])
+def test_four_neighbours_come_from_memory_in_accesses_of_16_bytes(dtype, reads):
+    ptx = compiled(updates.code_of(variants(dtype)[0], VECTORS), "compute_90", nvrtc.getPTX).decode()
+    whole = Counter(re.findall(r"\b(ld|st)\.(?:global\.)?(?:v4\.[ubf]32|v2\.[ubf]64)", ptx))
+    assert whole == {"ld": reads, "st": {"float32": 2, "float64": 4, "complex64": 3}[dtype]}

@@ -29,8 +29,8 @@ def test_a_list_is_updated_beyond_an_index_of_32_bits():
     shifted = (gradient.data.ptr - gradient.itemsize * BEYOND) % 2**64  # where its array would begin
     table = cupy.asarray([[5, BEYOND, 0, v.data.ptr, r.data.ptr]], np.uint64)
     addresses = cupy.asarray([shifted], np.uint64)
-    kernel = kernels.list_kernel(variant, ())
-    kernel(v, addresses, *scalars(variant, hyper.numbers_of(), hyper.clipvalue), table, size=kernels.CHUNK)
+    kernel = kernels.list_kernel(variant, kernels.SPLIT, ())
+    kernel(v, addresses, *scalars(variant, hyper.numbers_of(), hyper.clipvalue), table, size=kernels.SPLIT.chunk)
     np.testing.assert_allclose(r.get(), 0.1 * np.arange(5.0) ** 2)
     assert (v.get()[1:] < 0).all()
 
