@@ -114,8 +114,9 @@ def trajectory(kinds, settings, is_grouped=False, steps=6):
     opt.build(variables)
     if is_grouped:
         opt.group(variables[::2], lr_mult=0.5, wd_mult=0.0)
-    for step in range(steps):
-        opt.apply_gradients(zip(drawn(kinds, 1 + step), variables, strict=True))
+    gradients = [drawn(kinds, 1 + step) for step in range(steps)]  # each at other places
+    for given in gradients:
+        opt.apply_gradients(zip(given, variables, strict=True))
     return bits(variables, opt)
 
 
@@ -174,11 +175,7 @@ def of_another_dtype(g):
     return g.astype(np.float64)
 
 
-def of_the_same_width(g):
-    return g.view(np.int32).astype(np.float32)
-
-
-@pytest.mark.parametrize("made", [with_strides, every_other, of_another_dtype, of_the_same_width])
+@pytest.mark.parametrize("made", [with_strides, every_other, of_another_dtype])
 @pytest.mark.parametrize("kinds", [[(np.float32, (4, 4))], [(np.float32, (4, 4))] * 5], ids=len)
 def test_a_gradient_that_lies_in_memory_in_another_way_counts_as_its_numbers(made, kinds):
     (one, v, g), (two, w, h) = start(kinds), start(kinds)
@@ -199,7 +196,7 @@ def test_a_gradient_reshaped_in_place_is_refused_and_nothing_changes():
 
 def test_a_variable_reshaped_in_place_is_refused_and_nothing_changes():
     opt, variables, gradients = start()
-    variables[0].shape = gradients[0].shape = (2, 8)
+    variables[0].shape = (2, 8)
     before = bits(variables, opt)
     with pytest.raises(ValueError, match="Variable 0"):
         opt.apply_gradients(zip(gradients, variables, strict=True))
@@ -208,7 +205,7 @@ def test_a_variable_reshaped_in_place_is_refused_and_nothing_changes():
 
 BAD = {
     "shape": lambda g, v: (g[0][:3], v[0]),
-    "integers": lambda g, v: (g[0].astype(int), v[0]),
+    "integers": lambda g, v: (g[0].astype(np.int32), v[0]),
     "complex": lambda g, v: (g[0].astype(np.complex64), v[0]),
     "of NumPy": lambda g, v: (g[0].get(), v[0]),
     "no pair": lambda g, v: g[0],
