@@ -8,7 +8,7 @@ SORT, ROWS, KERNELS = [f"backends/rmsprop_cupy/{name}" for name in ("sort.cu", "
 MUTANTS = [
     Mutant(
         "replay of the gradient of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and 1_0'",
-        "            update.words[0] = addresses[position]\n", "            update.words[0] = self._keys[0].data.ptr\n",
+        "update.words[0] = addresses[position]", "update.words[0] = self._keys[0].data.ptr",
     ),
     Mutant(
         "replay with the addresses of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and 9'",
@@ -19,7 +19,8 @@ MUTANTS = [
         "            update.write(hyper)\n", "            self._hyper or update.write(hyper)\n",
     ),
     Mutant(
-        "replay with the limits of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and clipnorm'",
+        "replay with the limits of the step before", REPLAY,
+        "test_cupy_replay.py -k 'check_in_python and clipnorm'",
         "hyper is not self._hyper and hyper is not None", "self._hyper is None and hyper is not None",
     ),
     Mutant(
