@@ -29,7 +29,7 @@ MUTANTS = [
     ),
     Mutant(
         "strides of gradients not compared", REPLAY, "test_cupy_replay.py -k in_another_way",
-        "            or list(map(STRIDES, gradients)) != self._strides\n", "",
+        " or list(map(STRIDES, gradients)) != self._strides", "",
     ),
     Mutant(
         "dtypes of gradients not compared", REPLAY, "test_cupy_replay.py -k bad_list",
@@ -37,11 +37,27 @@ MUTANTS = [
     ),
     Mutant(
         "shapes of gradients not compared", REPLAY, "test_cupy_replay.py -k bad_list",
-        "            list(map(SHAPE, gradients)) != shapes\n            or ", "            ",
+        "            or list(map(SIZE, gradients)) != self._counts\n", "",
+    ),
+    Mutant(
+        "shapes of gradients that were given before not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        "return self._apart if self._are_shaped(gradients) else None", "return self._apart",
+    ),
+    Mutant(
+        "other gradients taken for those of before", REPLAY, "test_cupy_replay.py -k check_in_python",
+        "all(map(is_, gradients, map(ref.__call__, self._known)))", "True",
+    ),
+    Mutant(
+        "axes of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        " or list(map(NDIM, arrays)) != self._ndims", "",
+    ),
+    Mutant(
+        "lengths of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        " == lengths == list(map(len, arrays))", " == lengths",
     ),
     Mutant(
         "shapes of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
-        "            or list(map(SHAPE, self._arrays)) != shapes\n", "",
+        " == shapes == list(map(SHAPE, arrays))", " == shapes",
     ),
     Mutant(
         "devices of gradients not compared", REPLAY, "test_cupy_devices.py -k replayed",
@@ -60,6 +76,10 @@ MUTANTS = [
     Mutant(
         "gradients in memory that is updated replayed", REPLAY, "test_cupy_replay.py -k in_memory",
         "if np.logical_or.reduce(self._occupied.touched(words, words + self._sizes)):", "if False:",
+    ),
+    Mutant(
+        "gradients in memory of few variables replayed", REPLAY, "test_cupy_replay.py -k in_memory",
+        "if start < high and low < start + size:", "if False:",
     ),
     Mutant(
         "steps replayed while the stream captures", REPLAY, "test_cupy_replay.py -k captures",
