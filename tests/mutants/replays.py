@@ -66,7 +66,7 @@ MUTANTS = [
     ),
     Mutant(
         "replayed on another device than the variables'", REPLAY, "test_cupy_devices.py -k replayed",
-        "            or cupy.cuda.runtime.getDevice() != self._device\n", "",
+        "cupy.cuda.runtime.getDevice() != self._device\n            or ", "",
         devices=2,
     ),
     Mutant(
