@@ -158,7 +158,7 @@ def start(kinds=((np.float32, (4, 4)), (np.float32, (5,))), **settings):
     """Return an optimizer, variables and gradients after steps, so that the next is replayed."""
     variables, gradients = drawn(kinds, 0), drawn(kinds, 1)
     opt = RMSprop(0.01, **settings)
-    for _ in range(3):
+    for _ in range(5):  # from the third on they are replayed, and in the last the gradients are known
         opt.apply_gradients(zip(gradients, variables, strict=True))
     return opt, variables, gradients
 
@@ -185,7 +185,10 @@ def test_a_gradient_that_lies_in_memory_in_another_way_counts_as_its_numbers(mad
     assert bits(v, one) == bits(w, two)
 
 
-RESHAPED = [((4, 4), (2, 8)), ((4, 4), (16,)), ((16,), (1, 16)), ((2, 2, 4), (4, 4)), ((2, 4, 2), (4, 2, 2))]
+RESHAPED = [
+    ((4, 4), (2, 8)), ((4, 4), (16,)), ((4, 4), (4, 2, 2)), ((16,), (1, 16)), ((16,), (16, 1)),
+    ((2, 2, 4), (4, 4)), ((2, 4, 2), (4, 2, 2)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("which", ["gradient", "variable"])
@@ -261,13 +264,13 @@ def test_a_setting_changed_between_steps_takes_effect_in_the_next(monkeypatch, n
 @pytest.mark.parametrize("count", [1, 5])
 def test_replayed_steps_that_are_not_finite_are_left_out_and_counted(settings, count):
     opt, variables, gradients = start([(np.float32, (40,))] * count, **settings)
-    before = bits(variables, opt)[1:]
+    before = bits(variables, opt)
     spoilt = [gradients[0] * np.float32(np.nan), *gradients[1:]]
     opt.apply_gradients(zip(spoilt, variables, strict=True))
-    assert int(opt.iterations) == 3
-    assert bits(variables, opt)[1:] == before
+    assert int(opt.iterations) == 5
+    assert bits(variables, opt) == before
     opt.apply_gradients(zip(gradients, variables, strict=True))
-    assert int(opt.iterations) == 4
+    assert int(opt.iterations) == 6
     assert opt.iterations.skipped == 1
 
 
