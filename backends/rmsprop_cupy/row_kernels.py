@@ -144,11 +144,12 @@ def code_of(variant: Variant) -> str:
 
 def kernel(variant: Variant, name: str) -> Any:
     """Return one of the kernels, `SUMS` or `UPDATE`, compiled for the current device."""
-    return _both(variant, kernels.OPTIONS)[name]
+    return compiled(variant, kernels.OPTIONS)[name]
 
 
 @cache
-def _both(variant: Variant, options: tuple[str, ...]) -> dict[str, Any]:
+def compiled(variant: Variant, options: tuple[str, ...]) -> dict[str, Any]:
+    """Return both kernels by their names."""
     module = cupy.RawModule(code=code_of(variant), options=options)
     return {name: module.get_function(name) for name in (SUMS, UPDATE)}
 

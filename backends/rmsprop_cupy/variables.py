@@ -114,6 +114,10 @@ class Occupied:
         pairs = np.array([bounds(a) for a in arrays], np.uint64).reshape(-1, 2)
         return self.touched(pairs[:, 0], pairs[:, 1]).tolist()  # type: ignore[no-any-return]
 
+    def spans(self) -> list[tuple[int, int]]:
+        """Return stretches that are this together, by their first address and that after the last."""
+        return list(zip(self._starts.tolist(), self._ends[1:].tolist(), strict=True))
+
     def touched(self, starts: Host, stops: Host) -> Host:
         """Tell for stretches between addresses whether this may have a part of them."""
         before = self._starts.searchsorted(stops)  # how many begin before each one ends

@@ -58,7 +58,8 @@ class Iterations(Variable):
         """Count a step, of which a device may yet tell the tally that it was left out."""
         self.count[()] += 1
         if tally is not None:
-            self.tally = tally
+            if tally is not self.tally:
+                self.tally = tally
             self._undecided += 1
         elif self.loss_scale is not None:
             self.loss_scale._update(is_finite=True)

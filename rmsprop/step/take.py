@@ -104,7 +104,7 @@ def replayed(settings: Settings, given: Any) -> bool:
 def tally_of(state: State) -> Tally | None:
     """Return what knows of steps that devices leave out, if there is anything, to be read by the iterations."""
     tally = state.parameters.plans.tally
-    if tally is not None:
+    if tally is not None and state.iterations.owner is None:
         state.iterations.owner = weakref.ref(state)
     return tally
 

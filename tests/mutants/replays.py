@@ -8,7 +8,7 @@ SORT, ROWS, KERNELS = [f"backends/rmsprop_cupy/{name}" for name in ("sort.cu", "
 MUTANTS = [
     Mutant(
         "replay of the gradient of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and 1_0'",
-        "            update.words[0] = addresses[position]\n", "            update.words[0] = self._keys[0].data.ptr\n",
+        "update.words[0] = addresses[position]", "update.words[0] = self._keys[0].data.ptr",
     ),
     Mutant(
         "replay with the addresses of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and 9'",
@@ -19,7 +19,8 @@ MUTANTS = [
         "            update.write(hyper)\n", "            self._hyper or update.write(hyper)\n",
     ),
     Mutant(
-        "replay with the limits of the step before", REPLAY, "test_cupy_replay.py -k 'check_in_python and clipnorm'",
+        "replay with the limits of the step before", REPLAY,
+        "test_cupy_replay.py -k 'check_in_python and clipnorm'",
         "hyper is not self._hyper and hyper is not None", "self._hyper is None and hyper is not None",
     ),
     Mutant(
@@ -27,24 +28,36 @@ MUTANTS = [
         "        if _kind(hyper) != self._kind:\n", "        if False:\n",
     ),
     Mutant(
-        "replay with tables of another list", REPLAY, "test_cupy_replay.py -k take_turns",
-        "            or not self._is_current()\n", "",
-    ),
-    Mutant(
         "strides of gradients not compared", REPLAY, "test_cupy_replay.py -k in_another_way",
-        "            or list(map(STRIDES, gradients)) != self._strides\n", "",
+        " or list(map(STRIDES, gradients)) != self._strides", "",
     ),
     Mutant(
-        "dtypes of gradients not compared", REPLAY, "test_cupy_replay.py -k in_another_way",
+        "dtypes of gradients not compared", REPLAY, "test_cupy_replay.py -k bad_list",
         "            or list(map(DTYPE, gradients)) != self._dtypes\n", "",
     ),
     Mutant(
-        "shapes of gradients not compared", REPLAY, "test_cupy_replay.py -k reshaped",
-        "            list(map(SHAPE, gradients)) != shapes\n            or ", "            ",
+        "shapes of gradients not compared", REPLAY, "test_cupy_replay.py -k bad_list",
+        "            or list(map(SIZE, gradients)) != self._counts\n", "",
+    ),
+    Mutant(
+        "shapes of gradients that were given before not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        "return self._apart if self._are_shaped(gradients) else None", "return self._apart",
+    ),
+    Mutant(
+        "other gradients taken for those of before", REPLAY, "test_cupy_replay.py -k check_in_python",
+        "all(map(is_, gradients, map(ref.__call__, self._known)))", "True",
+    ),
+    Mutant(
+        "axes of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        " or list(map(NDIM, arrays)) != self._ndims", "",
+    ),
+    Mutant(
+        "lengths of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
+        " == lengths == list(map(len, arrays))", " == lengths",
     ),
     Mutant(
         "shapes of variables not compared", REPLAY, "test_cupy_replay.py -k reshaped",
-        "            or list(map(SHAPE, self._arrays)) != shapes\n", "",
+        " == shapes == list(map(SHAPE, arrays))", " == shapes",
     ),
     Mutant(
         "devices of gradients not compared", REPLAY, "test_cupy_devices.py -k replayed",
@@ -53,7 +66,7 @@ MUTANTS = [
     ),
     Mutant(
         "replayed on another device than the variables'", REPLAY, "test_cupy_devices.py -k replayed",
-        "            or cupy.cuda.runtime.getDevice() != self._device\n", "",
+        "cupy.cuda.runtime.getDevice() != self._device\n            or ", "",
         devices=2,
     ),
     Mutant(
@@ -63,6 +76,10 @@ MUTANTS = [
     Mutant(
         "gradients in memory that is updated replayed", REPLAY, "test_cupy_replay.py -k in_memory",
         "if np.logical_or.reduce(self._occupied.touched(words, words + self._sizes)):", "if False:",
+    ),
+    Mutant(
+        "gradients in memory of few variables replayed", REPLAY, "test_cupy_replay.py -k in_memory",
+        "if start < high and low < start + size:", "if False:",
     ),
     Mutant(
         "steps replayed while the stream captures", REPLAY, "test_cupy_replay.py -k captures",
@@ -98,7 +115,12 @@ MUTANTS = [
         "if (k < tile) before", "if (k > tile) before",
     ),
     Mutant(
-        "lowest digit of rows sorted last", "backends/rmsprop_cupy/sorting.py", "test_cupy_rows.py -k any_height",
+        "highest digit of rows not sorted", "backends/rmsprop_cupy/sorting.py", "test_cupy_rows.py -k any_height",
+        "max(-(-high // DIGIT), 1)", "max(high // DIGIT, 1)",
+    ),
+    Mutant(
+        "lowest digit of rows sorted last", "backends/rmsprop_cupy/sorting.py",
+        "test_cupy_rows.py -k all_listed_often",
         "shift = low + k * DIGIT", "shift = low + (passes(high) - 1 - k) * DIGIT",
     ),
     Mutant(

@@ -304,13 +304,13 @@ def test_a_kernel_that_does_not_compile_leaves_no_half_of_a_step(monkeypatch, ca
         patch.setattr(
             source, "formula", lambda variant: "not C++" if variant.dtype == "float64" else formula(variant)
         )
-        for kernel in (kernels.array_kernel, row_kernels.strided_kernel):
+        for kernel in (kernels.array_kernel, row_kernels.compiled):
             kernel.cache_clear()
         with pytest.raises(Exception, match="error"):
             opt.apply_gradients(pairs)
     assert all((v == 1).all() for _, v in pairs)
     assert not any(w.any() for w in opt.get_weights())
-    for kernel in (kernels.array_kernel, row_kernels.strided_kernel):
+    for kernel in (kernels.array_kernel, row_kernels.compiled):
         kernel.cache_clear()
     opt.apply_gradients(pairs)
     assert all((v < 1).any() for _, v in pairs if v.size)

@@ -212,8 +212,8 @@ def least(kernel, variant):
     Weight decay and Nesterov's momentum need none. Besides, a list looks up two numbers of its factor and, with
     multipliers, the learning rate at two places and weight decay; and in tables of 64-bit integers the number of
     elements, the first of them, position and address of the gradient, and the addresses of variable and slots.
-    Windows compare two indices to those of all, and of those that overlap again. Three atomics note
-    what is outside.
+    Windows compare two indices to those of all, and of those that overlap again. Three atomics note what is
+    outside.
     """
     real = np.dtype(kernels.REAL[variant.dtype]).itemsize
     number = 2 * real if source.is_complex(variant) else real

@@ -114,8 +114,9 @@ def trajectory(kinds, settings, is_grouped=False, steps=6):
     opt.build(variables)
     if is_grouped:
         opt.group(variables[::2], lr_mult=0.5, wd_mult=0.0)
-    for step in range(steps):
-        opt.apply_gradients(zip(drawn(kinds, 1 + step), variables, strict=True))
+    gradients = [drawn(kinds, 1 + step) for step in range(steps)]  # each at other places
+    for given in gradients:
+        opt.apply_gradients(zip(given, variables, strict=True))
     return bits(variables, opt)
 
 
@@ -157,7 +158,7 @@ def start(kinds=((np.float32, (4, 4)), (np.float32, (5,))), **settings):
     """Return an optimizer, variables and gradients after steps, so that the next is replayed."""
     variables, gradients = drawn(kinds, 0), drawn(kinds, 1)
     opt = RMSprop(0.01, **settings)
-    for _ in range(3):
+    for _ in range(5):  # from the third on they are replayed, and in the last the gradients are known
         opt.apply_gradients(zip(gradients, variables, strict=True))
     return opt, variables, gradients
 
@@ -174,11 +175,7 @@ def of_another_dtype(g):
     return g.astype(np.float64)
 
 
-def of_the_same_width(g):
-    return g.view(np.int32).astype(np.float32)
-
-
-@pytest.mark.parametrize("made", [with_strides, every_other, of_another_dtype, of_the_same_width])
+@pytest.mark.parametrize("made", [with_strides, every_other, of_another_dtype])
 @pytest.mark.parametrize("kinds", [[(np.float32, (4, 4))], [(np.float32, (4, 4))] * 5], ids=len)
 def test_a_gradient_that_lies_in_memory_in_another_way_counts_as_its_numbers(made, kinds):
     (one, v, g), (two, w, h) = start(kinds), start(kinds)
@@ -188,27 +185,28 @@ def test_a_gradient_that_lies_in_memory_in_another_way_counts_as_its_numbers(mad
     assert bits(v, one) == bits(w, two)
 
 
-def test_a_gradient_reshaped_in_place_is_refused_and_nothing_changes():
-    opt, variables, gradients = start()
-    gradients[0].shape = (2, 8)
-    before = bits(variables, opt)
-    with pytest.raises(ValueError, match=r"variable 0.*shape"):
-        opt.apply_gradients(zip(gradients, variables, strict=True))
-    assert bits(variables, opt) == before
+RESHAPED = [
+    ((4, 4), (2, 8)), ((4, 4), (16,)), ((4, 4), (4, 2, 2)), ((16,), (1, 16)), ((16,), (16, 1)),
+    ((2, 2, 4), (4, 4)), ((2, 4, 2), (4, 2, 2)),
+]  # fmt: skip
 
 
-def test_a_variable_reshaped_in_place_is_refused_and_nothing_changes():
-    opt, variables, gradients = start()
-    variables[0].shape = gradients[0].shape = (2, 8)
+@pytest.mark.parametrize("which", ["gradient", "variable"])
+@pytest.mark.parametrize(("shape", "other"), RESHAPED)
+@pytest.mark.parametrize("count", [1, 5])
+def test_what_is_reshaped_in_place_is_refused_and_nothing_changes(which, shape, other, count):
+    opt, variables, gradients = start([(np.float32, shape)] * count)
+    (gradients if which == "gradient" else variables)[-1].shape = other
     before = bits(variables, opt)
-    with pytest.raises(ValueError, match="Variable 0"):
+    with pytest.raises(ValueError, match="shape"):
         opt.apply_gradients(zip(gradients, variables, strict=True))
     assert bits(variables, opt) == before
 
 
 BAD = {
     "shape": lambda g, v: (g[0][:3], v[0]),
-    "integers": lambda g, v: (g[0].astype(int), v[0]),
+    "last axis": lambda g, v: (g[0][:, :3], v[0]),
+    "integers": lambda g, v: (g[0].astype(np.int32), v[0]),
     "complex": lambda g, v: (g[0].astype(np.complex64), v[0]),
     "of NumPy": lambda g, v: (g[0].get(), v[0]),
     "no pair": lambda g, v: g[0],
@@ -228,7 +226,7 @@ def test_a_bad_list_after_good_steps_is_refused_and_changes_nothing(case):
 
 
 @pytest.mark.parametrize("place", ["variable", "part of a variable", "slot"])
-@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("count", [2, 6])  # few, and many
 def test_a_gradient_in_memory_that_is_updated_counts_as_it_was_before_the_step(place, count):
     def taken(made):
         opt, (w, v, *others), gradients = start([(np.float64, (9,))] * count)
@@ -266,13 +264,13 @@ def test_a_setting_changed_between_steps_takes_effect_in_the_next(monkeypatch, n
 @pytest.mark.parametrize("count", [1, 5])
 def test_replayed_steps_that_are_not_finite_are_left_out_and_counted(settings, count):
     opt, variables, gradients = start([(np.float32, (40,))] * count, **settings)
-    before = bits(variables, opt)[1:]
+    before = bits(variables, opt)
     spoilt = [gradients[0] * np.float32(np.nan), *gradients[1:]]
     opt.apply_gradients(zip(spoilt, variables, strict=True))
-    assert int(opt.iterations) == 3
-    assert bits(variables, opt)[1:] == before
+    assert int(opt.iterations) == 5
+    assert bits(variables, opt) == before
     opt.apply_gradients(zip(gradients, variables, strict=True))
-    assert int(opt.iterations) == 4
+    assert int(opt.iterations) == 6
     assert opt.iterations.skipped == 1
 
 

@@ -105,9 +105,10 @@ def test_a_row_that_is_listed_often_gives_the_bits_of_the_host(unfused, count, b
 
 
 def test_rows_that_are_all_listed_often_give_the_bits_of_the_host(unfused):
-    pair = Pair([(3, 2), (4, 1)], [np.complex64, np.complex64], clipvalue=1e9)
+    pair = Pair([(3, 2), (4, 1), (70_000,)], [np.complex64, np.complex64, np.complex64], clipvalue=1e9)
     for _ in range(2):
-        pair.step(np.repeat([1, 0, 2], [MANY + 1, 3 * MANY, MANY])[::-1], np.arange(4 * (MANY + 1)) % 4)
+        few, often = np.repeat([1, 0, 2], [MANY + 1, 3 * MANY, MANY])[::-1], np.arange(4 * (MANY + 1))
+        pair.step(few, often % 4, np.array([257, 2, 65_536])[often % 3])
     pair.assert_same_bits()
 
 
@@ -151,8 +152,10 @@ def test_groups_of_variables_have_their_own_numbers(unfused):
 
 
 def test_a_negative_zero_keeps_its_sign_as_on_the_host(unfused):
-    pair = Pair([(3, 1)], [np.float32], momentum=0.9)
+    pair = Pair([(3, 1)], [np.float32])
     rows, values = np.array([1, 2, 1]), np.full((3, 1), -0.0, np.float32)
+    pair.host[0][...] = -0.0  # which less 0.0 keeps its sign, but not less -0.0
+    pair.device[0] = cupy.asarray(pair.host[0])
     pair.one.apply_gradients([(IndexedSlices(values, rows), pair.host[0])])
     pair.two.apply_gradients([(IndexedSlices(cupy.asarray(values), cupy.asarray(rows)), pair.device[0])])
     pair.assert_same_bits()
