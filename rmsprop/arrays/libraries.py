@@ -1,6 +1,7 @@
 """Questions to arrays of every library: their namespace, their device, a copy, their NumPy form."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
@@ -50,6 +51,17 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
     return nullcontext() if is_numpy or not _compat().is_cupy_array(array) else array.device
 
 
+@contextmanager
+def unrecorded(array: Array) -> Iterator[None]:
+    """Work on the device of an array, without PyTorch recording what becomes of one that it follows."""
+    with on_device(array), import_module("torch").no_grad() if _is_torch(array) else nullcontext():
+        yield
+
+
+def _is_torch(array: Array) -> bool:
+    return not isinstance(array, np.ndarray) and bool(_compat().is_torch_array(array))
+
+
 def is_on_host(array: Array) -> bool:
     """Tell whether an array's numbers can be looked at without waiting for another device than the processor."""
     return isinstance(array, np.ndarray) or "cpu" in str(device(array)).lower()
@@ -82,7 +94,7 @@ def ends_pytorch(array: Host) -> bool:
 
 def copied(array: Array) -> Array:
     """Return a copy of an array in its library, on its device."""
-    with on_device(array):
+    with unrecorded(array):
         return namespace(array).asarray(array, copy=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, copied, is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, unrecorded, refuse_subclass
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
@@ -83,7 +83,7 @@ class Point:
         for variable, array, value in zip(self.variables, arrays, values, strict=True):
             if value is array:
                 continue
-            with on_device(array):
+            with unrecorded(array):
                 if isinstance(variable, Variable):
                     variable.assign(value)
                 else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rmsprop.arrays.libraries import namespace, on_device
+from rmsprop.arrays.libraries import namespace, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.formula import AVERAGE
 from rmsprop.state.parameters import Parameter
@@ -41,5 +41,5 @@ def _copied(parameter: Parameter) -> object:
     array = parameter.variable.array
     if not is_updated_in_place(array):
         return array
-    with on_device(array):
+    with unrecorded(array):
         return namespace(array).asarray(array, copy=True)

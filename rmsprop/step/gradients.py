@@ -109,6 +109,7 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
     try:
         # A number beyond the variable's dtype becomes infinite, as it would in the arithmetic of the step.
         with on_device(parameter.variable.array), np.errstate(all="ignore"):
+            gradient = parameter.backend.adapted(gradient)
             if isinstance(gradient, IndexedSlices):
                 return _checked_slices(gradient, parameter, validate)
             if isinstance(gradient, Windows):

@@ -16,10 +16,10 @@ from rmsprop.arrays.libraries import (
     is_array,
     moved_beside,
     namespace,
-    on_device,
     own,
     refuse_traced,
     to_numpy,
+    unrecorded,
 )
 from rmsprop.backends import is_updated_in_place
 from rmsprop.variables.observers import recording, tell_tapes
@@ -164,7 +164,7 @@ class Variable(ValueOperators):
         TypeError
             If complex values are given to a real variable.
         """
-        with on_device(self.array):
+        with unrecorded(self.array):
             new = self._converted(value)
             tell_tapes(self)
             if is_updated_in_place(self.array):
@@ -175,12 +175,12 @@ class Variable(ValueOperators):
 
     def assign_add(self, delta: Any) -> "Variable":
         """Add `delta` to the value; see `assign`."""
-        with on_device(self.array):
+        with unrecorded(self.array):
             return self.assign(self.array + self._converted(delta))
 
     def assign_sub(self, delta: Any) -> "Variable":
         """Subtract `delta` from the value; see `assign`."""
-        with on_device(self.array):
+        with unrecorded(self.array):
             return self.assign(self.array - self._converted(delta))
 
     def _converted(self, value: Any) -> Array:
@@ -257,7 +257,7 @@ def _own_copy(initial: Any, dtype: DType) -> Array:
     """Return a copy of an initial value, as an array."""
     checked_numbers(initial, "initial_value")
     if is_array(initial):
-        with on_device(initial):
+        with unrecorded(initial):
             return namespace(initial).asarray(initial, dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):

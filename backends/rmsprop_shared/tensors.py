@@ -1,0 +1,152 @@
+"""Tensors of PyTorch, updated in their memory on the CPU and, with CuPy, on CUDA devices.
+
+PyTorch counts the changes of each tensor, so that a gradient that needs the values from before one is refused. Updates
+are counted, but not recorded, whether its gradients are enabled or not.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.graph import increment_version
+
+import rmsprop_array_api
+import rmsprop_numba
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import refuse_traced
+from rmsprop.arrays.memory import strides_of
+from rmsprop.backends import Backend, Gradient, Updatable
+from rmsprop.formula import Hyperparameters
+from rmsprop_shared import replays
+from rmsprop_shared.steps import SharedBackend
+from rmsprop_shared.twins import Twin
+
+if TYPE_CHECKING:
+    from rmsprop_shared.cuda_tensors import TorchOnCUDA
+
+PLAIN = torch.Tensor, torch.nn.Parameter
+_is_conj, _is_neg = torch.Tensor.is_conj, torch.Tensor.is_neg
+
+
+class TorchBackend(SharedBackend):
+    """What tensors of all devices have in common that share their memory."""
+
+    adapts_gradients = True
+    device_type = "cpu"
+
+    def check_variable(self, array: Any) -> None:
+        """Raise ``TypeError`` if a tensor can't be updated in its memory."""
+        refuse_traced(array, "it is")
+        reason = _reason_against(array, self.device_type)
+        if reason is not None:
+            raise TypeError(reason)
+
+    def adapted(self, gradient: Any) -> Any:
+        """Return a gradient that lists rows, if it is a sparse tensor that does."""
+        if not isinstance(gradient, torch.Tensor) or gradient.layout is torch.strided:
+            return gradient
+        if gradient.layout is not torch.sparse_coo or gradient.sparse_dim() != 1:
+            raise TypeError(
+                f"a sparse gradient must be one of rows, of layout torch.sparse_coo and sparse_dim 1; given layout "
+                f"{gradient.layout}. Pass gradient.to_dense()."
+            )
+        rows = gradient.detach()
+        return IndexedSlices(rows._values(), rows._indices()[0], tuple(gradient.shape))
+
+    def memory(self, array: Any) -> Hashable:
+        """Return what two views of the same elements have in common; all empty tensors have the address 0."""
+        place = array.data_ptr() or id(array)
+        return place, tuple(array.shape), strides_of(_Strided(array)), array.dtype, array.device
+
+    def facts(self, array: Any) -> tuple[Any, ...]:
+        """Return what tells where a tensor lies in memory."""
+        return array.data_ptr(), array.shape, array.stride(), array.dtype, array.device
+
+    def zeros(self, like: Any, dtype: str) -> Any:
+        """Return zeros with the shape, order of axes and device of a tensor, without gaps."""
+        with torch.inference_mode(False):  # its tensors could not be changed outside of it
+            new = torch.zeros_like(like, dtype=getattr(torch, dtype), device=like.device, requires_grad=False)
+        refuse_traced(new, "slots would be")
+        return new
+
+    def owner(self, array: Any, is_its_own: bool) -> Any:
+        """Return a leaf itself: who wants its gradients has to hold it. Of other tensors others may share memory."""
+        is_leaf = isinstance(array, torch.nn.Parameter) or (array.requires_grad and array.is_leaf)
+        return array if is_leaf or (is_its_own and array._base is None) else None
+
+    def changed(self, arrays: Sequence[Any]) -> None:
+        """Count a change of each tensor, so that gradients that need former values are refused."""
+        increment_version(arrays)
+
+    def are_plain(self, arrays: Sequence[Any]) -> bool:
+        """Tell whether no tensor stands for the conjugate or the negative of what is in its memory."""
+        return not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)))
+
+
+class TorchOnHost(TorchBackend):
+    """The backend for tensors of PyTorch, of which it updates those on the CPU."""
+
+    def of(self, array: Any) -> Backend:
+        """Return the backend for the device of a tensor: that for any library, unless there are kernels for it."""
+        kind = array.device.type
+        if kind == "cuda" and (on_cuda := _on_cuda()) is not None:
+            return on_cuda
+        return self if kind == "cpu" else rmsprop_array_api.backend
+
+    def view(self, array: Any) -> Any:
+        """Return an array of NumPy in the memory of a tensor, of int16 for bfloat16."""
+        plain = array.detach()
+        if plain.is_conj() or plain.is_neg():
+            plain = plain.resolve_conj().resolve_neg()
+        return (plain.view(torch.int16) if plain.dtype is torch.bfloat16 else plain).numpy()
+
+    def planned(
+        self, parameters: Sequence[Updatable], twins: list[Twin], views: Sequence[Gradient], hyper: Hyperparameters
+    ) -> None:
+        """Keep what takes the same step again, if all tensors are contiguous."""
+        replays.keep(self, parameters, twins, views, torch.Tensor, hyper)
+
+
+class _Strided:
+    """Shape and strides of a tensor as attributes."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.shape, self.strides = tensor.shape, tensor.stride()
+
+
+def _reason_against(tensor: Any, device: str) -> str | None:
+    """Return why a tensor can't be updated in its memory, and what would do; None if it can."""
+    if type(tensor) not in PLAIN:
+        kind = type(tensor)
+        return f"a {kind.__module__}.{kind.__name__} can't be updated; expected a torch.Tensor or torch.nn.Parameter."
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return f"its layout is {tensor.layout}, its dtype {tensor.dtype}; expected a dense tensor, as by to_dense()."
+    if tensor.device.type != device:
+        return f"it is on {tensor.device}; expected {device}, where it was when it was first given."
+    if tensor.is_conj() or tensor.is_neg():
+        return "its memory holds conjugate or negative numbers; expected x.resolve_conj().resolve_neg()."
+    if tensor.requires_grad and not tensor.is_leaf:
+        return "it is computed from others that require grad; expected a leaf, such as x.detach()."
+    if tensor.is_inference():
+        return "it was made in inference mode; expected one made outside, such as x.clone() there."
+    if tensor.data_ptr() == 0 and tensor.numel():
+        return "it has no memory; expected a tensor of numbers."
+    return None
+
+
+@cache
+def _on_cuda() -> "TorchOnCUDA | None":
+    """Return the backend for tensors on CUDA devices; None without CuPy, or where that finds no device."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    if not cupy.cuda.is_available():
+        return None
+    from rmsprop_shared.cuda_tensors import backend as on_cuda
+
+    return on_cuda
+
+
+backend = TorchOnHost(rmsprop_numba.backend)
