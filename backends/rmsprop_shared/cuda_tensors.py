@@ -11,7 +11,7 @@ import rmsprop_cupy
 from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Backend, Factors, Gradient, Updatable
 from rmsprop.formula import Hyperparameters
-from rmsprop_shared.tensors import TorchBackend
+from rmsprop_shared.tensors import TorchBackend, resolved
 
 
 class TorchOnCUDA(TorchBackend):
@@ -23,9 +23,7 @@ class TorchOnCUDA(TorchBackend):
 
     def view(self, array: Any) -> Array:
         """Return an array of CuPy in the memory of a tensor."""
-        plain = array.detach()
-        if plain.is_conj() or plain.is_neg():
-            plain = plain.resolve_conj().resolve_neg()
+        plain = resolved(array)
         with cupy.cuda.Device(plain.device.index):
             if plain.dtype is not torch.bfloat16:
                 return cupy.asarray(plain)

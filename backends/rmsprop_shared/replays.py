@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays.libraries import Host, is_traced
+from rmsprop.arrays.libraries import Host
 from rmsprop.backends import SPARSE, Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_numba import headers
@@ -65,10 +65,9 @@ class Replayed:
         found, words = np.empty(len(given), np.int64), np.empty(exchange.WORDS, np.int64)
         if not exchange.read(
             id(given), self._function, self._kinds, self._expected, self._occupied, found, words
-        ) or is_traced(self._arrays[0]):
+        ):
             return None
-        plain = self._backend.are_plain
-        return found if plain([gradient for gradient, _ in given]) and plain(self._arrays) else None
+        return found if self._backend.are_plain([*self._arrays, *[gradient for gradient, _ in given]]) else None
 
     def step(self, gradients: Host, hyper: Hyperparameters) -> int | None:
         """Take a step with the gradients at these addresses, or return the position of one that forbids it."""

@@ -49,7 +49,7 @@ class SharedBackend(Backend):
         """Let the library of arrays know that their memory has been written to."""
 
     def are_plain(self, arrays: Sequence[Array]) -> bool:
-        """Tell whether the memory of arrays holds the very numbers that they stand for."""
+        """Tell whether the memory of arrays holds the very numbers that they stand for, and nothing traces them."""
         return True
 
     def working(self, array: Array) -> AbstractContextManager[Any]:

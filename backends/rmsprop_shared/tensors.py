@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
 import rmsprop_array_api
@@ -16,7 +17,7 @@ import rmsprop_numba
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import refuse_traced
 from rmsprop.arrays.memory import strides_of
-from rmsprop.backends import Backend, Gradient, Updatable
+from rmsprop.backends import Backend, Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters
 from rmsprop_shared import replays
 from rmsprop_shared.steps import SharedBackend
@@ -56,6 +57,9 @@ class TorchBackend(SharedBackend):
 
     def memory(self, array: Any) -> Hashable:
         """Return what two views of the same elements have in common; all empty tensors have the address 0."""
+        refuse_traced(array, "it is")
+        if array.layout is not torch.strided:
+            raise TypeError(_reason_against(array, self.device_type))
         place = array.data_ptr() or id(array)
         return place, tuple(array.shape), strides_of(_Strided(array)), array.dtype, array.device
 
@@ -80,8 +84,22 @@ class TorchBackend(SharedBackend):
         increment_version(arrays)
 
     def are_plain(self, arrays: Sequence[Any]) -> bool:
-        """Tell whether no tensor stands for the conjugate or the negative of what is in its memory."""
-        return not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)))
+        """Tell whether no tensor stands for the conjugate or the negative of what is in its memory, or is traced."""
+        return not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)) or peek_interpreter_stack() is not None)
+
+    def check_step(
+        self, parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]
+    ) -> bool:
+        """Raise errors about memory and devices."""
+        for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
+            device, given = parameter.variable.array.device, values_of(gradient)
+            refuse_traced(given, f"the gradient of variable {parameter} is")
+            if given.device != device:
+                raise ValueError(
+                    f"Gradient of variable {position} {parameter}: it is on {given.device}, not on {device} like the "
+                    f"variable."
+                )
+        return super().check_step(parameters, gradients, positions)
 
 
 class TorchOnHost(TorchBackend):
@@ -96,9 +114,7 @@ class TorchOnHost(TorchBackend):
 
     def view(self, array: Any) -> Any:
         """Return an array of NumPy in the memory of a tensor, of int16 for bfloat16."""
-        plain = array.detach()
-        if plain.is_conj() or plain.is_neg():
-            plain = plain.resolve_conj().resolve_neg()
+        plain = resolved(array)
         return (plain.view(torch.int16) if plain.dtype is torch.bfloat16 else plain).numpy()
 
     def planned(
@@ -113,6 +129,14 @@ class _Strided:
 
     def __init__(self, tensor: Any) -> None:
         self.shape, self.strides = tensor.shape, tensor.stride()
+
+
+def resolved(tensor: Any) -> Any:
+    """Return a tensor that is not followed and whose memory holds its numbers; a copy if it has none such."""
+    plain = tensor.detach()
+    if plain.is_conj() or plain.is_neg():
+        return plain.resolve_conj().resolve_neg()
+    return plain if plain.data_ptr() or not plain.numel() else plain.clone()  # some zeros have no memory
 
 
 def _reason_against(tensor: Any, device: str) -> str | None:

@@ -95,7 +95,7 @@ def ends_pytorch(array: Host) -> bool:
 def copied(array: Array) -> Array:
     """Return a copy of an array in its library, on its device."""
     with unrecorded(array):
-        return namespace(array).asarray(array, copy=True)
+        return namespace(array).asarray(detached(array), copy=True)
 
 
 def moved_beside(array: Array, other: Array) -> Array:

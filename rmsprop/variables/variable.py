@@ -13,6 +13,7 @@ from rmsprop.arrays.libraries import (
     Host,
     as_beside,
     checked_numbers,
+    detached,
     is_array,
     moved_beside,
     namespace,
@@ -258,7 +259,7 @@ def _own_copy(initial: Any, dtype: DType) -> Array:
     checked_numbers(initial, "initial_value")
     if is_array(initial):
         with unrecorded(initial):
-            return namespace(initial).asarray(initial, dtype=dtype, copy=True)
+            return namespace(initial).asarray(detached(initial), dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):
         array = array.astype(np.float32)
