@@ -41,7 +41,7 @@ class TorchOnCUDA(TorchBackend):
         with cupy.cuda.Device(index):
             # `with stream` would not go back to a stream that has been made the current one by `use`.
             before = cupy.cuda.get_current_stream()
-            cupy.cuda.ExternalStream(torch.cuda.current_stream(index).cuda_stream, index).use()
+            cupy.cuda.Stream.from_external(_Exported(torch.cuda.current_stream(index).cuda_stream)).use()
             try:
                 yield
             finally:
@@ -77,6 +77,16 @@ class TorchOnCUDA(TorchBackend):
         """Raise ``ValueError`` if rows or windows out of range were found in earlier gradients of a variable."""
         with self.working(parameter.variable.array):
             self.through.report_misses(parameter)
+
+
+class _Exported:
+    """A stream as others are told of it."""
+
+    def __init__(self, pointer: int) -> None:
+        self._pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._pointer
 
 
 def _first_of(gradients: Sequence[Gradient]) -> Any:

@@ -104,6 +104,18 @@ def moved_beside(array: Array, other: Array) -> Array:
     return array if device(array) == place else _compat().to_device(array, place)
 
 
+def shared(x: Any, to_write: bool = False) -> Any:
+    """Return what only exports memory of a CUDA device, as arrays of numba.cuda do, as an array of CuPy in there.
+
+    Anything else is returned as it is. ``TypeError`` if memory is `to_write` that its owner declares read-only.
+    """
+    if not hasattr(type(x), "__cuda_array_interface__") or is_array(x):
+        return x
+    if to_write and x.__cuda_array_interface__["data"][1]:
+        raise TypeError("it exports its memory as read-only; expected an array that can be written to.")
+    return import_module("cupy").asarray(x)
+
+
 def is_array(x: object) -> bool:
     """Tell whether `x` is an array, but not one of NumPy's scalars, which only look like arrays."""
     if isinstance(x, np.ndarray):

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from itertools import chain, count
 from typing import Any
 
-from rmsprop.arrays.libraries import has_strides, is_array
+from rmsprop.arrays.libraries import has_strides, is_array, shared
 from rmsprop.backends import Backend, Plans, Replay, backend_of
 from rmsprop.state.identity import Original, release
 from rmsprop.state.parameters import Parameter, new_parameter, refuse_repetition
@@ -85,6 +85,7 @@ class Parameters:
 
     def _recognised(self, variable: Any) -> Parameter | None:
         """Return the parameter of an array that stands for the same memory as a known one, or of an original."""
+        variable = shared(variable)
         is_raw = not isinstance(variable, Variable)
         if not (self._by_memory or self._by_original) or (is_raw and not is_array(variable)):
             return None

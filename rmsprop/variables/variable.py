@@ -19,6 +19,7 @@ from rmsprop.arrays.libraries import (
     namespace,
     own,
     refuse_traced,
+    shared,
     to_numpy,
     unrecorded,
 )
@@ -81,7 +82,7 @@ class Variable(ValueOperators):
         dtype: DType = None,
         constraint: "Callable[[Array], Array] | None" = None,
     ) -> None:
-        initial = value_of(initial_value() if callable(initial_value) else initial_value)
+        initial = shared(value_of(initial_value() if callable(initial_value) else initial_value))
         self.array = _own_copy(initial, dtype)
         self.trainable = trainable
         self.name = name or "Variable"
