@@ -50,7 +50,7 @@ def disjoint(
 
 
 class _Occupied:
-    """Tells whether stretches of memory have a part of what tables lie in; it looks at these when it is first asked.
+    """Tells whether stretches of memory have a part of what tables lie in, at which it looks when first asked.
 
     Parameters
     ----------

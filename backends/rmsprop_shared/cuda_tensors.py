@@ -1,3 +1,5 @@
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleMethodOverride=false
 """Tensors of PyTorch on CUDA devices, updated by the kernels for CuPy in PyTorch's current stream."""
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +11,7 @@ import torch
 
 import rmsprop_cupy
 from rmsprop.arrays.libraries import Array
-from rmsprop.backends import Backend, Factors, Gradient, Updatable
+from rmsprop.backends import Factors, Gradient, Updatable
 from rmsprop.formula import Hyperparameters
 from rmsprop_shared.tensors import TorchBackend, resolved
 
@@ -21,7 +23,7 @@ class TorchOnCUDA(TorchBackend):
     reports_misses = True
     device_type = "cuda"
 
-    def view(self, array: Any) -> Array:
+    def exported(self, array: Any) -> Array:
         """Return an array of CuPy in the memory of a tensor."""
         plain = resolved(array)
         with cupy.cuda.Device(plain.device.index):
@@ -35,7 +37,7 @@ class TorchOnCUDA(TorchBackend):
     def working(self, array: Any) -> Iterator[None]:
         """Let CuPy work on the device of a tensor, in the stream that PyTorch uses there.
 
-        What PyTorch computed before is waited for by the device alone, and what it will compute waits for the step.
+        The device alone waits for what PyTorch computed before, and what it will compute waits for the step.
         """
         index = array.device.index
         with cupy.cuda.Device(index):
@@ -94,4 +96,4 @@ def _first_of(gradients: Sequence[Gradient]) -> Any:
     return getattr(first, "values", first) if not isinstance(first, torch.Tensor) else first
 
 
-backend: Backend = TorchOnCUDA(rmsprop_cupy.backend)
+backend = TorchOnCUDA(rmsprop_cupy.backend)

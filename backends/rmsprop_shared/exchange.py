@@ -1,7 +1,7 @@
 """The check that a list of pairs is what it was in the last step, by DLPack's C functions, in compiled code.
 
-A library that has them declares it by the attribute ``__dlpack_c_exchange_api__`` of the type of its arrays, see the
-Array API standard. They tell where an array lies in memory without a call in Python.
+A library that has them declares it by the attribute ``__dlpack_c_exchange_api__`` of the type of its arrays, see
+the Array API standard. They tell where an array lies in memory without a call in Python.
 """
 
 import ctypes
@@ -138,7 +138,7 @@ def expected_of(function: int, keys: Sequence[object], arrays: Sequence[Array], 
 
 @cache
 def function_of(kind: type) -> int | None:
-    """Return the address of the C function that describes arrays of a type, as DLPack has it; None if there is none.
+    """Return the address of the C function of DLPack that describes arrays of a type; None if there is none.
 
     It is given the addresses of an array and of a DLTensor, which it fills without a hold on the array's memory.
     """

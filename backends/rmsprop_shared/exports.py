@@ -1,3 +1,5 @@
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleMethodOverride=false
 """Arrays of any library that export their memory by DLPack, declared as such by an entry point."""
 
 from collections.abc import Hashable
@@ -23,24 +25,24 @@ class ExportsOnHost(SharedBackend):
 
         return self if int(array.__dlpack_device__()[0]) == CPU else rmsprop_array_api.backend
 
-    def view(self, array: Array) -> Any:
+    def exported(self, array: Array) -> Any:
         """Return an array of NumPy in the memory of another library's."""
         return np.from_dlpack(array)
 
     def facts(self, array: Array) -> tuple[Any, ...]:
         """Return what tells where an array lies in memory."""
-        view = self.view(array)
+        view = self.exported(array)
         return view.__array_interface__["data"][0], view.shape, view.strides, view.dtype
 
     def memory(self, array: Array) -> Hashable:
         """Return what two views of the same elements have in common."""
-        view = self.view(array)
+        view = self.exported(array)
         return memory_of(view, view.__array_interface__["data"][0])
 
     def check_variable(self, array: Array) -> None:
         """Raise ``TypeError`` or ``ValueError`` if the memory can't be had, or not be written to."""
         try:
-            view = self.view(array)
+            view = self.exported(array)
         except (BufferError, RuntimeError, ValueError) as error:
             raise TypeError(f"its library does not share its memory: {error}") from None
         self.through.check_variable(view)

@@ -63,9 +63,7 @@ class Replayed:
             if variable.constraint is not None or not variable.trainable:
                 return None
         found, words = np.empty(len(given), np.int64), np.empty(exchange.WORDS, np.int64)
-        if not exchange.read(
-            id(given), self._function, self._kinds, self._expected, self._occupied, found, words
-        ):
+        if not exchange.read(id(given), self._function, self._kinds, self._expected, self._occupied, found, words):
             return None
         return found if self._backend.are_plain([*self._arrays, *[gradient for gradient, _ in given]]) else None
 

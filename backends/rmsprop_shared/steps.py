@@ -1,3 +1,5 @@
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleMethodOverride=false
 """Steps on arrays that share their memory: by the backend that updates it."""
 
 from abc import abstractmethod
@@ -35,7 +37,7 @@ class SharedBackend(Backend):
         self.through = through
 
     @abstractmethod
-    def view(self, array: Array) -> Array:
+    def exported(self, array: Array) -> Array:
         """Return a view of the memory of an array that has passed all checks, or of a gradient or its indices.
 
         A gradient may be copied. The view keeps the memory alive, but not the array.
@@ -49,7 +51,7 @@ class SharedBackend(Backend):
         """Let the library of arrays know that their memory has been written to."""
 
     def are_plain(self, arrays: Sequence[Array]) -> bool:
-        """Tell whether the memory of arrays holds the very numbers that they stand for, and nothing traces them."""
+        """Tell whether the memory of arrays holds the very numbers that they are, and nothing traces them."""
         return True
 
     def working(self, array: Array) -> AbstractContextManager[Any]:
@@ -58,12 +60,12 @@ class SharedBackend(Backend):
 
     def overlapping(self, arrays: Sequence[Array]) -> tuple[int, int] | None:
         """Return the positions of two arrays that share memory, if any do."""
-        return self.through.overlapping([self.view(array) for array in arrays])
+        return self.through.overlapping([self.exported(array) for array in arrays])
 
     def in_range(self, indices: Array, rows: int) -> bool:
         """Tell whether all indices are those of rows."""
         with self.working(indices):
-            return self.through.in_range(self.view(indices), rows)
+            return self.through.in_range(self.exported(indices), rows)
 
     def squared_norms(self, gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
         """Return the sum of ``|scale * g|**2`` of each gradient, after clipping by value."""
@@ -83,8 +85,8 @@ class SharedBackend(Backend):
             raise ValueError(
                 f"Variable {first} has elements that share memory with each other."
                 if overlap[0] == overlap[1]
-                else f"Variables {first} and {second} share memory since one was given other memory than it had, so "
-                f"that one's update would change the other; expected memory of its own for each."
+                else f"Variables {first} and {second} share memory since one was given other memory than it had, "
+                f"so that one's update would change the other; expected memory of its own for each."
             )
         return False
 
@@ -95,7 +97,7 @@ class SharedBackend(Backend):
         twins, views = self.twins(parameters), [self.viewed(g) for g in gradients]
         arrays = [parameter.variable.array for parameter in parameters]
         if type(factors).__module__ == type(arrays[0]).__module__:
-            factors = self.view(factors)
+            factors = self.exported(factors)
         with self.working(arrays[0]):
             take = self.through.prepare(twins, views, factors, hyper)
         for parameter, twin in zip(parameters, twins, strict=True):
@@ -116,17 +118,19 @@ class SharedBackend(Backend):
 
     def twins(self, parameters: Sequence[Updatable]) -> list[Twin]:
         """Return variables and slots as views."""
-        return [twin_of(parameter, self._place(parameter), self.view) for parameter in parameters]
+        return [twin_of(parameter, self._place(parameter), self.exported) for parameter in parameters]
 
     def viewed(self, gradient: Gradient) -> Gradient:
         """Return a gradient as views."""
         if isinstance(gradient, IndexedSlices):
-            return replace(gradient, values=self.view(gradient.values), indices=self.view(gradient.indices))
+            return replace(
+                gradient, values=self.exported(gradient.values), indices=self.exported(gradient.indices)
+            )
         if isinstance(gradient, Windows):
             starts = gradient.starts
-            starts = starts if isinstance(starts, np.ndarray) else self.view(starts)
-            return replace(gradient, values=self.view(gradient.values), starts=starts)
-        return self.view(gradient)
+            starts = starts if isinstance(starts, np.ndarray) else self.exported(starts)
+            return replace(gradient, values=self.exported(gradient.values), starts=starts)
+        return self.exported(gradient)
 
     def _place(self, parameter: Updatable) -> tuple[Any, ...]:
         return self.facts(parameter.variable.array)

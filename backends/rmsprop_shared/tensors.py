@@ -1,3 +1,5 @@
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleMethodOverride=false
 """Tensors of PyTorch, updated in their memory on the CPU and, with CuPy, on CUDA devices.
 
 PyTorch counts the changes of each tensor, so that a gradient that needs the values from before one is refused. Updates
@@ -85,7 +87,9 @@ class TorchBackend(SharedBackend):
 
     def are_plain(self, arrays: Sequence[Any]) -> bool:
         """Tell whether no tensor stands for the conjugate or the negative of what is in its memory, or is traced."""
-        return not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)) or peek_interpreter_stack() is not None)
+        return not (
+            any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)) or peek_interpreter_stack() is not None
+        )
 
     def check_step(
         self, parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]
@@ -99,6 +103,12 @@ class TorchBackend(SharedBackend):
                     f"Gradient of variable {position} {parameter}: it is on {given.device}, not on {device} like the "
                     f"variable."
                 )
+            for name, slot in parameter.slots.items():
+                if slot.array.device != device:
+                    raise ValueError(
+                        f"Variable {position} {parameter} is on {device}, its slot {name!r} on {slot.array.device}, "
+                        f"where it was before; expected a new optimizer, with the weights of this one."
+                    )
         return super().check_step(parameters, gradients, positions)
 
 
@@ -112,7 +122,7 @@ class TorchOnHost(TorchBackend):
             return on_cuda
         return self if kind == "cpu" else rmsprop_array_api.backend
 
-    def view(self, array: Any) -> Any:
+    def exported(self, array: Any) -> Any:
         """Return an array of NumPy in the memory of a tensor, of int16 for bfloat16."""
         plain = resolved(array)
         return (plain.view(torch.int16) if plain.dtype is torch.bfloat16 else plain).numpy()
@@ -143,9 +153,13 @@ def _reason_against(tensor: Any, device: str) -> str | None:
     """Return why a tensor can't be updated in its memory, and what would do; None if it can."""
     if type(tensor) not in PLAIN:
         kind = type(tensor)
-        return f"a {kind.__module__}.{kind.__name__} can't be updated; expected a torch.Tensor or torch.nn.Parameter."
+        return (
+            f"a {kind.__module__}.{kind.__name__} can't be updated; expected a torch.Tensor or torch.nn.Parameter."
+        )
     if tensor.layout is not torch.strided or tensor.is_quantized:
-        return f"its layout is {tensor.layout}, its dtype {tensor.dtype}; expected a dense tensor, as by to_dense()."
+        return (
+            f"its layout is {tensor.layout}, its dtype {tensor.dtype}; expected a dense tensor, as by to_dense()."
+        )
     if tensor.device.type != device:
         return f"it is on {tensor.device}; expected {device}, where it was when it was first given."
     if tensor.is_conj() or tensor.is_neg():

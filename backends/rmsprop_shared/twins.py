@@ -13,7 +13,9 @@ class Held:
     __slots__ = ("array", "constraint", "trainable")
 
     def __init__(self, array: Array) -> None:
-        self.array, self.constraint, self.trainable = array, None, True
+        self.array = array
+        self.constraint: Callable[[Array], Array] | None = None
+        self.trainable = True
 
 
 class Twin:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from rmsprop.arrays.libraries import Array, copied, is_array, namespace, unrecorded, to_numpy
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, to_numpy, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.minimization.point import Point
 from rmsprop.variables.variable import array_of

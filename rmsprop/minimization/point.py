@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, copied, is_array, namespace, unrecorded, refuse_subclass
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, refuse_subclass, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs

@@ -32,7 +32,11 @@ class OnDevice(torch.Tensor):
     def __new__(cls, array):
         strides = [s // array.itemsize for s in array.strides]
         tensor = torch.Tensor._make_wrapper_subclass(
-            cls, array.shape, strides=strides, dtype=getattr(torch, array.dtype.name), device=f"cuda:{array.device.id}"
+            cls,
+            array.shape,
+            strides=strides,
+            dtype=getattr(torch, array.dtype.name),
+            device=f"cuda:{array.device.id}",
         )
         tensor.held = array
         return tensor
@@ -56,7 +60,8 @@ class OnDevice(torch.Tensor):
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         if function is torch.zeros_like:
-            return cls(cupy.zeros_like(args[0].held, dtype=str(kwargs["dtype"]).removeprefix("torch.")))
+            with args[0].held.device:
+                return cls(cupy.zeros_like(args[0].held, dtype=str(kwargs["dtype"]).removeprefix("torch.")))
         with torch._C.DisableTorchFunctionSubclass():
             return function(*args, **(kwargs or {}))
 
@@ -69,7 +74,7 @@ class OnDevice(torch.Tensor):
 def stream(request, monkeypatch):
     """Return the stream that PyTorch is taken to use."""
     used = cupy.cuda.Stream.null if request.param == "default" else cupy.cuda.Stream(non_blocking=True)
-    monkeypatch.setattr("rmsprop_shared.tensors.PLAIN", (OnDevice,))
+    monkeypatch.setattr("rmsprop_shared.tensors.PLAIN", (OnDevice, Moved))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: Current(used.ptr))
     yield used
     used.synchronize()
@@ -110,7 +115,7 @@ def test_tensors_on_a_device_get_the_bits_of_cupy(stream, dtype, options):
         for tensor, array in zip(tensors, arrays, strict=True):
             slot = ours.get_slot(tensor, name).array
             assert slot.held.get().tobytes() == theirs.get_slot(array, name).array.get().tobytes()
-    assert not backend_of(tensors[0]).memory(tensors[0]) == backend_of(tensors[1]).memory(tensors[1])
+    assert backend_of(tensors[0]).memory(tensors[0]) != backend_of(tensors[1]).memory(tensors[1])
 
 
 def test_kernels_run_in_the_stream_that_pytorch_uses(stream, monkeypatch):
@@ -121,7 +126,9 @@ def test_kernels_run_in_the_stream_that_pytorch_uses(stream, monkeypatch):
         monkeypatch.setattr(
             type(backend_of(tensor).through),
             name,
-            staticmethod(lambda *a, function=function: (seen.append(cupy.cuda.get_current_stream().ptr), function(*a))[1]),
+            staticmethod(
+                lambda *a, function=function: (seen.append(cupy.cuda.get_current_stream().ptr), function(*a))[1]
+            ),
         )
     before = cupy.cuda.get_current_stream().ptr
     cupy.cuda.Device().synchronize()
@@ -192,6 +199,13 @@ def test_the_device_of_a_tensor_is_worked_on(stream, monkeypatch):
     assert opt.get_slot(tensor, "rms").array.held.device.id == 1
     with pytest.raises(ValueError, match="it is on cuda:0, not on cuda:1"):
         opt.apply_gradients([(near, tensor)])
+    tensor.__class__ = Moved
+    with pytest.raises(ValueError, match="is on cuda:0, its slot 'rms' on cuda:1"):
+        opt.apply_gradients([(near, tensor)])
+
+
+class Moved(OnDevice):
+    device = torch.device("cuda:0")
 
 
 class Exported:
