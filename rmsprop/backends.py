@@ -255,7 +255,7 @@ class Backend(ABC):
         """
 
     def adapted(self, gradient: Any) -> Any:
-        """Return a gradient, as the user gave it, in a form that the shared code knows: `IndexedSlices`, if sparse.
+        """Return a gradient, as the user gave it, in a form that shared code knows: `IndexedSlices`, if sparse.
 
         Raises ``TypeError``, without naming the variable, for what is none. Asked only of a backend that
         `adapts_gradients`, before all other checks.
@@ -355,7 +355,7 @@ GROUP = "rmsprop.backends"
 OWN = {
     "numpy": "rmsprop_numba:backend",
     "cupy": "rmsprop_cupy:backend",
-    "torch": "rmsprop_shared.tensors:backend",
+    "torch": "rmsprop_shared.tensors_on_host:backend",
     "array_api": "rmsprop_array_api:backend",
 }
 """The entry points of this project. No other package takes their place, and they need no metadata, as in a zip."""

@@ -1,32 +1,23 @@
 # mypy: disable-error-code="override"
 # pyright: reportIncompatibleMethodOverride=false
-"""Tensors of PyTorch, updated in their memory on the CPU and, with CuPy, on CUDA devices.
+"""Tensors of PyTorch: which of them can be updated in their memory, and what PyTorch is told of it.
 
-PyTorch counts the changes of each tensor, so that a gradient that needs the values from before one is refused. Updates
-are counted, but not recorded, whether its gradients are enabled or not.
+PyTorch counts the changes of each tensor, so that a gradient that needs the values from before one is refused.
+Updates are counted, but not recorded, whether its gradients are enabled or not.
 """
 
 from collections.abc import Hashable, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd.graph import increment_version
 
-import rmsprop_array_api
-import rmsprop_numba
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import refuse_traced
 from rmsprop.arrays.memory import strides_of
-from rmsprop.backends import Backend, Gradient, Updatable, values_of
-from rmsprop.formula import Hyperparameters
-from rmsprop_shared import replays
+from rmsprop.backends import Gradient, Updatable, values_of
 from rmsprop_shared.steps import SharedBackend
-from rmsprop_shared.twins import Twin
-
-if TYPE_CHECKING:
-    from rmsprop_shared.cuda_tensors import TorchOnCUDA
 
 PLAIN = torch.Tensor, torch.nn.Parameter
 _is_conj, _is_neg = torch.Tensor.is_conj, torch.Tensor.is_neg
@@ -51,8 +42,8 @@ class TorchBackend(SharedBackend):
             return gradient
         if gradient.layout is not torch.sparse_coo or gradient.sparse_dim() != 1:
             raise TypeError(
-                f"a sparse gradient must be one of rows, of layout torch.sparse_coo and sparse_dim 1; given layout "
-                f"{gradient.layout}. Pass gradient.to_dense()."
+                f"a sparse gradient must be one of rows, of layout torch.sparse_coo and sparse_dim 1; given "
+                f"layout {gradient.layout}. Pass gradient.to_dense()."
             )
         rows = gradient.detach()
         return IndexedSlices(rows._values(), rows._indices()[0], tuple(gradient.shape))
@@ -77,7 +68,7 @@ class TorchBackend(SharedBackend):
         return new
 
     def owner(self, array: Any, is_its_own: bool) -> Any:
-        """Return a leaf itself: who wants its gradients has to hold it. Of other tensors others may share memory."""
+        """Return a leaf itself: who wants its gradients has to hold it. Others may share memory with anything."""
         is_leaf = isinstance(array, torch.nn.Parameter) or (array.requires_grad and array.is_leaf)
         return array if is_leaf or (is_its_own and array._base is None) else None
 
@@ -86,10 +77,8 @@ class TorchBackend(SharedBackend):
         increment_version(arrays)
 
     def are_plain(self, arrays: Sequence[Any]) -> bool:
-        """Tell whether no tensor stands for the conjugate or the negative of what is in its memory, or is traced."""
-        return not (
-            any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)) or peek_interpreter_stack() is not None
-        )
+        """Tell whether no tensor is the conjugate or the negative of what is in its memory, or traced."""
+        return peek_interpreter_stack() is None and not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)))
 
     def check_step(
         self, parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]
@@ -100,38 +89,17 @@ class TorchBackend(SharedBackend):
             refuse_traced(given, f"the gradient of variable {parameter} is")
             if given.device != device:
                 raise ValueError(
-                    f"Gradient of variable {position} {parameter}: it is on {given.device}, not on {device} like the "
-                    f"variable."
+                    f"Gradient of variable {position} {parameter}: it is on {given.device}, not on {device} like "
+                    f"the variable."
                 )
             for name, slot in parameter.slots.items():
-                if slot.array.device != device:
+                if str(slot.array.device) != str(device):
                     raise ValueError(
-                        f"Variable {position} {parameter} is on {device}, its slot {name!r} on {slot.array.device}, "
-                        f"where it was before; expected a new optimizer, with the weights of this one."
+                        f"Variable {position} {parameter} is on {device}, its slot {name!r} on "
+                        f"{slot.array.device}, where it was before; expected a new optimizer, with the weights of "
+                        f"this one."
                     )
         return super().check_step(parameters, gradients, positions)
-
-
-class TorchOnHost(TorchBackend):
-    """The backend for tensors of PyTorch, of which it updates those on the CPU."""
-
-    def of(self, array: Any) -> Backend:
-        """Return the backend for the device of a tensor: that for any library, unless there are kernels for it."""
-        kind = array.device.type
-        if kind == "cuda" and (on_cuda := _on_cuda()) is not None:
-            return on_cuda
-        return self if kind == "cpu" else rmsprop_array_api.backend
-
-    def exported(self, array: Any) -> Any:
-        """Return an array of NumPy in the memory of a tensor, of int16 for bfloat16."""
-        plain = resolved(array)
-        return (plain.view(torch.int16) if plain.dtype is torch.bfloat16 else plain).numpy()
-
-    def planned(
-        self, parameters: Sequence[Updatable], twins: list[Twin], views: Sequence[Gradient], hyper: Hyperparameters
-    ) -> None:
-        """Keep what takes the same step again, if all tensors are contiguous."""
-        replays.keep(self, parameters, twins, views, torch.Tensor, hyper)
 
 
 class _Strided:
@@ -171,20 +139,3 @@ def _reason_against(tensor: Any, device: str) -> str | None:
     if tensor.data_ptr() == 0 and tensor.numel():
         return "it has no memory; expected a tensor of numbers."
     return None
-
-
-@cache
-def _on_cuda() -> "TorchOnCUDA | None":
-    """Return the backend for tensors on CUDA devices; None without CuPy, or where that finds no device."""
-    try:
-        import cupy
-    except ImportError:
-        return None
-    if not cupy.cuda.is_available():
-        return None
-    from rmsprop_shared.cuda_tensors import backend as on_cuda
-
-    return on_cuda
-
-
-backend = TorchOnHost(rmsprop_numba.backend)

