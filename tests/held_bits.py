@@ -1,8 +1,8 @@
 """Digests of some 250 trajectories, by which a change of the structure shows that it holds all bits.
 
 ``python tests/held_bits.py > before.txt``, then again after the change, and ``diff``. With ``cupy`` as argument,
-CuPy takes the steps, on a device or in a simulator of one; with ``torch``, tensors in NumPy's memory are updated; by
-default NumPy takes them and, as any other library, array_api_strict.
+CuPy takes the steps, on a device or in a simulator of one; with ``torch``, tensors in NumPy's memory are updated;
+by default NumPy takes them and, as any other library, array_api_strict.
 """
 
 import hashlib
