@@ -45,6 +45,7 @@ class Replayed:
         self._variables = [parameter.variable for parameter in parameters if not parameter.is_raw]
         self._function = exchange.function_of(kind) or 0
         views = [twin.variable.array for twin in twins]
+        self._complex = [a for a, view in zip(self._arrays, views, strict=True) if view.dtype.kind == "c"]
         keys = [parameter.key for parameter in parameters]
         self._kinds = np.array([id(tuple), id(kind)], np.int64)
         self._expected = exchange.expected_of(self._function, keys, self._arrays, views)
@@ -65,7 +66,7 @@ class Replayed:
         found, words = np.empty(len(given), np.int64), np.empty(exchange.WORDS, np.int64)
         if not exchange.read(id(given), self._function, self._kinds, self._expected, self._occupied, found, words):
             return None
-        return found if self._backend.are_plain([*self._arrays, *[gradient for gradient, _ in given]]) else None
+        return found if self._backend.are_plain(given, self._complex) else None
 
     def step(self, gradients: Host, hyper: Hyperparameters) -> int | None:
         """Take a step with the gradients at these addresses, or return the position of one that forbids it."""

@@ -50,8 +50,8 @@ class SharedBackend(Backend):
     def changed(self, arrays: Sequence[Array]) -> None:
         """Let the library of arrays know that their memory has been written to."""
 
-    def are_plain(self, arrays: Sequence[Array]) -> bool:
-        """Tell whether the memory of arrays holds the very numbers that they are, and nothing traces them."""
+    def are_plain(self, pairs: Sequence[tuple[Array, Any]], complex_variables: Sequence[Array]) -> bool:
+        """Tell whether the memory of gradients and variables holds their very numbers, and nothing traces them."""
         return True
 
     def working(self, array: Array) -> AbstractContextManager[Any]:

@@ -7,6 +7,8 @@ Updates are counted, but not recorded, whether its gradients are enabled or not.
 """
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from rmsprop.backends import Gradient, Updatable, values_of
 from rmsprop_shared.steps import SharedBackend
 
 PLAIN = torch.Tensor, torch.nn.Parameter
-_is_conj, _is_neg = torch.Tensor.is_conj, torch.Tensor.is_neg
+_is_conj, _is_neg, _first = torch.Tensor.is_conj, torch.Tensor.is_neg, itemgetter(0)
 
 
 class TorchBackend(SharedBackend):
@@ -76,9 +78,14 @@ class TorchBackend(SharedBackend):
         """Count a change of each tensor, so that gradients that need former values are refused."""
         increment_version(arrays)
 
-    def are_plain(self, arrays: Sequence[Any]) -> bool:
-        """Tell whether no tensor is the conjugate or the negative of what is in its memory, or traced."""
-        return peek_interpreter_stack() is None and not (any(map(_is_neg, arrays)) or any(map(_is_conj, arrays)))
+    def are_plain(self, pairs: Sequence[tuple[Any, Any]], complex_variables: Sequence[Any]) -> bool:
+        """Tell whether no gradient is the conjugate or the negative of what is in its memory, and nothing is traced.
+
+        In the memory that a real variable had, another tensor can't be its negative without `torch._neg_view`.
+        """
+        if peek_interpreter_stack() is not None or any(map(_is_neg, map(_first, pairs))):
+            return False
+        return not complex_variables or not any(map(_is_conj, chain(complex_variables, map(_first, pairs))))
 
     def check_step(
         self, parameters: Sequence[Updatable], gradients: Sequence[Gradient], positions: Sequence[int]
