@@ -40,7 +40,7 @@ def _checked(name: str, variable: Any) -> str:
     if not isinstance(variable, Variable) and not (is_array(variable) and is_updated_in_place(variable)):
         raise TypeError(
             f"Variable {name!r} {described(variable)}: expected an array that is updated in place, as those of "
-            f"NumPy and CuPy, or a rmsprop.Variable."
+            f"NumPy, CuPy and PyTorch, or a rmsprop.Variable."
         )
     try:
         name.encode()

@@ -158,7 +158,8 @@ def _own(leaf: Any, name: str) -> Any:
     if isinstance(leaf, Variable) or is_updated_in_place(leaf):
         return leaf
     raise TypeError(
-        f"overwrite_x0=True needs arrays that are updated in place, as those of NumPy and CuPy, or Variables; "
+        f"overwrite_x0=True needs arrays that are updated in place, as those of NumPy, CuPy and PyTorch, or "
+        f"Variables; "
         f"{name!r} of x0 is a {type(leaf).__name__}."
     )
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Variable(ValueOperators):
     """An array with a name, updated by an optimizer; what ``tf.Variable`` is to TensorFlow.
 
-    Plain NumPy and CuPy arrays need no `Variable` to be optimised. It serves arrays that cannot be changed
-    in place (JAX, Dask), losses that a tape differentiates, constraints, and names in messages.
+    Plain arrays of NumPy and CuPy, and tensors of PyTorch, need no `Variable` to be optimised. It serves arrays
+    that cannot be changed in place (JAX, Dask), losses that a tape differentiates, constraints, and names in messages.
 
     Parameters
     ----------
