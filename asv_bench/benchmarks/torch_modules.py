@@ -75,7 +75,9 @@ def race(module):
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes_of(module)]
     fresh(torch, parameters)
     ours = RMSprop(LEARNING_RATE, RHO, epsilon=EPSILON)
-    loops = [torch.optim.RMSprop(parameters, LEARNING_RATE, RHO, EPSILON, foreach=is_one) for is_one in (False, True)]
+    loops = [
+        torch.optim.RMSprop(parameters, LEARNING_RATE, RHO, EPSILON, foreach=is_one) for is_one in (False, True)
+    ]
 
     def step():
         ours.apply_gradients([(p.grad, p) for p in parameters])

@@ -142,6 +142,20 @@ def test_a_view_that_is_taken_anew_is_known_by_its_memory():
     assert len(ours.get_weights()) == 3
 
 
+def test_a_tensor_in_the_former_memory_of_another_is_a_variable_of_its_own():
+    former = torch.ones(3)
+    p, opt = torch.nn.Parameter(former), RMSprop(0.1)
+    for _ in range(3):
+        opt.apply_gradients([(torch.ones(3), p)])
+    p.data = torch.ones(3)
+    newcomer = former[:]  # which lies where the parameter was
+    opt.apply_gradients([(torch.ones(3), p), (torch.ones(3), newcomer)])
+    assert len(opt.get_weights()) == 3
+    value = p.detach().clone()
+    opt.apply_gradients([(torch.ones(3), newcomer)])
+    assert torch.equal(p.detach(), value)
+
+
 def test_parameters_that_have_no_gradient_stay_as_they_are(caplog):
     model, opt = module(), RMSprop(0.01)
     train(model, opt)
