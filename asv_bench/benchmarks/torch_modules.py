@@ -68,6 +68,7 @@ def shapes_of(module):
 def race(module):
     """Return the median seconds of a step of each contender, which take turns on the same parameters."""
     import torch
+
     from benchmarks.contenders import EPSILON, LEARNING_RATE, RHO
     from benchmarks.limit import streaming
     from rmsprop import RMSprop

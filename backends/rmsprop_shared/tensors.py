@@ -79,7 +79,7 @@ class TorchBackend(SharedBackend):
         increment_version(arrays)
 
     def are_plain(self, pairs: Sequence[tuple[Any, Any]], complex_variables: Sequence[Any]) -> bool:
-        """Tell whether no gradient is the conjugate or the negative of what is in its memory, and nothing is traced.
+        """Tell whether no gradient is the conjugate or negative of what is in its memory, and nothing is traced.
 
         In the memory that a real variable had, another tensor can't be its negative without `torch._neg_view`.
         """

@@ -35,7 +35,8 @@ class Variable(ValueOperators):
     """An array with a name, updated by an optimizer; what ``tf.Variable`` is to TensorFlow.
 
     Plain arrays of NumPy and CuPy, and tensors of PyTorch, need no `Variable` to be optimised. It serves arrays
-    that cannot be changed in place (JAX, Dask), losses that a tape differentiates, constraints, and names in messages.
+    that cannot be changed in place (JAX, Dask), losses that a tape differentiates, constraints, and names in
+    messages.
 
     Parameters
     ----------
