@@ -1,5 +1,8 @@
 """Tensors of PyTorch on the CPU: the bits of NumPy, in the tensors' own memory, in every layout."""
 
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -221,6 +224,15 @@ def test_numbers_and_lists_may_be_gradients():
         RMSprop(0.1).apply_gradients([(g, t)])
         RMSprop(0.1).apply_gradients([(np.asarray(g, np.float32), array)])
     assert_same_bits([t], [array])
+
+
+def test_steps_on_arrays_of_numpy_load_no_pytorch():
+    code = (
+        "import sys, numpy as np, rmsprop; opt, x = rmsprop.RMSprop(), np.ones(3)\n"
+        "v = rmsprop.Variable(x).assign(x + 1); opt.apply_gradients([(x.copy(), x), (x, v)])\n"
+        "assert 'torch' not in sys.modules and 'rmsprop_shared' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_each_tensor_gets_the_backend_of_its_device():
