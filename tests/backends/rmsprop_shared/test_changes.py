@@ -177,8 +177,8 @@ def test_gradients_that_are_none_of_the_variables_are_refused(kind, before):
             opt.apply_gradients([(bad, x), *ones(y)])
             assert int(opt.iterations) == before + 1
         else:
-            pairs = [*ones(y), (bad, x)]
-            assert_unchanged(opt, [x, y], partial(opt.apply_gradients, pairs), error, "variable 1")
+            pairs = [(bad, x), *ones(y)]  # in the order of the steps before
+            assert_unchanged(opt, [x, y], partial(opt.apply_gradients, pairs), error, "variable 0")
 
 
 @STEPS
