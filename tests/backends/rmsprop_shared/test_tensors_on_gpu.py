@@ -121,22 +121,25 @@ def test_tensors_on_a_device_get_the_bits_of_cupy(stream, dtype, options):
     assert backend_of(tensors[0]).memory(tensors[0]) != backend_of(tensors[1]).memory(tensors[1])
 
 
-def test_kernels_run_in_the_stream_that_pytorch_uses(stream, monkeypatch):
-    seen = []
-    tensor, opt = OnDevice(cupy.ones(4, cupy.float32)), RMSprop(0.1, clipnorm=1.0, nonfinite="skip")
+def places(tensor, monkeypatch):
+    """Return a list of the devices and streams in which work is handed to CuPy from now on."""
+    seen, through = [], backend_of(tensor).through
     for name in ("prepare", "factors"):
-        function = getattr(backend_of(tensor).through, name)
-        monkeypatch.setattr(
-            type(backend_of(tensor).through),
-            name,
-            staticmethod(
-                lambda *a, function=function: (seen.append(cupy.cuda.get_current_stream().ptr), function(*a))[1]
-            ),
-        )
-    before = cupy.cuda.get_current_stream().ptr
+
+        def noted(*arguments, function=getattr(through, name)):
+            seen.append((cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr))
+            return function(*arguments)
+
+        monkeypatch.setattr(type(through), name, staticmethod(noted))
+    return seen
+
+
+def test_kernels_run_in_the_stream_that_pytorch_uses(stream, monkeypatch):
+    tensor, opt = OnDevice(cupy.ones(4, cupy.float32)), RMSprop(0.1, clipnorm=1.0, nonfinite="skip")
+    seen, before = places(tensor, monkeypatch), cupy.cuda.get_current_stream().ptr
     cupy.cuda.Device().synchronize()
     opt.apply_gradients([(OnDevice(cupy.ones(4, cupy.float32)), tensor)])
-    assert set(seen) == {stream.ptr}
+    assert {*seen} == {(0, stream.ptr)}
     assert cupy.cuda.get_current_stream().ptr == before
 
 
@@ -193,11 +196,13 @@ def test_the_device_of_a_tensor_is_worked_on(stream, monkeypatch):
         cupy.cuda.Device().synchronize()
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: Current([stream, other][index].ptr))
     near, opt = OnDevice(cupy.ones(4, cupy.float32)), RMSprop(0.1, global_clipnorm=1.0)
+    seen = places(tensor, monkeypatch)
     cupy.cuda.Device().synchronize()
     for _ in range(2):
         opt.apply_gradients([(g, tensor), (OnDevice(cupy.ones(4, cupy.float32)), near)])
     stream.synchronize()
     other.synchronize()
+    assert {*seen} == {(0, stream.ptr), (1, other.ptr)}
     np.testing.assert_array_equal(tensor.held.get(), near.held.get())
     assert opt.get_slot(tensor, "rms").array.held.device.id == 1
     with pytest.raises(ValueError, match="it is on cuda:0, not on cuda:1"):
