@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,13 +125,13 @@ def test_tensors_on_a_device_get_the_bits_of_cupy(stream, dtype, options):
 def places(tensor, monkeypatch):
     """Return a list of the devices and streams in which work is handed to CuPy from now on."""
     seen, through = [], backend_of(tensor).through
+
+    def noted(function, *arguments):
+        seen.append((cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr))
+        return function(*arguments)
+
     for name in ("prepare", "factors"):
-
-        def noted(*arguments, function=getattr(through, name)):
-            seen.append((cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr))
-            return function(*arguments)
-
-        monkeypatch.setattr(type(through), name, staticmethod(noted))
+        monkeypatch.setattr(type(through), name, staticmethod(partial(noted, getattr(through, name))))
     return seen
 
 
