@@ -26,7 +26,7 @@ from rmsprop.arrays.libraries import Namespace, to_numpy
 from rmsprop.backends import installed
 from rmsprop.testing.oracle import HALVES, assert_step, hyper_of, snapshot
 
-GENERIC = ("array_api_strict", "torch", "jax.numpy")
+GENERIC = ("array_api_strict", "jax.numpy")
 """Libraries of which the first that is installed serves to check the backend for all others."""
 
 PACKAGES = ("rmsprop", "numpy", "numba", "array-api-compat", "autograd", "cupy", "ml-dtypes")
@@ -62,7 +62,8 @@ def libraries() -> list[Any]:
     generic = next((xp for name in GENERIC if (xp := _imported(name)) is not None), None)
     cupy = _imported("cupy")
     has_device = cupy is not None and cupy.cuda.is_available()
-    return [np, *[cupy] * has_device, *[generic] * (generic is not None)]
+    others = [_imported("torch"), generic]
+    return [np, *[cupy] * has_device, *[xp for xp in others if xp is not None]]
 
 
 def _imported(name: str) -> Any:

@@ -192,12 +192,18 @@ class Backend(ABC):
     """
     has_compact_slots: bool = False
     """Whether `compact_slot` is there."""
+    adapts_gradients: bool = False
+    """Whether `adapted` is there."""
     takes_windows: bool = False
     """Whether gradients may be `rmsprop.Windows`.
 
     Their starts are a contiguous array of NumPy, of int64 and shape (n, ndim), of windows that lie inside of the
     variable; or, if it `reports_misses`, the array of int64 of its own library that the user gave, unchecked.
     """
+
+    def of(self, array: Array) -> "Backend":
+        """Return the backend for an array of the library whose entry point names this one, as by its device."""
+        return self
 
     @staticmethod
     @abstractmethod
@@ -250,6 +256,14 @@ class Backend(ABC):
         of shape (n, 2): a gradient is multiplied by the first number, then by the second one, see
         `rmsprop.norms`.
         """
+
+    def adapted(self, gradient: Any) -> Any:
+        """Return a gradient, as the user gave it, in a form that shared code knows: `IndexedSlices`, if sparse.
+
+        Raises ``TypeError``, without naming the variable, for what is none. Asked only of a backend that
+        `adapts_gradients`, before all other checks.
+        """
+        return gradient
 
     @staticmethod
     def factors(parameters: Sequence[Updatable], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Factors:
@@ -332,7 +346,7 @@ def backend_of(array: Array) -> Backend:
         If `array` is not of a library that follows the Array API standard.
     """
     # NumPy's own arrays are known without array_api_compat, which takes a while to import.
-    return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__)
+    return _load("numpy" if isinstance(array, np.ndarray) else namespace(array).__name__).of(array)
 
 
 def is_updated_in_place(array: Array) -> bool:
@@ -341,7 +355,12 @@ def is_updated_in_place(array: Array) -> bool:
 
 
 GROUP = "rmsprop.backends"
-OWN = {"numpy": "rmsprop_numba:backend", "cupy": "rmsprop_cupy:backend", "array_api": "rmsprop_array_api:backend"}
+OWN = {
+    "numpy": "rmsprop_numba:backend",
+    "cupy": "rmsprop_cupy:backend",
+    "torch": "rmsprop_shared.tensors_on_host:backend",
+    "array_api": "rmsprop_array_api:backend",
+}
 """The entry points of this project. No other package takes their place, and they need no metadata, as in a zip."""
 
 

@@ -56,9 +56,19 @@ def example():
 
 
 @pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
-def xp(request):
+def xp(request, library_of):
     """Return the array library that a test is to use."""
-    if request.param == "numpy":
+    return library_of(request.param)
+
+
+@pytest.fixture
+def library_of():
+    """Return a function that imports NumPy or CuPy by its name; skip without a device."""
+    return _imported
+
+
+def _imported(name):
+    if name == "numpy":
         return numpy
     cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
     if not cupy.cuda.is_available():

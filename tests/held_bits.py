@@ -1,8 +1,8 @@
 """Digests of some 250 trajectories, by which a change of the structure shows that it holds all bits.
 
 ``python tests/held_bits.py > before.txt``, then again after the change, and ``diff``. With ``cupy`` as argument,
-CuPy takes the steps, on a device or in a simulator of one; by default NumPy does and, as any other library,
-array_api_strict.
+CuPy takes the steps, on a device or in a simulator of one; with ``torch``, tensors in NumPy's memory are updated;
+by default NumPy takes them and, as any other library, array_api_strict.
 """
 
 import hashlib
@@ -50,7 +50,9 @@ def numbers(rng, shape, dtype):
 
 
 def variables_of(xp, rng, dtype, layout):
-    """Return variables of a library, or of NumPy and CuPy the arrays themselves."""
+    """Return variables of a library, or of NumPy, CuPy and PyTorch the arrays themselves."""
+    if xp.__name__ == "torch":
+        return [xp.from_numpy(array) for array in variables_of(np, rng, dtype, layout)]
     arrays = [numbers(rng, shape, dtype) for shape in SHAPES]
     if xp.__name__ == "array_api_strict":
         return [Variable(xp.asarray(array)) for array in arrays]
@@ -62,6 +64,8 @@ def variables_of(xp, rng, dtype, layout):
 
 def gradient_of(xp, rng, variable, dtype, layout):
     """Return a gradient for a variable, in the same library."""
+    if xp.__name__ == "torch":
+        return in_torch(xp, gradient_of(np, rng, variable, dtype, layout))
     shape = tuple(variable.shape)
     if layout == "sparse" and len(shape) == 2:
         rows = rng.integers(0, shape[0], 5)
@@ -70,6 +74,13 @@ def gradient_of(xp, rng, variable, dtype, layout):
     if layout == "strided" and shape:
         return xp.asarray(np.repeat(gradient, 3, axis=0))[::3]
     return xp.asarray(gradient)
+
+
+def in_torch(torch, gradient):
+    """Return a gradient of NumPy in the form of PyTorch, in the same memory."""
+    if isinstance(gradient, IndexedSlices):
+        return IndexedSlices(torch.from_numpy(gradient.values), torch.from_numpy(gradient.indices))
+    return torch.from_numpy(gradient)
 
 
 def to_host(array):

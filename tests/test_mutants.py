@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "mutants"
 INHERITED = ROOT / "rmsprop" / "testing" / "backend_tests.py"
-LISTS = ["checks", "conventions", "files", "gpu", "kernels", "replays", "replicas", "shared"]
+LISTS = ["checks", "conventions", "files", "gpu", "kernels", "replays", "replicas", "shared", "tensors"]
 
 
 @pytest.mark.parametrize("name", LISTS)

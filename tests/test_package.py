@@ -73,5 +73,5 @@ def test_it_is_typed():
     assert rmsprop.__file__ is not None
     from importlib.resources import files
 
-    for package in ("rmsprop", "rmsprop_numba", "rmsprop_array_api"):
+    for package in ("rmsprop", "rmsprop_numba", "rmsprop_shared", "rmsprop_array_api"):
         assert (files(package) / "py.typed").is_file()

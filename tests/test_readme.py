@@ -32,7 +32,13 @@ def test_all_blocks_are_found(page):
 
 
 def test_the_blocks_run_in_turn_and_print_what_they_show():
-    assert failures([block for block in BLOCKS if "cupy" not in block]) == 0
+    assert failures([block for block in BLOCKS if "cupy" not in block and "import torch" not in block]) == 0
+
+
+def test_the_blocks_on_pytorch_do_so_too():
+    pytest.importorskip("torch", reason="in the extra 'interop'")
+    blocks = [">>> from rmsprop import RMSprop\n", *[block for block in BLOCKS if "import torch" in block]]
+    assert failures(blocks) == 0
 
 
 def test_the_blocks_on_other_frameworks_do_so_too():

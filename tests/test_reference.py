@@ -18,6 +18,23 @@ HALF_TOLERANCE = 5e-3
 """The reference computes float16 in float16, we in float32: they differ by a few units of 2**-11 per step."""
 
 
+class OfTorch:
+    """The functions that are used here, for tensors of PyTorch."""
+
+    def __init__(self):
+        self.torch = pytest.importorskip("torch", reason="PyTorch is in the extra 'interop'")
+
+    def array(self, numbers):
+        return self.torch.from_numpy(np.array(numbers))
+
+    asarray = array
+
+
+@pytest.fixture(params=["numpy", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request, library_of):
+    return OfTorch() if request.param == "torch" else library_of(request.param)
+
+
 @pytest.fixture(scope="module")
 def arrays():
     return dict(np.load(DATA / "arrays.npz"))

@@ -21,7 +21,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError(
         "NUMBA_DISABLE_JIT is set (or numba.config.DISABLE_JIT), but kernels work on addresses, which only "
         "compiled code can do. Expected it to be unset; to look into a step, put arrays of another library into a "
-        "rmsprop.Variable, such as PyTorch's: these are updated by functions of their own."
+        "rmsprop.Variable, such as JAX's: these are updated by functions of their own."
     )
 
 # Machine code on disk outlives uninstallation, and is unpickled: hence only for those who ask for it.

@@ -96,3 +96,21 @@ def prefetch(typingctx, address):
         return context.get_dummy_value()
 
     return types.none(types.int64), codegen
+
+
+@intrinsic
+def described(typingctx, function, array, target):
+    """Let a C function describe a Python object at an address in memory at another; tell whether it did.
+
+    It returns 0, or else has set an error of Python, which is taken back.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [word, word]).as_pointer()
+        status = builder.call(builder.inttoptr(arguments[0], kind), arguments[1:])
+        has_failed = builder.icmp_signed("!=", status, ir.Constant(status.type, 0))
+        with builder.if_then(has_failed, likely=False):
+            context.get_python_api(builder).err_clear()
+        return builder.not_(has_failed)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen

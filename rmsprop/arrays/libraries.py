@@ -1,6 +1,7 @@
 """Questions to arrays of every library: their namespace, their device, a copy, their NumPy form."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
@@ -50,6 +51,17 @@ def on_device(array: Array) -> AbstractContextManager[Any]:
     return nullcontext() if is_numpy or not _compat().is_cupy_array(array) else array.device
 
 
+@contextmanager
+def unrecorded(array: Array) -> Iterator[None]:
+    """Work on the device of an array, without PyTorch recording what becomes of one that it follows."""
+    with on_device(array), import_module("torch").no_grad() if _is_torch(array) else nullcontext():
+        yield
+
+
+def _is_torch(array: Array) -> bool:
+    return not isinstance(array, np.ndarray) and bool(_compat().is_torch_array(array))
+
+
 def is_on_host(array: Array) -> bool:
     """Tell whether an array's numbers can be looked at without waiting for another device than the processor."""
     return isinstance(array, np.ndarray) or "cpu" in str(device(array)).lower()
@@ -82,8 +94,8 @@ def ends_pytorch(array: Host) -> bool:
 
 def copied(array: Array) -> Array:
     """Return a copy of an array in its library, on its device."""
-    with on_device(array):
-        return namespace(array).asarray(array, copy=True)
+    with unrecorded(array):
+        return namespace(array).asarray(detached(array), copy=True)
 
 
 def as_floats(array: Array) -> Array:
@@ -96,6 +108,18 @@ def moved_beside(array: Array, other: Array) -> Array:
     """Return an array on the device of another one of its library and shape, or spread as that is."""
     place = device(other)
     return array if device(array) == place else _compat().to_device(array, place)
+
+
+def shared(x: Any, to_write: bool = False) -> Any:
+    """Return what only exports memory of a CUDA device, as arrays of numba.cuda do, as an array of CuPy in there.
+
+    Anything else is returned as it is. ``TypeError`` if memory is `to_write` that its owner declares read-only.
+    """
+    if not hasattr(type(x), "__cuda_array_interface__") or is_array(x):
+        return x
+    if to_write and x.__cuda_array_interface__["data"][1]:
+        raise TypeError("it exports its memory as read-only; expected an array that can be written to.")
+    return import_module("cupy").asarray(x)
 
 
 def is_array(x: object) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rmsprop.arrays.libraries import is_array
+from rmsprop.arrays.libraries import is_array, shared
 from rmsprop.backends import is_updated_in_place
 from rmsprop.variables import nested
 from rmsprop.variables.nested import Tree
@@ -32,14 +32,15 @@ def named(variables: Tree) -> dict[str, Any]:
     >>> list(named({"a": [np.ones(1), np.ones(2)], "b": rmsprop.Variable(1.0, name="x")}))
     ['a/0', 'a/1', 'b']
     """
-    return {_checked(name, variable): variable for name, variable in nested.named(variables)}
+    listed = [(name, shared(variable, to_write=True)) for name, variable in nested.named(variables)]
+    return {_checked(name, variable): variable for name, variable in listed}
 
 
 def _checked(name: str, variable: Any) -> str:
     if not isinstance(variable, Variable) and not (is_array(variable) and is_updated_in_place(variable)):
         raise TypeError(
             f"Variable {name!r} {described(variable)}: expected an array that is updated in place, as those of "
-            f"NumPy and CuPy, or a rmsprop.Variable."
+            f"NumPy, CuPy and PyTorch, or a rmsprop.Variable."
         )
     try:
         name.encode()

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Host, on_device
+from rmsprop.arrays.libraries import Host, on_device, unrecorded
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
@@ -208,7 +208,7 @@ def _change(target: Variable, saved: Variable) -> Change:
     if type(target) is Variable:
         if value.dtype.name == "bfloat16":  # which some libraries do not take from NumPy
             value = value.astype(np.float32)
-        with on_device(target.array):
+        with unrecorded(target.array):
             value = target._converted(np.require(value, requirements="A"))
     return partial(target.assign, value)
 

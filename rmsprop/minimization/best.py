@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from rmsprop.arrays.libraries import Array, copied, is_array, namespace, on_device, to_numpy
+from rmsprop.arrays.libraries import Array, copied, is_array, namespace, to_numpy, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.minimization.point import Point
 from rmsprop.variables.variable import array_of
@@ -44,11 +44,11 @@ class Best:
     def _mask(self, loss: Array, arrays: list[Array]) -> None:
         """Copy where it is the device that knows whether the loss is lower."""
         xp = namespace(loss)
-        with on_device(loss):
+        with unrecorded(loss):
             is_lower = (loss < self.loss) | xp.isnan(self.loss)
             self.loss = xp.where(is_lower, loss, self.loss)
         for position, (kept, array) in enumerate(zip(self._arrays, arrays, strict=True)):
-            with on_device(array):
+            with unrecorded(array):
                 if hasattr(xp, "copyto"):
                     xp.copyto(kept, array, where=is_lower)
                 else:
@@ -73,6 +73,6 @@ def _written(kept: Array, array: Array) -> Array:
     """Return an array that has the values of another one, the one that is kept if that can change."""
     if not is_updated_in_place(array):
         return array
-    with on_device(array):
+    with unrecorded(array):
         kept[...] = array
     return kept

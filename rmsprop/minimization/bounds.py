@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, Host, as_beside, namespace, on_device
+from rmsprop.arrays.libraries import Array, Host, as_beside, namespace, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.minimization.point import Point
 from rmsprop.variables.variable import Variable, array_of
@@ -48,7 +48,7 @@ def _project(point: Point, projection: Callable[[Any], Any]) -> None:
 
 def _clip(variable: Any, low: Any, high: Any) -> None:
     array = array_of(variable)
-    with on_device(array):
+    with unrecorded(array):
         if is_updated_in_place(array) and hasattr(array, "__array_ufunc__"):
             if low is not None:
                 np.maximum(array, low, out=array)
@@ -73,7 +73,7 @@ def _beside(array: Array, limits: tuple[Limit, Limit]) -> list[Any]:
         if np.all(limit == absent):
             kept.append(None)
         else:
-            with on_device(array):
+            with unrecorded(array):
                 kept.append(as_beside(limit, array, array.dtype))
     return kept
 

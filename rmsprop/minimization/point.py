@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Array, as_floats, copied, is_array, namespace, on_device, refuse_subclass
+from rmsprop.arrays.libraries import Array, as_floats, copied, is_array, namespace, refuse_subclass, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.optimizer import RMSprop
 from rmsprop.settings.checks import Pairs
@@ -91,7 +91,7 @@ class Point:
         for variable, array, value in zip(self.variables, arrays, values, strict=True):
             if value is array:
                 continue
-            with on_device(array):
+            with unrecorded(array):
                 if isinstance(variable, Variable):
                     variable.assign(value)
                 else:
@@ -150,7 +150,8 @@ def _own(leaf: Any, name: str) -> Any:
     if isinstance(leaf, Variable) or is_updated_in_place(leaf):
         return leaf
     raise TypeError(
-        f"overwrite_x0=True needs arrays that are updated in place, as those of NumPy and CuPy, or Variables; "
+        f"overwrite_x0=True needs arrays that are updated in place, as those of NumPy, CuPy and PyTorch, or "
+        f"Variables; "
         f"{name!r} of x0 is a {type(leaf).__name__}."
     )
 

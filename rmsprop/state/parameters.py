@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Absent, device, has_strides, is_array
+from rmsprop.arrays.libraries import Absent, device, has_strides, is_array, shared
 from rmsprop.backends import Plans, backend_of
 from rmsprop.formula import NEUTRAL, Multipliers
 from rmsprop.state.identity import Away, Original
@@ -231,6 +231,7 @@ def refuse_repetition(parameters: Sequence[Parameter]) -> None:
 
 def new_parameter(variable: Any) -> Parameter:
     """Return the parameter of a variable that is not known; `TypeError` if it can't be one."""
+    variable = shared(variable, to_write=True)
     is_raw = not isinstance(variable, Variable)
     if is_raw and not is_array(variable):
         raise TypeError("expected an array or a rmsprop.Variable.")

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from itertools import chain, count
 from typing import Any
 
-from rmsprop.arrays.libraries import is_array
+from rmsprop.arrays.libraries import has_strides, is_array, shared
 from rmsprop.backends import Backend, Plans, Replay, backend_of
 from rmsprop.state.identity import Original, release
 from rmsprop.state.parameters import Parameter, new_parameter, refuse_repetition
@@ -85,12 +85,13 @@ class Parameters:
 
     def _recognised(self, variable: Any) -> Parameter | None:
         """Return the parameter of an array that stands for the same memory as a known one, or of an original."""
+        variable = shared(variable)
         is_raw = not isinstance(variable, Variable)
         if not (self._by_memory or self._by_original) or (is_raw and not is_array(variable)):
             return None
         key = backend_of(variable).memory(variable) if is_raw else id(variable)
         known = self._by_memory.get(key) if is_raw else None
-        if known is not None and not known.has_moved:
+        if known is not None and not known.has_moved and _lies_at(known, key):
             return known
         for original, copied in self._by_original.get(key, ()):
             if original.is_of(variable):
@@ -234,6 +235,12 @@ class Parameters:
 def _anchors(parameters: Iterable[Parameter]) -> set[int]:
     """Return the identities of what those hold who hold the variables, as far as that is known."""
     return {p.anchor_id for p in parameters if p.anchor_id}
+
+
+def _lies_at(parameter: Parameter, key: Any) -> bool:
+    """Tell whether the memory of an array is still what it was known by; PyTorch can give tensors another one."""
+    array = parameter.variable.array
+    return has_strides(array) or parameter.backend.memory(array) == key
 
 
 def _kind(parameter: Parameter) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import Array, namespace, on_device, to_numpy
+from rmsprop.arrays.libraries import Array, namespace, to_numpy, unrecorded
 from rmsprop.arrays.rows import rows_of, sums_by_row, with_rows
 from rmsprop.arrays.windows import Windows, flat
 from rmsprop.backends import Gradient
@@ -71,7 +71,7 @@ def _reset(settings: Settings, pairs: Pairs) -> None:
         parameter = state.parameters.find(variable)
         if parameter is not None:
             array = parameter.slots[ACCUMULATOR].array
-            with on_device(array):
+            with unrecorded(array):
                 if parameter.backend.in_place:
                     array[...] = 0
                 else:
@@ -83,7 +83,7 @@ def _reset(settings: Settings, pairs: Pairs) -> None:
 def _mean(parameter: Parameter, gradient: Gradient, calls: int) -> Array:
     """Return the mean gradient of a variable over so many calls, in the variable's dtype."""
     total = _sum(parameter, gradient, keeps=False)
-    with on_device(total):
+    with unrecorded(total):
         return namespace(total).astype(total / calls, parameter.variable.array.dtype)
 
 
@@ -92,7 +92,7 @@ def _sum(parameter: Parameter, gradient: Gradient, keeps: bool) -> Array:
     """Return the sum of the gradients of a variable with another one; `keeps` it where arrays change in place."""
     total = parameter.slots[ACCUMULATOR].array
     xp = namespace(total)
-    with on_device(total):
+    with unrecorded(total):
         if isinstance(gradient, IndexedSlices):
             return _with_rows(total, gradient, keeps and parameter.backend.in_place)
         if isinstance(gradient, Windows):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rmsprop.arrays.libraries import namespace, on_device
+from rmsprop.arrays.libraries import copied
 from rmsprop.backends import is_updated_in_place
 from rmsprop.formula import AVERAGE
 from rmsprop.state.parameters import Parameter
@@ -39,7 +39,4 @@ def swapped(state: State) -> Iterator[None]:
 def _copied(parameter: Parameter) -> object:
     """Return the value of a variable, as a copy if its array will change."""
     array = parameter.variable.array
-    if not is_updated_in_place(array):
-        return array
-    with on_device(array):
-        return namespace(array).asarray(array, copy=True)
+    return copied(array) if is_updated_in_place(array) else array

@@ -16,6 +16,7 @@ from rmsprop.arrays.libraries import (
     on_device,
     refuse_subclass,
     refuse_traced,
+    shared,
     to_numpy,
 )
 from rmsprop.arrays.windows import Windows, check_inside, check_starts, checked_patch, starts_on_host
@@ -109,6 +110,7 @@ def checked(gradient: Any, parameter: Parameter, position: int, validate: bool) 
     try:
         # A number beyond the variable's dtype becomes infinite, as it would in the arithmetic of the step.
         with on_device(parameter.variable.array), np.errstate(all="ignore"):
+            gradient = parameter.backend.adapted(gradient)
             if isinstance(gradient, IndexedSlices):
                 return _checked_slices(gradient, parameter, validate)
             if isinstance(gradient, Windows):
@@ -129,6 +131,7 @@ def _checked_array(array: Any, like: Array, what: str) -> Array:
         array = array.array
     if isinstance(array, np.generic) and isinstance(like, np.ndarray):
         array = np.asarray(array)
+    array = shared(array)
     if isinstance(array, int | float | complex | list | tuple):
         return _from_python(array, like, what)
     if not is_array(array):
@@ -229,7 +232,7 @@ def _listed_shape(shape: Any) -> Any:
 def _checked_indices(indices: Any, like: Array) -> Array:
     if type(indices) is np.ndarray is type(like) and indices.ndim == 1 and indices.dtype.kind in "iu":
         return indices  # by far the most frequent
-    xp = namespace(like)
+    xp, indices = namespace(like), shared(indices)
     if isinstance(indices, list | tuple):
         try:
             indices = as_beside(indices, like, None if len(indices) else xp.int32)

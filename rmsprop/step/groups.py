@@ -8,7 +8,7 @@ import numpy as np
 
 from rmsprop import norms
 from rmsprop.arrays.dtypes import name_of
-from rmsprop.arrays.libraries import Array, device, is_on_host, namespace, on_device
+from rmsprop.arrays.libraries import Array, device, is_on_host, namespace, unrecorded
 from rmsprop.backends import Backend, Factors, Gradient, Refresh
 from rmsprop.formula import Hyperparameters
 from rmsprop.state.parameters import Parameter
@@ -103,7 +103,7 @@ def update(groups: Sequence[Group], hyper: Hyperparameters) -> Refresh | None:
             overwrite(parameters)
         for variable in [p.variable for p in parameters]:
             if variable.constraint is not None:
-                with on_device(variable.array):
+                with unrecorded(variable.array):
                     variable.assign(variable.constraint(variable.array))
     except BaseException:
         journal.undo()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rmsprop.arrays.libraries import Array, has_strides, namespace, on_device
+from rmsprop.arrays.libraries import Array, has_strides, namespace, unrecorded
 from rmsprop.backends import is_updated_in_place
 from rmsprop.state.parameters import Parameter
 from rmsprop.variables.observers import tapes, tell_tapes
@@ -36,7 +36,7 @@ class Journal:
         for k, variable in enumerate(self._variables):
             for j, array in enumerate(_arrays(variable)):
                 if is_updated_in_place(array):
-                    with on_device(array):
+                    with unrecorded(array):
                         self._copies[k][j][...] = array[self._rows]
                 else:
                     self._copies[k][j] = array
@@ -46,7 +46,7 @@ class Journal:
         for variable, copies in zip(self._variables, self._copies or (), strict=False):
             for array, copy in zip(_arrays(variable), copies, strict=True):
                 if is_updated_in_place(array):
-                    with on_device(array):
+                    with unrecorded(array):
                         array[self._rows] = copy
                 else:
                     variable.array = copy
@@ -70,7 +70,7 @@ def _copied(array: Array, rows: Any) -> Array:
     """Return a copy of what is going to change of an array; an array that is replaced itself."""
     if not is_updated_in_place(array):
         return array
-    with on_device(array):
+    with unrecorded(array):
         if has_strides(array):
             return array[rows].copy()
         return namespace(array).asarray(array[rows], copy=True)

@@ -142,8 +142,13 @@ def checked(settings: Settings, pairs: Pairs) -> tuple[list[Parameter], list[Gra
     for position, (gradient, variable) in enumerate(pairs):
         parameter = known.obtain(variable, position)
         array = parameter.variable.array
-        if not (  # in a steady step, this is all that a gradient is checked for
-            type(gradient) is type(array) and gradient.shape == parameter.shape and gradient.dtype == array.dtype
+        if (
+            not (  # in a steady step, this is all that a gradient is checked for
+                type(gradient) is type(array)
+                and gradient.shape == parameter.shape
+                and gradient.dtype == array.dtype
+            )
+            or parameter.backend.adapts_gradients
         ):
             gradient = gradients.checked(gradient, parameter, position, validate)
         parameters.append(parameter)

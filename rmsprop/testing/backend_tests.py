@@ -117,9 +117,13 @@ class BackendTests:
 
     def test_what_the_backend_is_able_to_do_is_what_it_declares(self, asarray: AsArray) -> None:
         backend = backend_of(asarray(np.ones(1, np.float32)))
-        assert backend.makes_factors == (backend.factors is not Backend.factors)
-        assert backend.reports_misses == (backend.report_misses is not Backend.report_misses)
-        assert backend.has_compact_slots == (backend.compact_slot is not Backend.compact_slot)
+        for is_able, name in (
+            (backend.makes_factors, "factors"),
+            (backend.reports_misses, "report_misses"),
+            (backend.has_compact_slots, "compact_slot"),
+            (backend.adapts_gradients, "adapted"),
+        ):
+            assert is_able == (getattr(type(backend), name) is not getattr(Backend, name))
 
     def test_a_view_is_found_in_the_array_that_it_was_taken_from(self, asarray: AsArray) -> None:
         whole = asarray(np.arange(6, dtype=np.float32))

@@ -13,13 +13,15 @@ from rmsprop.arrays.libraries import (
     Host,
     as_beside,
     checked_numbers,
+    detached,
     is_array,
     moved_beside,
     namespace,
-    on_device,
     own,
     refuse_traced,
+    shared,
     to_numpy,
+    unrecorded,
 )
 from rmsprop.backends import is_updated_in_place
 from rmsprop.variables.observers import recording, tell_tapes
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 class Variable(ValueOperators):
     """An array with a name, updated by an optimizer; what ``tf.Variable`` is to TensorFlow.
 
-    Plain NumPy and CuPy arrays need no `Variable` to be optimised. It serves arrays that cannot be changed
-    in place (JAX, Dask), losses that a tape differentiates, constraints, and names in messages.
+    Plain arrays of NumPy and CuPy, and tensors of PyTorch, need no `Variable` to be optimised. It serves arrays
+    that cannot be changed in place (JAX, Dask), losses that a tape differentiates, constraints, and names in
+    messages.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ class Variable(ValueOperators):
         dtype: DType = None,
         constraint: "Callable[[Array], Array] | None" = None,
     ) -> None:
-        initial = value_of(initial_value() if callable(initial_value) else initial_value)
+        initial = shared(value_of(initial_value() if callable(initial_value) else initial_value))
         self.array = _own_copy(initial, dtype)
         self.trainable = trainable
         self.name = name or "Variable"
@@ -164,7 +167,7 @@ class Variable(ValueOperators):
         TypeError
             If complex values are given to a real variable.
         """
-        with on_device(self.array):
+        with unrecorded(self.array):
             new = self._converted(value)
             tell_tapes(self)
             if is_updated_in_place(self.array):
@@ -175,12 +178,12 @@ class Variable(ValueOperators):
 
     def assign_add(self, delta: Any) -> "Variable":
         """Add `delta` to the value; see `assign`."""
-        with on_device(self.array):
+        with unrecorded(self.array):
             return self.assign(self.array + self._converted(delta))
 
     def assign_sub(self, delta: Any) -> "Variable":
         """Subtract `delta` from the value; see `assign`."""
-        with on_device(self.array):
+        with unrecorded(self.array):
             return self.assign(self.array - self._converted(delta))
 
     def _converted(self, value: Any) -> Array:
@@ -257,8 +260,8 @@ def _own_copy(initial: Any, dtype: DType) -> Array:
     """Return a copy of an initial value, as an array."""
     checked_numbers(initial, "initial_value")
     if is_array(initial):
-        with on_device(initial):
-            return namespace(initial).asarray(initial, dtype=dtype, copy=True)
+        with unrecorded(initial):
+            return namespace(initial).asarray(detached(initial), dtype=dtype, copy=True)
     array = np.array(initial, dtype=dtype)
     if dtype is None and array.dtype == np.float64 and not isinstance(initial, np.generic):
         array = array.astype(np.float32)

@@ -40,8 +40,10 @@ class Run(NamedTuple):
     reached: list[list[Any]]
 
 
-@pytest.fixture(params=["numpy", "array_api_strict", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numpy", "torch", "array_api_strict", pytest.param("cupy", marks=pytest.mark.gpu)])
 def library(request):
+    if request.param == "torch":
+        pytest.importorskip("torch", reason="PyTorch is in the extra 'interop'")
     if request.param == "cupy":
         cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
         if not cupy.cuda.is_available():
@@ -66,9 +68,16 @@ def made(case):
     return getattr(conventions, case["function"])(**arguments)
 
 
+def of_torch(array):
+    import torch
+
+    return torch.from_numpy(np.array(array))
+
+
 @cache
 def followed(name, library):
-    asarray = array_api_strict.asarray if library == "array_api_strict" else pytest.importorskip(library).array
+    makers = {"array_api_strict": lambda: array_api_strict.asarray, "torch": lambda: of_torch}
+    asarray = makers.get(library, lambda: pytest.importorskip(library).array)()
     variable = (lambda start: Variable(asarray(start))) if library == "array_api_strict" else asarray
     optimizer, variables = made(CASES[name]), [variable(run[0]) for run in recorded(name, "var")]
     reached = []

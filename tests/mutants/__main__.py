@@ -15,9 +15,11 @@ import gpu
 import kernels
 import replicas
 import shared
+import tensors
 from machinery import tried
 
 CPU = [*kernels.MUTANTS, *shared.MUTANTS, *files.MUTANTS, *conventions.MUTANTS, *replicas.MUTANTS, *checks.MUTANTS]
+CPU += tensors.MUTANTS
 
 
 def main() -> int:

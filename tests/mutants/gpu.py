@@ -126,6 +126,23 @@ MUTANTS = [
         "                hold(things)\n", "                pass\n",
     ),
     Mutant(
+        "tensors updated in CuPy's stream", "backends/rmsprop_shared/tensors_on_cuda.py",
+        "test_tensors_on_gpu.py -k 'stream_that_pytorch_uses'",
+        "            cupy.cuda.Stream.from_external(", "            (lambda exported: before)(",
+    ),
+    Mutant(
+        "tensors updated on the current device", "backends/rmsprop_shared/tensors_on_cuda.py",
+        "test_tensors_on_gpu.py -k 'device_of_a_tensor'",
+        "        with cupy.cuda.Device(index):\n            # `with",
+        "        with cupy.cuda.Device(0):\n            # `with",
+        devices=2,
+    ),
+    Mutant(
+        "views of tensors kept for other memory", "backends/rmsprop_shared/twins.py",
+        "test_tensors_on_gpu.py -k 'other_memory'",
+        "return bool(self._facts == facts)", "return True",
+    ),
+    Mutant(
         "aliases not looked for", "backends/rmsprop_cupy/step.py", "test_cupy.py -k in_the_memory",
         "if is_shared:", "if False:",
     ),

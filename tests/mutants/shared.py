@@ -361,8 +361,8 @@ MUTANTS = [
         "initial values shared",
         "rmsprop/variables/variable.py",
         "test_variable.py -k copied_and_converted",
-        "asarray(initial, dtype=dtype, copy=True)",
-        "asarray(initial, dtype=dtype)",
+        "asarray(detached(initial), dtype=dtype, copy=True)",
+        "asarray(detached(initial), dtype=dtype)",
     ),
     Mutant(
         "value of another shape assigned",
