@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -170,8 +170,27 @@ def list_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
     )
 
 
+class Update(NamedTuple):
+    """What a kernel for sparse gradients does with the sum of the gradients of an element."""
+
+    inputs: str
+    """Declarations of further inputs, each with a comma before it."""
+    outputs: str
+    """Declarations of what is changed."""
+    statements: str
+    """They are given the `gradient`, and the `place` of the element in the variable."""
+    preamble: str = ""
+
+
+def full_update(variant: Variant) -> Update:
+    """Return the update of a variable and its slots, which are kept in full."""
+    outputs = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
+    references = [f"auto& {name} = {name}_table[place];" for _, name in _slots(variant)]
+    return Update("", outputs, "\n".join([*references, source.formula(variant)]))
+
+
 @cache
-def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
+def rows_kernel(variant: Variant, options: tuple[str, ...], update: Update) -> Any:
     """Return the kernel for sparse gradients.
 
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
@@ -189,26 +208,24 @@ def rows_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         f"{number} gradient = 0;",
         "for (long long k = first; k < listed && ordered[k] == row; ++k)",
         f"gradient = gradient + {source.limited(variant, 'values[order[k] * columns + column]')};",
-        "const long long element = row * columns + column;",
-        *[f"auto& {name} = {name}_table[element];" for _, name in _slots(variant)],
-        source.formula(variant),
+        "const long long place = row * columns + column;",
+        update.statements,
         "}",
     ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw int64 order, raw int64 ordered, int64 listed, int64 columns, "
-        f"int64 height, {factor}{source.scalar_parameters(variant)}",
-        f"raw int64 misses, {tables}",
+        f"int64 height, {factor}{source.scalar_parameters(variant)}{update.inputs}",
+        f"raw int64 misses, {update.outputs}",
         "\n".join(lines),
         "rmsprop_rows",
-        preamble=source.PREAMBLE,
+        preamble=source.PREAMBLE + update.preamble,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )
 
 
 @cache
-def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any:
+def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int, update: Update) -> Any:
     """Return the kernel for windows; see ``windows.cu``.
 
     There are `blocks` of threads for each window, and a thread for each element, or for each of its two reals if
@@ -236,20 +253,18 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any
         "};",
         "if (added_by_first(is_within, window, start, windows, &starts[0], index, patch, shape, add)) {",
         "const long long place = place_of(index, shape) * columns + column;",
-        *[f"auto& {name} = {name}_table[place];" for _, name in _slots(variant)],
-        source.formula(variant),
+        update.statements,
         "}",
         "}",
     ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in _slots(variant))
     sizes = ", ".join(f"int64 {name}" for name in (*patch, *shape))
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw int64 starts, int64 windows, int64 blocks, int64 elements, "
-        f"int64 columns, {sizes}, {factor}{source.scalar_parameters(variant)}",
-        f"raw int64 misses, {tables}",
+        f"int64 columns, {sizes}, {factor}{source.scalar_parameters(variant)}{update.inputs}",
+        f"raw int64 misses, {update.outputs}",
         "\n".join(lines),
         "rmsprop_windows",
-        preamble=source.PREAMBLE + WINDOWS,
+        preamble=source.PREAMBLE + update.preamble + WINDOWS,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )

@@ -1,7 +1,5 @@
 """Sparse gradients: what they list is updated, and what decays without them, and nothing waits for the device."""
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
@@ -9,10 +7,10 @@ from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
-from rmsprop_cupy import kernels, rows, windows
+from rmsprop_cupy import kernels, passes, rows, windows
 from rmsprop_cupy.counters import Misses
 from rmsprop_cupy.launches import Launch, scalars
-from rmsprop_cupy.source import Variant, number_type
+from rmsprop_cupy.source import Variant
 
 
 def report_misses(parameter: Updatable) -> None:
@@ -36,29 +34,29 @@ def launches(
     variable, the last of the tables, is that of all elements.
     """
     numbers, by_name = hyper.numbers_of(parameter.multipliers), dict(zip(("v", *hyper.slots), tables, strict=True))
-    of_pass = partial(_pass, variant, factor if variant.guarded else ())
     begun, finished = [], []
     if hyper.averages_decay:
-        for name in [name for name in hyper.slots if name != AVERAGE]:
-            begun.append(of_pass(f"{name} = times({name}, rho);", {"rho": numbers.rho}, {name: by_name[name]}))
+        slots = [name for name in hyper.slots if name != AVERAGE]
+        begun += [passes.decaying(variant, factor, name, by_name[name], numbers.rho) for name in slots]
         numbers = numbers._replace(rho=1.0)  # what is listed decays with all else
     if hyper.variables_shrink:
-        number = number_type(variant.dtype)
-        statement = f"v = ({number})v - times(({number})v, shrinkage);"
-        begun.append(of_pass(statement, {"shrinkage": numbers.shrinkage}, {"v": tables[0]}))
-        variant = _without(variant, "shrinkage")
+        begun.append(passes.shrinking(variant, factor, tables[0], numbers))
+        variant = without(variant, "shrinkage")
     if variant.average:
-        number = number_type(variant.dtype)
-        statement = f"average = times(average, ema) + times(({number})v, one_minus_ema);"
-        means = {"ema": numbers.ema, "one_minus_ema": numbers.one_minus_ema}
-        finished.append(of_pass(statement, means, {name: by_name[name] for name in ("v", AVERAGE)}))
-        variant, tables = _without(variant, *means)._replace(average=False), tables[:-1]
+        finished.append(passes.averaging(variant, factor, tables[0], tables[-1], numbers))
+        variant, tables = without_average(variant), tables[:-1]
     if gradient.values.size:
         begun.append(_update(parameter, variant, tables, gradient, factor, numbers, hyper))
     return begun + finished
 
 
-def _without(variant: Variant, *terms: str) -> Variant:
+def without_average(variant: Variant) -> Variant:
+    """Return a variant of the formula without the average of the variable."""
+    return without(variant, "ema", "one_minus_ema")._replace(average=False)
+
+
+def without(variant: Variant, *terms: str) -> Variant:
+    """Return a variant of the formula without some terms."""
     return variant._replace(terms=tuple([term for term in variant.terms if term not in terms]))
 
 
@@ -72,24 +70,24 @@ def _update(
     hyper: Hyperparameters,
 ) -> Launch:
     """Return the launch for what the gradient lists."""
-    parameter.notes = misses = parameter.notes or Misses()
-    given = (*factor, *scalars(variant, numbers, hyper.clipvalue), misses.array, *tables)
-    if isinstance(gradient, Windows):
-        launch = windows.update(gradient, parameter.shape, variant, given, hyper)
-    else:
-        launch = rows.update(gradient, parameter.shape[0], variant, given, hyper)
-    return launch._replace(then=misses.record)
+    given = *factor, *scalars(variant, numbers, hyper.clipvalue)
+    return listed(parameter, variant, kernels.full_update(variant), gradient, given, tables, hyper)
 
 
-def _pass(
+def listed(
+    parameter: Updatable,
     variant: Variant,
-    factor: tuple[Any, ...],
-    statement: str,
-    numbers: Mapping[str, float | None],
-    arrays: dict[str, Array],
+    update: kernels.Update,
+    gradient: IndexedSlices | Windows,
+    given: tuple[Any, ...],
+    tables: list[Array],
+    hyper: Hyperparameters,
 ) -> Launch:
-    """Return the launch of a statement for all elements of arrays, of which the last is changed."""
-    of_kind = Variant(variant.dtype, True, True, False, bool(factor))
-    of_kind = of_kind._replace(guarded=variant.guarded, average=AVERAGE in arrays)
-    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays))
-    return Launch(next(iter(arrays.values())).device, kernel, (*factor, *numbers.values(), *arrays.values()))
+    """Return the launch of an update of what a gradient lists, given its inputs and what it changes."""
+    parameter.notes = misses = parameter.notes or Misses()
+    given = *given, misses.array, *tables
+    if isinstance(gradient, Windows):
+        launch = windows.launch(gradient, parameter.shape, variant, update, given, hyper)
+    else:
+        launch = rows.launch(gradient, parameter.shape[0], variant, update, given, hyper)
+    return launch._replace(then=misses.record)

@@ -371,22 +371,11 @@ def test_state_dtype_is_in_the_configuration_and_fixed_by_the_first_slot(state_d
 
 
 @each_state
-@pytest.mark.parametrize("dtype", [np.float16, np.complex64])
-def test_other_dtypes_are_refused_before_anything_changes(state_dtype, dtype):
-    good, bad = np.ones(2), np.ones(2, dtype)
-    optimizer = RMSprop(state_dtype=state_dtype)
-    with pytest.raises(TypeError, match=f"float32 or float64; given a {np.dtype(dtype)} array"):
-        optimizer.apply_gradients([(good, good), (bad, bad)])
-    assert (good == 1).all()
-    assert len(optimizer.weights) == 1
-
-
-@each_state
 def test_other_libraries_are_refused_before_anything_changes(state_dtype):
     xp = pytest.importorskip("array_api_strict")
     v = Variable(xp.ones(3))
     optimizer = RMSprop(state_dtype=state_dtype)
-    with pytest.raises(TypeError, match="array of array_api_strict"):
+    with pytest.raises(TypeError, match="array of NumPy or CuPy; given one of array_api_strict"):
         optimizer.build([v])
     assert len(optimizer.weights) == 1
 
