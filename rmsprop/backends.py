@@ -181,7 +181,11 @@ class Backend(ABC):
     per_device: bool = False
     """Whether all arrays of a call have to be of one library and on one device."""
     makes_factors: bool = False
-    """Whether `factors` is there, and leaves out steps itself."""
+    """Whether `factors` is there, and leaves out steps itself.
+
+    If it `has_compact_slots`, too, it must count these, and subtract those that it was not yet asked for from
+    ``hyper.step``.
+    """
     reports_misses: bool = False
     """Whether the update leaves out rows or windows out of range, and `report_misses` tells later.
 

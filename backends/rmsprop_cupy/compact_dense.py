@@ -1,9 +1,9 @@
 """Dense gradients of variables whose slots are codes: one launch for all that have a dtype in common.
 
 A row of the table stands for a block of codes. It holds the number of elements, the index of the first in the
-variable, the variable's position in the step's list, the address of the first element, those of the first code and of
-the scale in each slot, and that of the average. The table is made once; gradients are found by their addresses, and so
-are copies of variables that are not contiguous, for which the table has the distance from the first element only.
+variable, the variable's position in the step's list, the address of the first element, those of the first code and
+of the scale in each slot, and that of the average. The table is made once. Gradients are found by their addresses,
+and so are copies of variables that are not contiguous: for these the table has distances from the first element.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Given(NamedTuple):
     factors: Array | None
     skipped: Array | None
     """How many steps the device has left out, if it decides that."""
-    count: int
+    step: int
     """The number of the step, if the device had left out none."""
     hyper: Hyperparameters
     kept: Kept
@@ -45,7 +45,7 @@ class Given(NamedTuple):
             numbers = [x if isinstance(x, cupy.ndarray) else real(x) for x in scalars]
         factors = [self.factors] if variant.factor else []
         captured = self.kept.captured
-        step = np.uint64(self.count) if captured is None else captured.step.array
+        step = np.uint64(self.step) if captured is None else captured.step
         return (*factors, *numbers, step, *([self.skipped] if variant.guarded else []))
 
 

@@ -30,7 +30,7 @@ class Slot(NamedTuple):
     """A slot that is kept as codes, in a kernel."""
 
     name: str
-    index: int
+    order: int
     """Which it is in `rmsprop.formula.SLOTS`, and so for the dither."""
     number: str
     """The C type of its numbers."""
@@ -91,7 +91,10 @@ def list_kernel(variant: Variant, state_dtype: str, is_wide: bool, options: tupl
         "if (!(factor == factor)) return;" if variant.guarded else "",
         f"const {given}* const values = (const {given}*)row[COLUMNS] + row[1];",
         f"{stored}* const v_table = ({stored}*)({column['v']} + row[COLUMNS + 1]);",
-        *[f"{slot.code}* const {slot.name}_codes = ({slot.code}*){column[f'{slot.name}_codes']};" for slot in slots],
+        *[
+            f"{slot.code}* const {slot.name}_codes = ({slot.code}*){column[f'{slot.name}_codes']};"
+            for slot in slots
+        ],
         *[f"R* const {slot.name}_scale = (R*){column[f'{slot.name}_scale']};" for slot in slots if has_scales],
     ]
     if variant.average:
@@ -159,7 +162,7 @@ def _kernel(
     """Return a kernel, given how its blocks are found and what is the gradient of an element."""
     slots = slots_of(variant, state_dtype)
     dithers = [
-        f"const word {slot.name}_dither = dithers[{slot.index}] + {slot.reals} * start * stride;" for slot in slots
+        f"const word {slot.name}_dither = dithers[{slot.order}] + {slot.reals} * start * stride;" for slot in slots
     ]
     kept, keep, end = _encoding(slots, state_dtype)
     code = Template(UPDATE).substitute(
@@ -226,7 +229,9 @@ def _encoding(slots: list[Slot], state_dtype: str) -> tuple[list[str], list[str]
     for k, slot in enumerate(slots):
         after.append(f"const R {slot.name}_new = scale_of(largest_of_block(largest[{k}]));")
         after.append(f"const Divisor<R> {slot.name}_by({slot.name}_new);")
-        after.append(f"if (threadIdx.x == 0 && {slot.name}_new != scales[{k}]) *{slot.name}_scale = {slot.name}_new;")
+        after.append(
+            f"if (threadIdx.x == 0 && {slot.name}_new != scales[{k}]) *{slot.name}_scale = {slot.name}_new;"
+        )
     after += ["#pragma unroll", "for (int k = 0; k < EACH; ++k) {"]
     after += ["const int j = threadIdx.x + k * blockDim.x;", "if (j < size) {"]
     written = "write(kept_{0}[k], {0}_codes, j, {0}_by, {0}_dither, stride);"
@@ -240,7 +245,7 @@ def element_update(variant: Variant) -> Update:
     step = "step_number" + " - skipped[0]" * variant.guarded
     lines = [f"typedef {_real(variant)} R;", "const int j = 0;", f"const word stride = dither_of(3, {step});"]
     for slot in slots:
-        first = f"dither_of({slot.index}, {step}) + {slot.reals} * (word)place * stride"
+        first = f"dither_of({slot.order}, {step}) + {slot.reals} * (word)place * stride"
         lines.append(f"const word {slot.name}_dither = {first};")
         lines.append(f"short* const {slot.name}_codes = &{slot.name}_all[{slot.reals} * place];")
     lines.append(f"{source.storage_type(variant.dtype)}* const v_table = &v_all[place];")

@@ -1,4 +1,4 @@
-"""Sparse gradients of variables whose slots are codes: the blocks of what they list are updated, and nothing waits."""
+"""Sparse gradients of variables whose slots are codes: the blocks of what they list are updated."""
 
 import math
 from typing import Any, cast
@@ -7,7 +7,6 @@ import cupy
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
@@ -19,9 +18,7 @@ from rmsprop_cupy.launches import Launch, paired, scalars
 from rmsprop_cupy.source import Variant
 
 
-def launches(
-    parameter: Updatable, position: int, gradient: IndexedSlices | Windows, given: Given
-) -> list[Launch]:
+def launches(parameter: Updatable, position: int, gradient: IndexedSlices | Windows, given: Given) -> list[Launch]:
     """Return the launches that update what a gradient lists of a variable, and what changes without it."""
     hyper, array = given.hyper, parameter.variable.array
     numbers, variant = hyper.numbers_of(parameter.multipliers), given.variant(array)
@@ -98,7 +95,7 @@ def _windows(
     """Return the launch for windows, whose slots have no scales."""
     hyper = given.hyper
     factor = (given.factors, position) if variant.factor else ()
-    step = np.uint64(given.count), *([given.skipped] if variant.guarded else [])
+    step = np.uint64(given.step), *([given.skipped] if variant.guarded else [])
     inputs = *factor, *scalars(variant, numbers, hyper.clipvalue), *step
     tables = [paired(parameter.variable.array, hyper), *[slot.codes for slot in _slots(parameter, hyper)]]
     update = compact_kernels.element_update(variant)
@@ -123,7 +120,8 @@ def _spread(
         unguarded = variant._replace(guarded=False)
         update = compact_kernels.gathering(unguarded)
         found.append(sparse.listed(parameter, unguarded, update, gradient, inputs, [array, dense], hyper))
-    left = given._replace(factors=given.factors * 0 + 1 if variant.guarded else None)  # or NaN: leave out the step
+    neutral = None if given.factors is None else given.factors * 0 + 1  # or NaN, by which a step is left out
+    left = given._replace(factors=neutral if variant.guarded else None)
     plain = sparse.without(variant, "weight_decay")._replace(clipvalue=False, factor=variant.guarded)
     numbers = numbers._replace(weight_decay=None)
     arguments: tuple[Any, ...] = scalars(plain, numbers, None)

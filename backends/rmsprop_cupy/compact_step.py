@@ -44,7 +44,7 @@ def launches(
             if isinstance(first, SPARSE):
                 found += compact_sparse.launches(group[0], members[0], first, given)
             else:
-                dense = cast("list[Array]", [gradients[i] for i in members])
+                dense = [gradients[i] for i in members]
                 found += compact_dense.launches(group, members, dense, len(parameters), given)
     return found
 

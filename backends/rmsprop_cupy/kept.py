@@ -66,7 +66,8 @@ class Captured:
 
     def __init__(self, hyper: Hyperparameters, multipliers: Sequence[Multipliers]) -> None:
         self.device, self._multipliers = cupy.cuda.Device(), multipliers
-        self.step: Column | None = None
+        self.step: Array | None = None
+        self._count: Column | None = None
         self._tally: Tally | None = None
         with aside():
             self.scalars = Scalars(len(multipliers))
@@ -75,15 +76,16 @@ class Captured:
     def count(self, hyper: Hyperparameters, tally: Tally | None) -> None:
         """Let replays read the number of their step, if the device left out none, in an array `step`."""
         with self.device, aside():
-            self.step, self._tally = Column(1), tally
+            self._count, self._tally = Column(1), tally
+            self.step = self._count.array
             self.refresh(hyper)
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the scalars of the next replay to the device."""
         with self.device:
             self.scalars.write(hyper, self._multipliers)
-            if self.step is not None:
-                self.step.write(np.array([attempted(hyper, self._tally)], np.uint64))
+            if self._count is not None:
+                self._count.write(np.array([attempted(hyper, self._tally)], np.uint64))
 
 
 class Kept:

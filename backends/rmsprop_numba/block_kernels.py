@@ -1,8 +1,9 @@
 """The update of variables whose slots are codes, block by block, with the numbers of a block in the fastest cache.
 
 A slot is given by its codes and their scales (see `rmsprop_numba.codes`), but the average of the variable by its
-numbers: None for what there is not. Real and imaginary part of complex numbers have codes next to each other. Blocks
-never cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter.
+numbers: None for what there is not. Real and imaginary part of complex numbers have codes next to each other.
+Blocks never cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be
+shorter.
 `blocks` lists those to update, in the order of their elements in `v` and `g`; None stands for all.
 """
 

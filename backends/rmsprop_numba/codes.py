@@ -9,9 +9,10 @@
     decoded numbers are encoded to themselves, and need nothing but their values to be restored.
 
 What is cut off is decided by a dither that is added before: multiples of a stride by the index of the element, to
-which a displacement is added. Both are hashes of the step's number (see `rmsprop.variables.compact`), so that the
-dithers of an element are as if by chance, at whichever steps it is updated: multiples of a fixed number would repeat.
-So rounding has no bias on average, and depends on nothing else: not on threads, layout, or a pause between two steps.
+which a displacement is added. Both are hashes of the step's number (see `rmsprop.variables.compact`), so that
+the dithers of an element are as if by chance, at whichever steps it is updated: multiples of a fixed number would
+repeat. So rounding has no bias on average, and depends on nothing else: not on threads, layout, or a pause between
+two steps.
 """
 
 from typing import Any
