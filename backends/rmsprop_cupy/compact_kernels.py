@@ -54,7 +54,7 @@ def slots_of(variant: Variant, state_dtype: str) -> list[Slot]:
 
 def columns_of(variant: Variant, state_dtype: str) -> list[str]:
     """Return the columns of the table of a list."""
-    parts = ("codes", "scale") if state_dtype == "uint8" else ("codes",)
+    parts = ("codes", "scaling") if state_dtype == "uint8" else ("codes",)
     columns = [f"{slot.name}_{part}" for slot in slots_of(variant, state_dtype) for part in parts]
     return [*FIXED, *columns, *[AVERAGE] * variant.average]
 
@@ -77,7 +77,7 @@ def list_kernel(variant: Variant, state_dtype: str, is_wide: bool, options: tupl
         "row[threadIdx.x] = given;",
         "if (threadIdx.x == 2) for (int k = 0; k < 3; ++k) row[COLUMNS + k] = addresses[k * count + given];",
         *[
-            f"if (threadIdx.x == {columns.index(f'{slot.name}_scale')}) scales[{k}] = *(const R*)given;"
+            f"if (threadIdx.x == {columns.index(f'{slot.name}_scaling')}) scales[{k}] = *(const R*)given;"
             for k, slot in enumerate(slots if has_scales else [])
         ],
         "}",
@@ -95,7 +95,7 @@ def list_kernel(variant: Variant, state_dtype: str, is_wide: bool, options: tupl
             f"{slot.code}* const {slot.name}_codes = ({slot.code}*){column[f'{slot.name}_codes']};"
             for slot in slots
         ],
-        *[f"R* const {slot.name}_scale = (R*){column[f'{slot.name}_scale']};" for slot in slots if has_scales],
+        *[f"R* const {slot.name}_scaling = (R*){column[f'{slot.name}_scaling']};" for slot in slots if has_scales],
     ]
     if variant.average:
         begin.append(f"{number}* const means = ({number}*)({column[AVERAGE]} + row[COLUMNS + 2]);")
@@ -111,7 +111,7 @@ def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) ->
     slots, has_scales = slots_of(variant, state_dtype), state_dtype == "uint8"
     tables = [f"{stored}* v"]
     for slot in slots:
-        tables += [f"{slot.code}* {slot.name}_all", *[f"{_real(variant)}* {slot.name}_scales"] * has_scales]
+        tables += [f"{slot.code}* {slot.name}_all", *[f"{_real(variant)}* {slot.name}_scalings"] * has_scales]
     locate = [
         "const long long first = blockIdx.x / per_row, part = blockIdx.x % per_row, place = part * length;",
         "const long long index = ordered[first];",
@@ -122,7 +122,7 @@ def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) ->
         "if (first > 0 && ordered[first - 1] == index) return;",
         "const long long whole_start = index * columns + place, block = index * per_row + part;",
         *[
-            f"if (threadIdx.x == 0) scales[{k}] = {slot.name}_scales[block];"
+            f"if (threadIdx.x == 0) scales[{k}] = {slot.name}_scalings[block];"
             for k, slot in enumerate(slots if has_scales else [])
         ],
     ]
@@ -133,7 +133,7 @@ def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) ->
         "if (!(factor == factor)) return;" if variant.guarded else "",
         f"{stored}* const v_table = v + whole_start;",
         *[f"{s.code}* const {s.name}_codes = {s.name}_all + {s.reals} * whole_start;" for s in slots],
-        *[f"R* const {slot.name}_scale = {slot.name}_scales + block;" for slot in slots if has_scales],
+        *[f"R* const {slot.name}_scaling = {slot.name}_scalings + block;" for slot in slots if has_scales],
     ]
     value = source.limited(variant, "values[order[turn] * columns + place + j]")
     gradient = (
@@ -230,7 +230,7 @@ def _encoding(slots: list[Slot], state_dtype: str) -> tuple[list[str], list[str]
         after.append(f"const R {slot.name}_new = scale_of(largest_of_block(largest[{k}]));")
         after.append(f"const Divisor<R> {slot.name}_by({slot.name}_new);")
         after.append(
-            f"if (threadIdx.x == 0 && {slot.name}_new != scales[{k}]) *{slot.name}_scale = {slot.name}_new;"
+            f"if (threadIdx.x == 0 && {slot.name}_new != scales[{k}]) *{slot.name}_scaling = {slot.name}_new;"
         )
     after += ["#pragma unroll", "for (int k = 0; k < EACH; ++k) {"]
     after += ["const int j = threadIdx.x + k * blockDim.x;", "if (j < size) {"]
