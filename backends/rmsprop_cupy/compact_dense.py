@@ -14,7 +14,7 @@ import numpy as np
 
 from rmsprop.arrays.libraries import Array, Host
 from rmsprop.backends import Updatable
-from rmsprop.formula import AVERAGE, Hyperparameters
+from rmsprop.formula import AVERAGE, Hyperparameters, needed_slots
 from rmsprop.variables.compact import EncodedSlot
 from rmsprop_cupy import compact_kernels, kernels
 from rmsprop_cupy.kept import Kept
@@ -66,10 +66,16 @@ class Table:
     """
 
     def __init__(
-        self, parameters: Sequence[Updatable], positions: list[int], count: int, hyper: Hyperparameters
+        self,
+        parameters: Sequence[Updatable],
+        positions: list[int],
+        slots: tuple[str, ...],
+        count: int,
+        hyper: Hyperparameters,
     ) -> None:
-        self.positions, self.slots = positions, hyper.slots
-        table = np.concatenate([_rows(k, p, hyper) for k, p in zip(positions, parameters, strict=True)])
+        self.positions, self.slots = positions, slots
+        pairs = zip(positions, parameters, strict=True)
+        table = np.concatenate([_rows(k, p, slots, hyper) for k, p in pairs])
         self.rows = cupy.asarray(table)
         self.threads = threads_for(int(table[:, 0].max(initial=1)))
         self.column = Column(3 * count)
@@ -80,10 +86,10 @@ def threads_for(longest: int) -> int:
     return min(compact_kernels.THREADS, -(-longest // 32) * 32)
 
 
-def _rows(position: int, parameter: Updatable, hyper: Hyperparameters) -> Host:
+def _rows(position: int, parameter: Updatable, names: tuple[str, ...], hyper: Hyperparameters) -> Host:
     """Return the rows of the table for one variable and its slots."""
-    slots = [cast("EncodedSlot", parameter.slots[name]) for name in hyper.slots if name != AVERAGE]
-    blocks, arrays = slots[0].blocks, [a for a in _arrays(parameter, hyper) if a is not None]
+    slots = [cast("EncodedSlot", parameter.slots[name]) for name in names if name != AVERAGE]
+    blocks, arrays = slots[0].blocks, _arrays(parameter, names, hyper)
     k = np.arange(arrays[0].size // blocks.row * blocks.per_row, dtype=np.uint64)
     row, length, per_row = map(np.uint64, (*blocks, blocks.per_row))
     starts, places = k // per_row * row, k % per_row * length
@@ -98,10 +104,10 @@ def _rows(position: int, parameter: Updatable, hyper: Hyperparameters) -> Host:
     return np.stack([*columns, *averages], axis=1)
 
 
-def _arrays(parameter: Updatable, hyper: Hyperparameters) -> tuple[Array, Array | None]:
-    """Return a variable and its average, as pairs of reals if complex numbers count as such."""
-    average = parameter.slots[AVERAGE].array if hyper.ema_momentum is not None else None
-    return paired(parameter.variable.array, hyper), None if average is None else paired(average, hyper)
+def _arrays(parameter: Updatable, names: tuple[str, ...], hyper: Hyperparameters) -> list[Array]:
+    """Return a variable and, if it is among the slots, its average; as reals if complex numbers count as such."""
+    averages = [parameter.slots[AVERAGE].array] if AVERAGE in names else []
+    return [paired(array, hyper) for array in (parameter.variable.array, *averages)]
 
 
 def _base(array: Array) -> np.uint64:
@@ -138,15 +144,15 @@ def update(
 ) -> list[Launch]:
     """Return the launches for a variant of the formula, given its scalars."""
     kept, hyper, array = given.kept, given.hyper, parameters[0].variable.array
+    slots = needed_slots(variant.momentum, variant.centered, variant.average)
     with kept.setup():
-        table = _table(kept, parameters, positions, count, hyper)
+        table = _table(kept, parameters, positions, slots, count, hyper)
     if table.rows.size == 0:
         return []
     addresses, alive, put_back = np.zeros((3, count), np.uint64), [], []
     for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
-        arrays = [paired(gradient, hyper), *_arrays(parameter, hyper)]
-        for k, each in enumerate(arrays):
-            if each is not None and (k == 0 or not each.flags.c_contiguous):
+        for k, each in enumerate([paired(gradient, hyper), *_arrays(parameter, slots, hyper)]):
+            if k == 0 or not each.flags.c_contiguous:
                 contiguous = cupy.ascontiguousarray(each)
                 addresses[k, position] = contiguous.data.ptr
                 alive.append(contiguous)
@@ -163,12 +169,17 @@ def update(
 
 
 def _table(
-    kept: Kept, parameters: Sequence[Updatable], positions: list[int], count: int, hyper: Hyperparameters
+    kept: Kept,
+    parameters: Sequence[Updatable],
+    positions: list[int],
+    slots: tuple[str, ...],
+    count: int,
+    hyper: Hyperparameters,
 ) -> Table:
     array = parameters[0].variable.array
     key = "codes", array.device.id, array.dtype, positions[0]
     table: Table | None = kept.lists.get(key)
-    if table is None or (table.slots, table.positions) != (hyper.slots, positions):
+    if table is None or (table.slots, table.positions) != (slots, positions):
         hold(table)
-        table = kept.lists[key] = Table(parameters, positions, count, hyper)
+        table = kept.lists[key] = Table(parameters, positions, slots, count, hyper)
     return table

@@ -88,7 +88,9 @@ def array_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
 
 
 @cache
-def pass_kernel(variant: Variant, statement: str, scalars: tuple[str, ...], arrays: tuple[str, ...]) -> Any:
+def pass_kernel(
+    variant: Variant, statement: str, scalars: tuple[str, ...], arrays: tuple[str, ...], options: tuple[str, ...]
+) -> Any:
     """Return the kernel of a statement on all elements of a variable or its slots, unless the step is left out.
 
     The last of the arrays is what it changes. Its name, and that of v, tell the dtypes.
@@ -104,6 +106,7 @@ def pass_kernel(variant: Variant, statement: str, scalars: tuple[str, ...], arra
         "rmsprop_pass",
         preamble=source.PREAMBLE,
         loop_prep=source.factor(variant, "which") if variant.guarded else "",
+        options=options,
     )
 
 

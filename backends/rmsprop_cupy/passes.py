@@ -43,5 +43,5 @@ def _pass(
     factor = factor if variant.guarded else ()
     of_kind = Variant(variant.dtype, True, True, False, bool(factor))
     of_kind = of_kind._replace(guarded=variant.guarded, average=AVERAGE in arrays)
-    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays))
+    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays), kernels.OPTIONS)
     return Launch(next(iter(arrays.values())).device, kernel, (*factor, *numbers.values(), *arrays.values()))

@@ -24,9 +24,7 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
 def can_be_left_to_backend(groups: Sequence[Group]) -> bool:
     """Tell whether a backend is able to leave out the step by itself, and nobody else needs to know."""
     backend, parameters = groups[0].backend, groups[0].parameters
-    return (
-        len(groups) == 1 and backend.makes_factors and all([p.variable.constraint is None for p in parameters])
-    )
+    return len(groups) == 1 and backend.makes_factors and all([p.variable.constraint is None for p in parameters])
 
 
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:

@@ -112,11 +112,9 @@ def test_without_fused_operations_the_bits_are_those_of_the_host(unfused, state_
 
 @each_state
 @each_dtype
-@pytest.mark.parametrize("settings", [*VARIANTS, {"lazy": False}, RICH | {"lazy": False, "momentum": 0.0}], ids=str)
+@pytest.mark.parametrize("settings", [{}, VARIANTS[2], RICH | {"lazy": False, "momentum": 0.0}], ids=str)
 @pytest.mark.parametrize("kind", ["rows", "single", "windows"])
 def test_sparse_gradients_leave_the_bits_of_the_host(unfused, state_dtype, dtype, settings, kind):
-    if dtype.startswith("complex") and "clipvalue" in settings:
-        pytest.skip("the moduli of complex numbers come from different hypot functions")
     decays = settings.get("lazy") is False
     if state_dtype == "uint8" and kind != "rows" and not decays:
         pytest.skip("is refused")
@@ -226,7 +224,9 @@ def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(
     counted = gpusim.counters()
     assert counted["kernel_launches"] == launches
     assert counted["synchronisations"] == counted["mallocs"] == counted["frees"] == 0
-    assert counted["memcpy_async_h2d"] <= int(is_grouped)  # the numbers of groups, if these differ from step to step
+    assert counted["memcpy_async_h2d"] <= int(
+        is_grouped
+    )  # the numbers of groups, if these differ from step to step
 
 
 @pytest.mark.parametrize(
