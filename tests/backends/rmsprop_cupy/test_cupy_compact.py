@@ -224,9 +224,7 @@ def test_a_steady_step_of_300_arrays_is_one_launch_and_waits_for_nothing(
     counted = gpusim.counters()
     assert counted["kernel_launches"] == launches
     assert counted["synchronisations"] == counted["mallocs"] == counted["frees"] == 0
-    assert counted["memcpy_async_h2d"] <= int(
-        is_grouped
-    )  # the numbers of groups, if these differ from step to step
+    assert counted["memcpy_async_h2d"] <= int(is_grouped)  # the numbers of groups, if steps differ in these
 
 
 @pytest.mark.parametrize(
