@@ -130,19 +130,23 @@ MUTANTS = [
     ),
     # Slots in smaller dtypes
     Mutant(
-        "NaN carried to zero by the dither", "backends/rmsprop_cupy/codes.cu", "test_cupy_compact.py -k spoils_no_other",
+        "NaN carried to zero by the dither", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k spoils_no_other",
         "min(bits_of(x > subnormal ? x : subnormal), ANY_NAN)", "bits_of(x > subnormal ? x : subnormal)",
     ),
     Mutant(
-        "codes cut off", "backends/rmsprop_cupy/codes.cu", "test_cupy_compact.py -k 'host and list and float32'",
+        "codes cut off", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
         "return (bits + (dither >> 12)) >> 20;", "return bits >> 20;",
     ),
     Mutant(
-        "bfloat16 cut off", "backends/rmsprop_cupy/codes.cu", "test_cupy_compact.py -k 'host and list and float32'",
+        "bfloat16 cut off", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
         "(bits + (dither >> 16)) >> 16", "bits >> 16",
     ),
     Mutant(
-        "sign of codes lost", "backends/rmsprop_cupy/codes.cu", "test_cupy_compact.py -k 'host and list and float32'",
+        "sign of codes lost", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
         "SIGNED, dither) & 127) | sign", "SIGNED, dither) & 127)",
     ),
     Mutant(
