@@ -1,4 +1,4 @@
-"""The kernels for variables whose slots are codes: the update, and how slots are read and written."""
+"""The kernels that update variables whose slots are codes."""
 
 from functools import cache
 from importlib.resources import files
@@ -19,9 +19,7 @@ THREADS = 256
 FIXED = ("size", "start", "position", "v")
 """The first columns of the table of a list; see `rmsprop_cupy.compact_dense`."""
 
-CODES, UPDATE, WRITE = [
-    files("rmsprop_cupy").joinpath(f"{name}.cu").read_text() for name in ("codes", "compact", "write")
-]
+CODES, UPDATE = [files("rmsprop_cupy").joinpath(f"{name}.cu").read_text() for name in ("codes", "compact")]
 CODE_TYPES = {"int16": "short", "uint8": "unsigned char", "int8": "signed char"}
 """The C types of codes."""
 
@@ -266,31 +264,3 @@ def gathering(variant: Variant) -> Update:
 def computing(variant: Variant) -> str:
     """Return the dtype of gradients in the computation."""
     return variant.dtype if source.is_complex(variant) else source.CUPY_TYPE[source.real_type(variant.dtype)]
-
-
-# Slots as wholes
-
-
-@cache
-def read_kernel(code: str, real: str) -> Any:
-    """Return the kernel that decodes a slot, given the dtypes of codes and reals."""
-    is_scaled = code != "int16"
-    scale = "scales[i / row * per_row + i % row / length]" if is_scaled else f"{_c_type(real)}(1)"
-    return cupy.ElementwiseKernel(
-        f"{code} codes, raw {real} scales, int64 row, int64 length, int64 per_row",
-        f"{real} x",
-        f"x = decoded(codes, {scale});",
-        "rmsprop_read",
-        preamble=CODES,
-    )
-
-
-@cache
-def write_kernel(code: str, real: str) -> Any:
-    """Return the kernel that encodes a slot, given the dtypes of codes and reals."""
-    text = Template(WRITE).substitute(codes=CODES, code=CODE_TYPES[code], real=_c_type(real))
-    return cupy.RawKernel(text, "rmsprop_write")
-
-
-def _c_type(real: str) -> str:
-    return {"float32": "float", "float64": "double"}[real]

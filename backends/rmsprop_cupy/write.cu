@@ -1,6 +1,6 @@
 // The encoding of numbers, each by the nearest that has a code, with a block of threads for each block of codes.
 //
-// What has a dollar before it is filled in by compact_kernels.py.
+// What has a dollar before it is filled in by compact.py.
 
 #include <cupy/complex.cuh>
 $codes

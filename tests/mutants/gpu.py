@@ -207,7 +207,8 @@ MUTANTS = [
     Mutant(
         "steps that the device left out counted for the dither", "backends/rmsprop_cupy/compact_kernels.py",
         "test_cupy_compact.py -k as_if_there_were_none",
-        '" - skipped[0]" * variant.guarded,\n        locate', '" - 0 * skipped[0]" * variant.guarded,\n        locate',
+        '" - skipped[0]" * variant.guarded,\n        locate',
+        '" - 0 * skipped[0]" * variant.guarded,\n        locate',
     ),
     Mutant(
         "replays that round as the first", "backends/rmsprop_cupy/kept.py", "test_cupy_compact.py -k replays",
