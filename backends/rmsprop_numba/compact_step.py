@@ -80,6 +80,8 @@ def _sparse_jobs(
     values = np.ascontiguousarray(variable[where])
     if hyper.variables_shrink:
         yield from shrinking(variable, numbers)
+        yield from shrinking(values, numbers)
+        numbers = numbers._replace(shrinkage=None)
     yield _sweep(parameter, (sums, values), division, blocks, (tuple(numbers), None, None), hyper)
     yield operator.setitem, (variable, where, values)
 
