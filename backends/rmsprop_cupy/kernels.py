@@ -193,7 +193,7 @@ def full_update(variant: Variant) -> Update:
 
 
 @cache
-def rows_kernel(variant: Variant, options: tuple[str, ...], update: Update) -> Any:
+def rows_kernel(variant: Variant, options: tuple[str, ...], update: Update | None = None) -> Any:
     """Return the kernel for sparse gradients.
 
     There is a thread for each listed row and column. The first of equal rows, which are neighbours in `ordered`,
@@ -201,6 +201,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...], update: Update) -> A
     CPU; a row that is listed very often so takes that many turns of one thread. Rows beyond `height` are left out,
     and reported in `misses`, see `rmsprop_cupy.counters`.
     """
+    update = update or full_update(variant)
     factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     number = source.number_type(variant.dtype)
     lines = [
@@ -228,7 +229,7 @@ def rows_kernel(variant: Variant, options: tuple[str, ...], update: Update) -> A
 
 
 @cache
-def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int, update: Update) -> Any:
+def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int, update: Update | None = None) -> Any:
     """Return the kernel for windows; see ``windows.cu``.
 
     There are `blocks` of threads for each window, and a thread for each element, or for each of its two reals if
@@ -236,6 +237,7 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int, update
     in their order, so that each element is written by one thread, and the sum has the bits of the CPU. Windows
     that are not inside of the variable are left out, and reported in `misses`, see `rmsprop_cupy.counters`.
     """
+    update = update or full_update(variant)
     factor = f"raw {_real(variant)} factors, int32 which, " if variant.factor else ""
     patch, shape = [[f"{name}_{axis}" for axis in range(axes)] for name in ("patch", "shape")]
     own = [f"starts[window * {axes} + {axis}]" for axis in range(axes)]

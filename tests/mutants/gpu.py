@@ -216,7 +216,7 @@ MUTANTS = [
     ),
     Mutant(
         "variance below what rounding hides", "backends/rmsprop_cupy/compact_kernels.py",
-        "test_cupy_compact.py -k 'host and list and float32'",
+        "test_cupy_compact.py -k rounding_may_hide",
         "if (rms < floor_) rms = floor_;", "",
     ),
     Mutant(

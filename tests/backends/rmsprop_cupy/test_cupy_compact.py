@@ -187,6 +187,19 @@ def test_what_is_nan_or_infinite_on_the_host_is_so_on_the_device_and_spoils_no_o
         np.testing.assert_array_equal(a, b)
 
 
+@each_state
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_centered_variance_is_no_smaller_on_the_device_than_what_rounding_may_hide(unfused, state_dtype, dtype):
+    settings = {"centered": True, "rho": 0.5, "state_dtype": state_dtype}
+    host, device = np.zeros(100, dtype), cupy.zeros(100, dtype)
+    one, two = RMSprop(0.01, **settings), RMSprop(0.01, **settings)
+    gradient = np.linspace(1, 2, 100).astype(dtype)
+    for _ in range(12):  # until the mean of squares is the square of the mean
+        one.apply_gradients([(gradient, host)])
+        two.apply_gradients([(cupy.asarray(gradient), device)])
+    assert state(one, [host]) == state(two, [device])
+
+
 def test_a_gradient_in_the_memory_of_a_variable_counts_as_it_was_before_the_step():
     starts = [drawn(k, (700,)) for k in range(2)]
     host, device = [a.copy() for a in starts], [cupy.asarray(a) for a in starts]
