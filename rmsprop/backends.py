@@ -184,7 +184,11 @@ class Backend(ABC):
     per_device: bool = False
     """Whether all arrays of a call have to be of one library and on one device."""
     makes_factors: bool = False
-    """Whether `factors` is there, and leaves out steps itself."""
+    """Whether `factors` is there, and leaves out steps itself.
+
+    If it `has_compact_slots`, too, it must count these, and subtract those that it was not yet asked for from
+    ``hyper.step``.
+    """
     reports_misses: bool = False
     """Whether the update leaves out rows or windows out of range, and `report_misses` tells later.
 
@@ -298,13 +302,13 @@ class Backend(ABC):
         return False
 
     @staticmethod
-    def compact_slot(array: Array, name: str, state_dtype: str, label: str) -> Any:
-        """Return the slot `name` of a variable as a `Variable` of zeros that is kept in a smaller dtype.
+    def compact_slot(array: Array, name: str, dtype: str, state_dtype: str, label: str) -> Any:
+        """Return the slot `name` of a variable as a `Variable` of zeros of `dtype` that is kept in a smaller one.
 
         Its `array` is a copy in full. `prepare` will know such slots by ``hyper.state_dtype``. Its attribute
-        ``parts`` are the NumPy arrays that it is kept in, by name, as in files: the first one has an element for
-        each of the variable. They can be replaced by others of the same kind. Asked only of a backend that
-        `has_compact_slots`.
+        ``parts`` are the arrays that it is kept in, by name, as in files: the first one has an element for each
+        real of the slot. They can be replaced by others of the same kind. See `rmsprop.variables.compact`. Asked
+        only of a backend that `has_compact_slots`.
         """
         raise NotImplementedError("a backend with has_compact_slots needs the function compact_slot")
 

@@ -153,7 +153,10 @@ class Hyperparameters(NamedTuple):
     state_dtype: str | None = None
     """What slots are kept in, where they are not kept in full; see `rmsprop.backends.Backend`."""
     step: int = 0
-    """How many steps were taken before; only given where something depends on it."""
+    """How many steps were taken before; only given where something depends on it.
+
+    For the way in which state is rounded, a device counts by itself those that it has left out of these.
+    """
     nonfinite: str = "propagate"
     """What becomes of a step with gradients that are not finite; see `rmsprop.RMSprop`."""
     loss_scale: float = 1.0

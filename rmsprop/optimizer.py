@@ -103,13 +103,13 @@ class RMSprop(HasSettings):
         Whether real and imaginary part of a complex variable count as two real numbers, as in PyTorch, each
         with its own average. By default ``|g|**2`` is averaged, so that a global phase makes no difference.
     state_dtype : {None, "bfloat16", "uint8"}, default None
-        What averages and momentum are kept in between steps, for NumPy arrays of float32 and float64; by default
-        the dtype of the variable. "bfloat16" takes 2 bytes for each element, with errors of less than 1/128 and
-        the range of float32. "uint8" takes one, with errors of less than 1/8 of the element or 2**-31 (of momentum
-        and ``mg`` 2**-15) of the largest of at most 256 neighbours; beyond 3.2e38 numbers are infinite. Rounding
-        leaves averages without bias. With `centered`, the variance is at least about 1/65 or 1/9 of ``rms``.
-        Sparse gradients need "bfloat16" or rows of at least 64 elements. Slots and weights are read and set as
-        arrays in full.
+        What averages and momentum are kept in between steps, for NumPy and CuPy arrays; by default the dtype in
+        which steps are computed. "bfloat16" takes 2 bytes for each number, with errors of less than 1/128 and
+        the range of float32. "uint8" takes one, with errors of less than 1/8 of the number or 2**-31 (of momentum
+        and ``mg`` 2**-15) of the largest of at most 1,024 neighbours; in single precision, numbers beyond 3.2e38
+        are infinite. Complex numbers are two. Rounding leaves averages without bias. With `centered`, the variance
+        is at least about 1/65 or 1/9 of ``rms``. Sparse gradients need "bfloat16" or rows of at least 64 elements.
+        Slots and weights are read and set as arrays in full.
 
     nonfinite : {"propagate", "skip", "raise"}, default "propagate"
         What becomes of a step if a gradient has a NaN or an infinity, as it reaches the update: summed over

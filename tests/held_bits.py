@@ -110,8 +110,7 @@ def digest(xp, dtype, settings, layout):
 def is_possible(library, dtype, setting, layout):
     """Tell whether a library takes steps of this kind."""
     if setting in ("bfloat16", "uint8"):
-        is_full_enough = (setting, layout) != ("uint8", "sparse")
-        return library == "numpy" and dtype in ("float32", "float64") and is_full_enough
+        return library in ("numpy", "cupy") and (setting, layout) != ("uint8", "sparse")
     if library == "array_api_strict":
         return dtype != "float16" and layout != "strided" and setting != "as reals"
     return True

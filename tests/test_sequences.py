@@ -79,7 +79,6 @@ class Sequence(RuleBasedStateMachine):
         if is_scheduled:
             changing = {**changing, "learning_rate": schedules.ExponentialDecay(**SCHEDULE)}
         self.settings = {**fixed, **changing}
-        self.kinds = DTYPES if fixed["state_dtype"] is None else ["float32", "float64"]
         self.opt = RMSprop(**self.settings)
         self.variables, self.known, self.model = [], [], []
         self.iterations = self.skipped = 0
@@ -108,7 +107,7 @@ class Sequence(RuleBasedStateMachine):
     @rule(data=st.data(), shape=st.sampled_from(SHAPES), is_wrapped=st.booleans(), is_built=st.booleans())
     @precondition(lambda self: len(self.variables) < 4)
     def add_a_variable(self, data, shape, is_wrapped, is_built):
-        array = numbers(data.draw, shape, data.draw(st.sampled_from(self.kinds)))
+        array = numbers(data.draw, shape, data.draw(st.sampled_from(DTYPES)))
         self.variables.append(Variable(array, name=f"v{len(self.variables)}") if is_wrapped else array)
         self.model.append(self.seen(len(self.model)))
         if is_built:

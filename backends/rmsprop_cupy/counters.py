@@ -8,6 +8,7 @@ import cupyx
 import numpy as np
 
 from rmsprop.arrays.libraries import Array, Host
+from rmsprop.formula import Hyperparameters
 from rmsprop_cupy.streams import hold
 
 
@@ -29,11 +30,13 @@ class Tally:
     ----------
     array : cupy.ndarray of uint64, shape (1,)
         What the kernels are given.
+    taken : int
+        How many of the steps that were left out have been told.
     """
 
     def __init__(self) -> None:
         self._host, self.array = _pinned([0], np.uint64)
-        self._taken = 0
+        self.taken = 0
         self._decided: dict[int, Any] = {}  # for each device, what comes after the kernel that decides
         self._replays: dict[int, Any] = {}  # for each device, the stream of the last replay
 
@@ -57,8 +60,13 @@ class Tally:
             with cupy.cuda.Device(device):
                 stream.synchronize()
         counted = int(self._host[0])  # once, as another thread's step may be counted any time
-        missing, self._taken = counted - self._taken, counted
+        missing, self.taken = counted - self.taken, counted
         return missing
+
+
+def attempted(hyper: Hyperparameters, tally: Tally | None) -> int:
+    """Return the number of a step if the devices had left out none, of which the tally knows."""
+    return hyper.step + (0 if tally is None else tally.taken)
 
 
 _NONE = 0, np.iinfo(np.int64).max, np.iinfo(np.int64).min

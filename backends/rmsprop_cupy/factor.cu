@@ -2,7 +2,7 @@
 //
 // The rules are those of rmsprop.clipping; a limit below 0 stands for none. Factors come in both precisions, the two
 // numbers of each next to each other. With `left_out`, the first of all is NaN if a norm is not finite, and the step
-// is counted there as one that is left out. A team of threads adds up the sums of one gradient, so that neither many
+// is counted there as one that is left out; how many these are is written to `skipped`, too. A team of threads adds up the sums of one gradient, so that neither many
 // gradients nor a large one take long. Only if squares are beyond LARGE or below `least`, sums are looked at again,
 // for those of scaled numbers. What has a dollar before it is filled in by kernels.py.
 
@@ -36,7 +36,8 @@ template <typename R> __device__ void write(R* pair, const double factor, const 
 extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
     const double* sums, const long long* starts, const long long* order, const int count,
     const double clipnorm, const double global_clipnorm, const double loss_scale, const double least,
-    double* squares, double* norms, double* factors, float* narrow, unsigned long long* left_out) {
+    double* squares, double* norms, double* factors, float* narrow, unsigned long long* left_out,
+    unsigned long long* skipped) {
     __shared__ double shared[THREADS];
     __shared__ int is_any_beyond;
     const int lane = threadIdx.x % TEAM, team = threadIdx.x / TEAM;
@@ -89,6 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rmsprop_factor(
         for (int i = threadIdx.x; i < count; i += THREADS) unknown += norms[i] - norms[i];
         unknown = added(shared, unknown, threadIdx.x, THREADS);
         if (isnan(unknown) && threadIdx.x == 0) atomicAdd_system(left_out, 1ull);
+        if (skipped && threadIdx.x == 0) *skipped = *(volatile unsigned long long*)left_out;
     }
     for (int i = threadIdx.x; i < count; i += THREADS) {
         const bool vanished = norms[i] == 0;  // as may the squares of what is far below its limit, which has

@@ -11,6 +11,7 @@ import numpy as np
 from rmsprop.arrays.libraries import Array
 from rmsprop.backends import Updatable, multipliers_of
 from rmsprop.formula import NEUTRAL, Hyperparameters, Multipliers
+from rmsprop_cupy.counters import Tally, attempted
 from rmsprop_cupy.launches import scalars
 from rmsprop_cupy.source import SCALARS, Variant, real_type
 from rmsprop_cupy.streams import Column, aside, hold, is_captured
@@ -69,14 +70,26 @@ class Captured:
 
     def __init__(self, hyper: Hyperparameters, multipliers: Sequence[Multipliers]) -> None:
         self.device, self._multipliers = cupy.cuda.Device(), multipliers
+        self.step: Array | None = None
+        self._count: Column | None = None
+        self._tally: Tally | None = None
         with aside():
             self.scalars = Scalars(len(multipliers))
+            self.refresh(hyper)
+
+    def count(self, hyper: Hyperparameters, tally: Tally | None) -> None:
+        """Let replays read the number of their step, if the device left out none, in an array `step`."""
+        with self.device, aside():
+            self._count, self._tally = Column(1), tally
+            self.step = self._count.array
             self.refresh(hyper)
 
     def refresh(self, hyper: Hyperparameters) -> None:
         """Bring the scalars of the next replay to the device."""
         with self.device:
             self.scalars.write(hyper, self._multipliers)
+            if self._count is not None:
+                self._count.write(np.array([attempted(hyper, self._tally)], np.uint64))
 
 
 class Kept:
@@ -211,7 +224,7 @@ class Kept:
     def occupied(self, parameters: Sequence[Updatable]) -> Occupied:
         """Return the memory of all variables and slots."""
         count = len(parameters) + sum([len(p.slots) for p in parameters])
-        if self._occupied is None or len(self._occupied.memory) != count:
+        if self._occupied is None or self._occupied.count != count:
             self._occupied = Occupied(parameters)
         return self._occupied
 

@@ -218,8 +218,27 @@ def _vectors(variant: Variant, count: int) -> list[str]:
     ]
 
 
+class Change(NamedTuple):
+    """What the kernel for windows, or one for rows, does with the sum of the gradients of an element."""
+
+    inputs: str
+    """Declarations of further inputs, each with a comma before it."""
+    outputs: str
+    """Declarations of what is changed."""
+    statements: str
+    """They are given the `gradient`, and the `place` of the element in the variable."""
+    preamble: str = ""
+
+
+def full_change(variant: Variant) -> Change:
+    """Return the update of a variable and its slots, which are kept in full."""
+    outputs = ", ".join(f"raw {dtype} {name}_table" for dtype, name in slot_types(variant))
+    references = [f"auto& {name} = {name}_table[place];" for _, name in slot_types(variant)]
+    return Change("", outputs, "\n".join([*references, source.formula(variant)]))
+
+
 @cache
-def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any:
+def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int, change: Change | None = None) -> Any:
     """Return the kernel for windows; see ``windows.cu``.
 
     There are `blocks` of threads for each window, and a thread for each element, or for each of its two reals if
@@ -227,6 +246,7 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any
     in their order, so that each element is written by one thread, and the sum has the bits of the CPU. Windows
     that are not inside of the variable are left out, and reported in `misses`, see `rmsprop_cupy.counters`.
     """
+    change = change or full_change(variant)
     factor = f"raw {real_dtype(variant)} factors, int32 which, " if variant.factor else ""
     patch, shape = [[f"{name}_{axis}" for axis in range(axes)] for name in ("patch", "shape")]
     own = [f"starts[window * {axes} + {axis}]" for axis in range(axes)]
@@ -247,20 +267,18 @@ def windows_kernel(variant: Variant, options: tuple[str, ...], axes: int) -> Any
         "};",
         "if (added_by_first(is_within, window, start, windows, &starts[0], index, patch, shape, add)) {",
         "const long long place = place_of(index, shape) * columns + column;",
-        *[f"auto& {name} = {name}_table[place];" for _, name in slot_types(variant)],
-        source.formula(variant),
+        change.statements,
         "}",
         "}",
     ]
-    tables = ", ".join(f"raw {dtype} {name}_table" for dtype, name in slot_types(variant))
     sizes = ", ".join(f"int64 {name}" for name in (*patch, *shape))
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw int64 starts, int64 windows, int64 blocks, int64 elements, "
-        f"int64 columns, {sizes}, {factor}{source.scalar_parameters(variant)}",
-        f"raw int64 misses, {tables}",
+        f"int64 columns, {sizes}, {factor}{source.scalar_parameters(variant)}{change.inputs}",
+        f"raw int64 misses, {change.outputs}",
         "\n".join(lines),
         "rmsprop_windows",
-        preamble=source.PREAMBLE + WINDOWS,
+        preamble=source.PREAMBLE + change.preamble + WINDOWS,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )

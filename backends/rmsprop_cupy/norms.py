@@ -75,6 +75,8 @@ class Plan:
         Beside a sum that is beyond the range that is used of its dtype there is another, of scaled numbers.
     squares, norms : cupy.ndarray of float64
         All norms are NaN if that of all gradients is needed and not finite.
+    skipped : cupy.ndarray of uint64, shape (1,)
+        How many steps have been left out so far, where that tells the number of a step.
     factors : dict of cupy.ndarray
         The same factors by their dtype, float64 and float32, on the device of the first gradient: two numbers for
         each gradient, one after the other.
@@ -91,6 +93,7 @@ class Plan:
         self.starts = cupy.asarray(starts)
         self.order = cupy.asarray(np.concatenate(list(members.values())))
         self.sums = cupy.empty((int(starts[-1]), 2))
+        self.skipped = cupy.zeros(1, cupy.uint64)
         self.squares, self.norms = cupy.empty(len(kinds)), cupy.empty(len(kinds))
         self.factors = {name: cupy.empty(2 * len(kinds), name) for name in ("float64", "float32")}
         self.parts, stop = [], 0
@@ -190,7 +193,9 @@ def factoring(plan: Plan, hyper: Hyperparameters, tally: Tally | None) -> Call:
     numbers = *limits, np.float64(hyper.loss_scale), _least(hyper)
     results = plan.squares, plan.norms, *plan.factors.values()
     left_out = np.uint64(0) if tally is None else tally.array
-    arguments = plan.sums, plan.starts, plan.order, len(plan.kinds), *numbers, *results, left_out
+    counts = tally is not None and hyper.state_dtype is not None
+    skipped = plan.skipped if counts else np.uint64(0)
+    arguments = plan.sums, plan.starts, plan.order, len(plan.kinds), *numbers, *results, left_out, skipped
     return Call(kernels.factor_kernel(), (1,), (kernels.FACTOR_THREADS,), arguments)
 
 

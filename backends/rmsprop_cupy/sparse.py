@@ -1,17 +1,17 @@
 """Sparse gradients: what they list is updated, and what decays without them, and nothing waits for the device."""
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 from rmsprop.arrays.libraries import Array
 from rmsprop.arrays.windows import Windows
 from rmsprop.backends import Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
-from rmsprop_cupy import kernels, windows
+from rmsprop_cupy import windows
 from rmsprop_cupy.counters import Misses
+from rmsprop_cupy.kernels import full_change
 from rmsprop_cupy.launches import Launch, scalars
-from rmsprop_cupy.source import Variant, number_type
+from rmsprop_cupy.passes import averaging, decaying, shrinking
+from rmsprop_cupy.source import Variant
 
 
 def report_misses(parameter: Updatable) -> None:
@@ -40,23 +40,17 @@ def passes(
     variable, the last of the tables, is that of all elements.
     """
     numbers, by_name = hyper.numbers_of(parameter.multipliers), dict(zip(("v", *hyper.slots), tables, strict=True))
-    of_pass = partial(_pass, variant, factor if variant.guarded else ())
     begun, finished = [], []
     if hyper.averages_decay:
         for name in [name for name in hyper.slots if name != AVERAGE]:
-            begun.append(of_pass(f"{name} = times({name}, rho);", {"rho": numbers.rho}, {name: by_name[name]}))
+            begun.append(decaying(variant, factor, name, by_name[name], numbers.rho))
         numbers = numbers._replace(rho=1.0)  # what is listed decays with all else
     if hyper.variables_shrink:
-        number = number_type(variant.dtype)
-        statement = f"v = ({number})v - times(({number})v, shrinkage);"
-        begun.append(of_pass(statement, {"shrinkage": numbers.shrinkage}, {"v": tables[0]}))
-        variant = _without(variant, "shrinkage")
+        begun.append(shrinking(variant, factor, tables[0], numbers))
+        variant = without(variant, "shrinkage")
     if variant.average:
-        number = number_type(variant.dtype)
-        statement = f"average = times(average, ema) + times(({number})v, one_minus_ema);"
-        means = {"ema": numbers.ema, "one_minus_ema": numbers.one_minus_ema}
-        finished.append(of_pass(statement, means, {name: by_name[name] for name in ("v", AVERAGE)}))
-        variant, tables = _without(variant, *means)._replace(average=False), tables[:-1]
+        finished.append(averaging(variant, factor, tables[0], tables[-1], numbers))
+        variant, tables = without_average(variant), tables[:-1]
     return Passes(begun, finished, variant, tables, numbers)
 
 
@@ -73,24 +67,16 @@ def launches(
     if gradient.values.size:
         parameter.notes = misses = parameter.notes or Misses()
         given = (*factor, *scalars(variant, numbers, hyper.clipvalue), misses.array, *tables)
-        launch = windows.update(gradient, parameter.shape, variant, given, hyper)
+        launch = windows.launch(gradient, parameter.shape, variant, full_change(variant), given, hyper)
         begun.append(launch._replace(then=misses.record))
     return begun + finished
 
 
-def _without(variant: Variant, *terms: str) -> Variant:
+def without_average(variant: Variant) -> Variant:
+    """Return a variant of the formula without the average of the variable."""
+    return without(variant, "ema", "one_minus_ema")._replace(average=False)
+
+
+def without(variant: Variant, *terms: str) -> Variant:
+    """Return a variant of the formula without some terms."""
     return variant._replace(terms=tuple([term for term in variant.terms if term not in terms]))
-
-
-def _pass(
-    variant: Variant,
-    factor: tuple[Any, ...],
-    statement: str,
-    numbers: Mapping[str, float | None],
-    arrays: dict[str, Array],
-) -> Launch:
-    """Return the launch of a statement for all elements of arrays, of which the last is changed."""
-    of_kind = Variant(variant.dtype, True, True, False, bool(factor))
-    of_kind = of_kind._replace(guarded=variant.guarded, average=AVERAGE in arrays)
-    kernel = kernels.pass_kernel(of_kind, statement, tuple(numbers), tuple(arrays), kernels.OPTIONS)
-    return Launch(next(iter(arrays.values())).device, kernel, (*factor, *numbers.values(), *arrays.values()))

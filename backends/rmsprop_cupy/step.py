@@ -56,6 +56,13 @@ def prepare(
     separated = _disjoint(parameters, gradients, kept)
     addressed = [values_of(gradient) for gradient in separated]
     kept.keep(addressed)
+    if hyper.state_dtype is not None:
+        from rmsprop_cupy import compact_step  # only for those who ask for it
+
+        near_all = None if factors is None else partial(_near, factors=factors)
+        skipped = factors.plan.skipped if isinstance(factors, norms.Clipping) else None
+        launches = compact_step.launches(parameters, separated, near_all, skipped, hyper, kept)
+        return partial(_launch, launches, kept, addressed)
     prepared: list[Launch] = []
     for members in _groups(parameters, separated):
         array = parameters[members[0]].variable.array

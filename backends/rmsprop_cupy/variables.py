@@ -1,6 +1,7 @@
 """Variables in memory: where they and their slots lie, and whether they can be updated there."""
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import cupy
 import numpy as np
@@ -92,6 +93,12 @@ def _twin(array: Array) -> Host:
     return np.asarray(_Interface(array)) if array.size else np.empty(array.shape)
 
 
+def _arrays(variable: Any) -> list[Array]:
+    """Return the arrays that a variable, or a slot in a smaller dtype, is kept in."""
+    parts = getattr(variable, "parts", None)
+    return [variable.array] if parts is None else list(parts.values())
+
+
 class Occupied:
     """The memory of variables and all of their slots.
 
@@ -100,11 +107,14 @@ class Occupied:
     Attributes
     ----------
     memory : list of cupy.cuda.MemoryPointer
+    count : int
+        How many variables and slots these are.
     """
 
     def __init__(self, parameters: Sequence[Updatable]) -> None:
-        arrays = [v.array for p in parameters for v in (p.variable, *p.slots.values())]
+        arrays = [a for p in parameters for v in (p.variable, *p.slots.values()) for a in _arrays(v)]
         self.memory = [array.data for array in arrays]
+        self.count = sum([1 + len(p.slots) for p in parameters])
         pairs = np.array(sorted(bounds(a) for a in arrays), np.uint64).reshape(-1, 2)
         self._starts = np.ascontiguousarray(pairs[:, 0])
         self._ends = np.concatenate([np.zeros(1, np.uint64), np.maximum.accumulate(pairs[:, 1])])

@@ -31,11 +31,12 @@ class NumbaBackend(Backend):
     address = staticmethod(variables.address)
 
     @staticmethod
-    def compact_slot(array: Any, name: str, state_dtype: str, label: str) -> Any:
+    def compact_slot(array: Any, name: str, dtype: str, state_dtype: str, label: str) -> Any:
         """Return a slot of zeros in a smaller dtype."""
         from rmsprop_numba.compact import CompactSlot  # only for those who ask for it
 
-        return CompactSlot(array.shape, array.dtype, state_dtype, not SLOTS[name].averages_squares, label)
+        is_signed, is_complex = not SLOTS[name].averages_squares, array.dtype.kind == "c"
+        return CompactSlot(array.shape, dtype, state_dtype, is_signed, label, is_complex)
 
 
 backend = NumbaBackend()

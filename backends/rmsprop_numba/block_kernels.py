@@ -1,25 +1,24 @@
 """The update of variables whose slots are codes, block by block, with the numbers of a block in the fastest cache.
 
 A slot is given by its codes and their scales (see `rmsprop_numba.codes`), but the average of the variable by its
-numbers: None for what there is not. Blocks never
-cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be shorter.
+numbers: None for what there is not. Real and imaginary part of complex numbers have codes next to each other.
+Blocks never cross the ends of rows: each row of `row` elements has blocks of `length`, of which the last may be
+shorter.
 `blocks` lists those to update, in the order of their elements in `v` and `g`; None stands for all.
 """
 
 import numba
 import numpy as np
 
+from rmsprop.variables.compact import COUNT, LENGTH
 from rmsprop_numba.codes import NEAREST, bits_of, decoded, encoded, scale_of
 from rmsprop_numba.kernels import inlined_kernel, kernel, parallel_kernel, stepped, sweep
-from rmsprop_numba.optional import item, row_for, view
+from rmsprop_numba.optional import item, numbers_in, reals_of, row_for, view
 from rmsprop_numba.pointers import on_stack
-from rmsprop_numba.scalars import load, store
+from rmsprop_numba.scalars import load, square, store
 
-LENGTH = 1_024
-"""Elements of a block at most: few enough for them to stay in the fastest cache from decoding to encoding."""
-
-WORK = 3 * LENGTH
-"""Numbers of the slots of one block."""
+WORK = COUNT * LENGTH
+"""Reals of the slots of one block."""
 
 TASK = 16_384
 """Elements that one thread takes at a time, at least."""
@@ -73,7 +72,7 @@ def fits(x, largest, scales, k):
 def lift(rms, mg, least):
     """Let the mean of squares exceed the square of the mean by as much as rounding may hide."""
     for j in range(rms.size):
-        floor = mg[j] * mg[j] * rms.dtype.type(least)
+        floor = square(mg[j]) * rms.dtype.type(least)
         rms[j] = floor if rms[j] < floor else rms[j]  # NaN stays NaN
 
 
@@ -83,9 +82,9 @@ def sweep_codes(v, g, codes, scale, work, dither, stride, numbers, limit, factor
 
     `work` receives the numbers. With more arrays, compilers would give up vector registers.
     """
-    largest = bits_of(v.dtype.type(0))
+    largest = bits_of(work.dtype.type(0))
     for i in range(v.size):
-        rms = v.dtype.type(decoded(codes[i], scale))
+        rms = work.dtype.type(decoded(codes[i], scale))
         change, new_rms, _, _ = stepped(v[i], g[i], rms, None, None, numbers, limit, factor)
         v[i], work[i] = store(load(v[i]) - change, v[i]), new_rms  # read late, or else registers get scarce
         largest = max(largest, bits_of(new_rms))
@@ -96,11 +95,11 @@ def sweep_codes(v, g, codes, scale, work, dither, stride, numbers, limit, factor
 
 @kernel
 def sweep_task(
-    first, last, blocks, row, length, dithers, stride, least, v, g,
+    first, last, blocks, row, length, dithers, stride, least, like, v, g,
     rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
 ):  # fmt: skip
     """Update the blocks from `first` to `last`."""
-    work = on_stack(WORK, v)  # memory of the heap could run out half way
+    work, reals = on_stack(WORK, like), reals_of(v)  # memory of the heap could run out half way
     per_row = (row + length - 1) // length
     b, _ = bounds(first, per_row, row, length)
     end = (b // row + 1) * row
@@ -114,8 +113,12 @@ def sweep_task(
             start, _ = bounds(k, per_row, row, length)
         onwards = np.uint32(np.uint32(start) * stride)
         values, gradient, codes = view(v, a, size), view(g, a, size), view(rms, start, size)
-        full_rms, full_mg = row_for(rms, work, 0, size), row_for(mg, work, 2, size)
-        full_momentum = row_for(momentum, work, 1, size)
+        full_rms = row_for(rms, work, 0, size)
+        full_momentum, full_mg = row_for(momentum, work, 1, reals * size), row_for(mg, work, 2, reals * size)
+        momentum_codes, mg_codes = (
+            view(momentum, reals * start, reals * size),
+            view(mg, reals * start, reals * size),
+        )
         dither = np.uint32(dithers[0] + onwards)
         if momentum is None and mg is None and average is None:
             scale = item(rms_scales, k)
@@ -125,30 +128,31 @@ def sweep_task(
             continue
         read(codes, rms_scales, k, full_rms)
         if momentum is not None:
-            read(view(momentum, start, size), momentum_scales, k, full_momentum)
+            read(momentum_codes, momentum_scales, k, full_momentum)
         if mg is not None:
-            read(view(mg, start, size), mg_scales, k, full_mg)
-            lift(full_rms, full_mg, least)
-        averages = view(average, a, size)
-        sweep(values, gradient, full_rms, full_momentum, full_mg, averages, numbers, limit, factor)
+            read(mg_codes, mg_scales, k, full_mg)
+            lift(full_rms, numbers_in(full_mg, v), least)
+        full, averages = (numbers_in(full_momentum, v), numbers_in(full_mg, v)), view(average, a, size)
+        sweep(values, gradient, full_rms, full[0], full[1], averages, numbers, limit, factor)
         write(full_rms, codes, rms_scales, k, dither, stride)
         if momentum is not None:
-            each = np.uint32(dithers[1] + onwards)
-            write(full_momentum, view(momentum, start, size), momentum_scales, k, each, stride)
+            each = np.uint32(dithers[1] + np.uint32(onwards * np.uint32(reals)))
+            write(full_momentum, momentum_codes, momentum_scales, k, each, stride)
         if mg is not None:
-            write(full_mg, view(mg, start, size), mg_scales, k, np.uint32(dithers[2] + onwards), stride)
+            each = np.uint32(dithers[2] + np.uint32(onwards * np.uint32(reals)))
+            write(full_mg, mg_codes, mg_scales, k, each, stride)
 
 
 def _sweep_blocks(
-    count, blocks, row, length, dithers, stride, least, v, g,
+    count, blocks, row, length, dithers, stride, least, like, v, g,
     rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
 ):  # fmt: skip
-    """Update all blocks; `dithers` are those of the first element of each slot."""
+    """Update all blocks; `dithers` are those of the first code of each slot, `like` has the dtype of reals."""
     at_once = max(1, TASK // length)
     for task in numba.prange((count + at_once - 1) // at_once):
         begin = task * at_once
         sweep_task(
-            begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, v, g,
+            begin, min(begin + at_once, count), blocks, row, length, dithers, stride, least, like, v, g,
             rms, rms_scales, momentum, momentum_scales, mg, mg_scales, average, numbers, limit, factor,
         )  # fmt: skip
 

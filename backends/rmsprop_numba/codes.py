@@ -9,9 +9,10 @@
     decoded numbers are encoded to themselves, and need nothing but their values to be restored.
 
 What is cut off is decided by a dither that is added before: multiples of a stride by the index of the element, to
-which a displacement is added. Both are hashes of the step's number, so that the dithers of an element are as if by
-chance, at whichever steps it is updated: multiples of a fixed number would repeat. So rounding has no bias on
-average, and depends on nothing else: not on threads, layout, or a pause between two steps.
+which a displacement is added. Both are hashes of the step's number (see `rmsprop.variables.compact`), so that
+the dithers of an element are as if by chance, at whichever steps it is updated: multiples of a fixed number would
+repeat. So rounding has no bias on average, and depends on nothing else: not on threads, layout, or a pause between
+two steps.
 """
 
 from typing import Any
@@ -39,14 +40,6 @@ MAGNITUDE = np.uint32(0x7FFFFFFF)
 INFINITY = np.uint32(0x7F800000)
 QUIET_NAN = np.uint32(0x7FC0)
 ANY_NAN = np.uint32(0x7FF00000)
-
-
-def displacement(number: int) -> int:
-    """Return 32 bits that are different for each number, as if by chance: the hash of SplitMix64 (Steele 2014)."""
-    bits = (number + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return bits >> 32 ^ bits >> 63
 
 
 def decoded(code: Any, scale: Any) -> Any:

@@ -13,22 +13,16 @@ from rmsprop.arrays.libraries import Host
 from rmsprop.arrays.windows import Windows, flat
 from rmsprop.backends import SPARSE, Gradient, Updatable
 from rmsprop.formula import AVERAGE, Hyperparameters
-from rmsprop_numba import block_kernels, codes
+from rmsprop.variables.compact import COUNT, LEAST, LENGTH, Blocks, dithers, shared_scales_error
+from rmsprop_numba import block_kernels, layout, row_kernels
 from rmsprop_numba.aliases import disjoint, owners_of
-from rmsprop_numba.block_kernels import LENGTH
-from rmsprop_numba.compact import SHORTEST, Blocks, CompactSlot
+from rmsprop_numba.compact import CompactSlot
 from rmsprop_numba.rows import averaging, shrinking
 from rmsprop_numba.threads import Job, job
 
 Array = Host
 Slots = Sequence[CompactSlot | None]
 """``rms``, ``momentum`` and ``mg``; None for what the step does not use."""
-
-COUNT = 3
-"""How many slots can be compact, which rounding is to treat differently."""
-
-LEAST = {"bfloat16": 1 + 2.0**-6, "uint8": 1 + 2.0**-3}
-"""How much larger than the square of the mean the mean of squares is, at least, for all that rounding tells."""
 
 
 def jobs(
@@ -69,31 +63,39 @@ def _sparse_jobs(
     Those of windows are single elements.
     """
     variable, numbers = parameter.variable.array, hyper.numbers_of(parameter.multipliers)
+    is_windows = isinstance(sparse, Windows)
     slices = flat(sparse, parameter.shape) if isinstance(sparse, Windows) else sparse
-    rows, gradient = _summed(slices, hyper.clipvalue, factor)
-    where: Any = np.unravel_index(rows, parameter.shape) if isinstance(sparse, Windows) else rows
+    rows, sums = _summed(slices, factor, hyper)
+    where: Any = np.unravel_index(rows, parameter.shape) if is_windows else rows
     if hyper.averages_decay:  # of all rows, so that all are updated
-        dense = np.zeros(variable.shape, variable.dtype)
-        dense[where] = _decayed(gradient, numbers.weight_decay, variable, where)
+        dense = np.zeros(layout.encoded(variable, hyper.complex_as_real).shape, sums.dtype)
+        dense[where] = _decayed(sums, numbers.weight_decay, variable[where], hyper).reshape(dense[where].shape)
         values = np.require(variable, requirements=("C", "A"))
         numbers = numbers._replace(weight_decay=None)
         yield _sweep(parameter, (dense, values), None, None, (tuple(numbers), None, None), hyper)
         if values is not variable:
             yield np.copyto, (variable, values)
         return
-    width = 1 if isinstance(sparse, Windows) else math.prod(parameter.shape[1:])
-    division, blocks = _blocks_of_rows(parameter, rows, width, hyper)
+    division, blocks = _blocks_of_rows(parameter, rows, is_windows, hyper)
     values = np.ascontiguousarray(variable[where])
     if hyper.variables_shrink:
         yield from shrinking(variable, numbers)
-    yield _sweep(parameter, (gradient, values), division, blocks, (tuple(numbers), None, None), hyper)
+        yield from shrinking(values, numbers)
+        numbers = numbers._replace(shrinkage=None)
+    yield _sweep(parameter, (sums, values), division, blocks, (tuple(numbers), None, None), hyper)
     yield operator.setitem, (variable, where, values)
 
 
 @np.errstate(all="ignore")
-def _decayed(gradient: Array, weight_decay: float | None, variable: Array, rows: Any) -> Array:
-    """Return gradients of some rows with weight decay."""
-    return gradient if weight_decay is None else gradient + variable.dtype.type(weight_decay) * variable[rows]
+def _decayed(sums: Array, weight_decay: float | None, rows: Array, hyper: Hyperparameters) -> Array:
+    """Return sums of gradients with weight decay, by the same rows of the variable."""
+    if weight_decay is None:
+        return sums
+    real = sums.real.dtype
+    values = layout.encoded(rows, True) if rows.dtype.kind == "c" else rows.astype(real)
+    decay: Array = np.ascontiguousarray(values).reshape(-1) * real.type(weight_decay)
+    decayed: Array = sums + decay.view(sums.dtype).reshape(sums.shape)
+    return decayed
 
 
 def _sweep(
@@ -109,43 +111,46 @@ def _sweep(
     `arrays` are the gradient, what is to become of the variable and, if it is kept, its average.
     """
     slots = cast("Slots", hyper.used(parameter.slots)[:COUNT])
-    gradient, values, *averages = [a.reshape(-1) for a in arrays]
+    gradient, values, *averages = [layout.encoded(a, hyper.complex_as_real).reshape(-1) for a in arrays]
     average = averages[0] if averages else None
-    division = division or cast("CompactSlot", slots[0]).blocks
+    rms = cast("CompactSlot", slots[0])
+    division = division or rms.blocks
     count = values.size // division.row * division.per_row if blocks is None else len(blocks)
-    seeds = [codes.displacement(COUNT * hyper.step + i) for i in range(COUNT)]
-    dither = np.array(seeds, np.uint32), np.uint32(codes.displacement(-2 - hyper.step) | 1)
+    seeds, stride = dithers(hyper.step)
+    dither = np.array(seeds, np.uint32), np.uint32(stride)
     encodings = [(None, None) if slot is None else slot.encoding for slot in slots]
     kernels = block_kernels.sweep_blocks, block_kernels.sweep_blocks_parallel
     least = LEAST[cast("str", hyper.state_dtype)]
-    given = values, gradient, *chain(*encodings), average, *numbers
+    given = np.empty(0, rms.real), values, gradient, *chain(*encodings), average, *numbers
     return job(*kernels, values.size, count, blocks, *division, *dither, least, *given)
 
 
-def _blocks_of_rows(parameter: Updatable, rows: Array, width: int, hyper: Hyperparameters) -> tuple[Blocks, Array]:
-    """Return the blocks of listed rows, in a division in which no two rows share one."""
-    division = cast("CompactSlot", hyper.used(parameter.slots)[0]).blocks
+def _blocks_of_rows(
+    parameter: Updatable, rows: Array, is_windows: bool, hyper: Hyperparameters
+) -> tuple[Blocks, Array]:
+    """Return the blocks of listed rows, or of elements, in a division in which no two of these share one."""
+    rms = cast("CompactSlot", hyper.used(parameter.slots)[0])
+    width = (1 if is_windows else math.prod(parameter.shape[1:])) * rms.reals
+    division = rms.blocks
     if hyper.state_dtype == "bfloat16":  # has no scales, so that any division will do
-        division = Blocks(max(width, 1), max(1, min(width, LENGTH)))
+        is_complex = parameter.variable.array.dtype.kind == "c" and rms.reals == 1
+        division = Blocks(max(width, 1), max(1, min(width, LENGTH // 2 if is_complex else LENGTH)))
     elif division.row != width or len(parameter.shape) < 2:
-        raise TypeError(
-            f"Gradient of variable {parameter}: with state_dtype='uint8', a row of fewer than {SHORTEST} elements "
-            f"can't be updated alone, since rows share the scales of their slots. Expected a dense gradient or "
-            f"state_dtype='bfloat16'; given IndexedSlices or Windows for rows of {width}."
-        )
+        raise shared_scales_error(parameter, width // rms.reals)
     per_row = division.per_row if width else 0
     return division, (rows[:, None] * per_row + np.arange(per_row)).reshape(-1)
 
 
-@np.errstate(all="ignore")  # as in kernels
-def _summed(gradient: IndexedSlices, limit: float | None, factor: Any) -> tuple[Array, Array]:
-    """Return the rows that are listed, once each, and the sums of their clipped gradients."""
-    values = gradient.values if limit is None else np.clip(gradient.values, -limit, limit)
-    for number in factor or ():
-        values = values * values.dtype.type(number)
-    rows, which = np.unique(gradient.indices, return_inverse=True)
-    rows = rows.astype(np.int64)
-    if not len(rows):
-        return rows, values
-    order = np.argsort(which, kind="stable")
-    return rows, np.add.reduceat(values[order], np.searchsorted(which[order], np.arange(len(rows))), axis=0)
+def _summed(gradient: IndexedSlices, factor: Any, hyper: Hyperparameters) -> tuple[Array, Array]:
+    """Return the rows that are listed, once each, and the sums of their clipped gradients, in their order."""
+    values = np.ascontiguousarray(layout.encoded(gradient.values, hyper.complex_as_real))
+    count = len(gradient.indices)
+    width = values.size // count if count else 0
+    computing = np.float32 if values.dtype.kind in "ui" else values.dtype
+    rows, sums = np.empty(count, np.int64), np.empty((count, width), computing)
+    if count:
+        buffers = np.empty((2, count), np.int64)
+        which, bits = row_kernels.by_row(np.ascontiguousarray(gradient.indices, np.int64), buffers)
+        limits = hyper.clipvalue, factor
+        count = row_kernels.sum_rows(buffers[which], bits, values.reshape(-1), rows, sums, *limits)
+    return rows[:count], sums[:count]

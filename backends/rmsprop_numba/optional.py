@@ -36,6 +36,14 @@ def row_for(slot: Any, work: Any, i: Any, size: Any) -> Any:
     """Return the beginning of one of the three parts of `work`, as memory for the numbers of a slot."""
 
 
+def reals_of(like: Any) -> Any:
+    """Return how many reals a number of an array consists of."""
+
+
+def numbers_in(reals: Any, like: Any) -> Any:
+    """Return reals as the complex numbers that they are if `like` has such numbers, or else as they are."""
+
+
 @overload(item, inline="always")
 def _item(array, i):
     return (lambda array, i: None) if array == types.none else lambda array, i: array[i]
@@ -78,3 +86,15 @@ def _row_for(slot, work, i, size):
     if slot == types.none:
         return lambda slot, work, i, size: None
     return lambda slot, work, i, size: stretch(work.ctypes.data, i * (work.size // 3), size, work)
+
+
+@overload(reals_of, inline="always")
+def _reals_of(like):
+    return (lambda like: 2) if isinstance(like.dtype, types.Complex) else lambda like: 1
+
+
+@overload(numbers_in, inline="always")
+def _numbers_in(reals, like):
+    if reals == types.none or not isinstance(like.dtype, types.Complex):
+        return lambda reals, like: reals
+    return lambda reals, like: stretch(reals.ctypes.data, 0, reals.size // 2, like)

@@ -105,6 +105,24 @@ def sweep_rows(listed, low, values, tables, width, totals, v, rms, momentum, mg,
             sweep(row_v, totals[0], row_rms, row_momentum, row_mg, None, numbers, None, None)
 
 
+@kernel
+def sum_rows(listed, low, values, rows, totals, limit, factor):
+    """Write the rows that are listed, once each, and the sums of their gradients in their order; return how many.
+
+    Parameters are as in `sweep_rows`; `rows` and `totals` have room for as many as are listed.
+    """
+    count, width = 0, totals.shape[1]
+    for k in range(len(listed)):
+        i = listed[k] >> low
+        if k == 0 or listed[k - 1] >> low != i:
+            rows[count] = i
+            totals[count, :] = -totals.dtype.type(0)
+            count += 1
+        position = listed[k] & (1 << low) - 1
+        add(totals[count - 1], values[position * width : (position + 1) * width], limit, factor)
+    return count
+
+
 @parallel_kernel
 def sweep_rows_parallel(listed, low, values, tables, width, totals, v, rms, momentum, mg, numbers, limit, factor):
     """Do as `sweep_rows`, in several threads, each with two rows of `totals` to work in."""

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Host
 from rmsprop.backends import backend_of
 from rmsprop.checkpoints import layout
@@ -123,11 +124,11 @@ def _slot(record: Record, name: str, parts: dict[str, Host], settings: dict[str,
     """Return a slot, after checking that it is what the settings demand."""
     label = f"{settings['name']}/{record.name}/{name}"
     if name in SLOTS and SLOTS[name].is_compact and settings.get("state_dtype") is not None:
-        return _compact(record, name, parts, settings["state_dtype"], label)
+        return _compact(record, name, parts, settings, label)
     ((part, array),) = parts.items()
     dtype, shape = record.dtype, array.shape
     if name in SLOTS:
-        dtype, shape = SLOTS[name].dtype(dtype, settings.get("complex_as_real") is True), record.shape
+        dtype, shape = _dtype(record, name, settings), record.shape
     if part != "slots" or array.shape != shape or not _is_called(array, dtype):
         raise ValueError(
             f"{part} {label} has {array.dtype} and shape {array.shape}; expected {dtype}, shape {shape}."
@@ -141,14 +142,22 @@ def _is_called(array: Host, dtype: str) -> bool:
     return array.dtype.name == dtype or (dtype == "bfloat16" and array.dtype == np.float32)
 
 
-def _compact(record: Record, name: str, parts: dict[str, Host], state_dtype: str, label: str) -> Variable:
+def _dtype(record: Record, name: str, settings: dict[str, Any]) -> str:
+    """Return the dtype of a slot that steps use."""
+    return SLOTS[name].dtype(record.dtype, settings.get("complex_as_real") is True)
+
+
+def _compact(record: Record, name: str, parts: dict[str, Host], settings: dict[str, Any], label: str) -> Variable:
     """Return a slot whose numbers are encoded, around what the file has of it."""
-    if state_dtype not in STATE_DTYPES or record.dtype not in ("float32", "float64"):
+    state_dtype = settings["state_dtype"]
+    if state_dtype not in STATE_DTYPES or record.dtype not in dtypes.COMPUTE:
         raise ValueError(f"{label} can't be of {state_dtype!r} for {record.dtype}.")
-    if [array.shape for array in parts.values()][:1] != [(math.prod(record.shape),)]:  # or it might be a huge one
+    dtype = _dtype(record, name, settings)
+    size = math.prod(record.shape) * (2 if dtypes.is_complex(dtype) else 1)
+    if [array.shape for array in parts.values()][:1] != [(size,)]:  # or it might be a huge one
         raise ValueError(f"{label} has not the size of its variable, which has shape {record.shape}.")
-    like = np.broadcast_to(np.zeros((), record.dtype), record.shape)
-    slot: Any = backend_of(like).compact_slot(like, name, state_dtype, label)
+    like = np.broadcast_to(np.zeros((), dtypes.COMPUTE[record.dtype]), record.shape)
+    slot: Any = backend_of(like).compact_slot(like, name, dtype, state_dtype, label)
     expected = {part: (array.dtype, array.shape) for part, array in slot.parts.items()}
     given = {part: (array.dtype, array.shape) for part, array in parts.items()}
     if given != expected:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from rmsprop.arrays import dtypes
-from rmsprop.arrays.libraries import Host, on_device, unrecorded
+from rmsprop.arrays.libraries import Array, Host, as_beside, on_device, unrecorded
 from rmsprop.checkpoints import background, records
 from rmsprop.checkpoints.errors import CheckpointError
 from rmsprop.checkpoints.names import named
@@ -199,7 +199,8 @@ def _change(target: Variable, saved: Variable) -> Change:
     """Return what gives a variable the value of another one, after all that can fail has been done."""
     parts = getattr(target, "parts", None)
     if parts is not None:
-        return partial(_copy_parts, parts, cast("Any", saved).parts)
+        given = {name: _beside(part, parts[name]) for name, part in cast("Any", saved).parts.items()}
+        return partial(_copy_parts, parts, given)
     if target.shape != saved.shape:
         raise CheckpointError(f"{target.name} has shape {target.shape}; in the checkpoint {saved.shape}.")
     value = saved.array
@@ -213,9 +214,16 @@ def _change(target: Variable, saved: Variable) -> Change:
     return partial(target.assign, value)
 
 
-def _copy_parts(parts: Mapping[str, Host], saved: Mapping[str, Host]) -> None:
+def _beside(saved: Host, part: Array) -> Array:
+    """Return an array of NumPy as one of the library of another, on its device."""
+    with on_device(part):
+        return saved if isinstance(part, np.ndarray) else as_beside(saved, part)
+
+
+def _copy_parts(parts: Mapping[str, Array], saved: Mapping[str, Array]) -> None:
     for name, part in parts.items():
-        np.copyto(part, saved[name])
+        with on_device(part):
+            part[...] = saved[name]
 
 
 def _copy(target: Variable, value: Host) -> None:

@@ -68,15 +68,15 @@ class Settings:
             self.constant = hyper
         return hyper
 
-    def depends_on_step(self) -> bool:
-        """Tell whether steps differ by their number alone."""
+    def depends_on_step(self, rounds: bool = True) -> bool:
+        """Tell whether steps differ by their number alone, by default also in which way state is rounded."""
         values = self.values
         return (
             isinstance(values["learning_rate"], LearningRateSchedule)
             or isinstance(values["weight_decay"], LearningRateSchedule)
             or values["loss_scale"] is not None
             or bool(values["decay"])
-            or values["state_dtype"] is not None
+            or (rounds and values["state_dtype"] is not None)
             or values["bias_correction"]
             or values["use_ema"]
         )

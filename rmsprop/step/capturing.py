@@ -61,7 +61,7 @@ def advance(settings: Settings) -> None:
     steps, iterations = state.parameters.captured, state.iterations
     if not steps:
         raise RuntimeError("no step has been captured: call apply_gradients while a stream captures.")
-    if settings.depends_on_step():
+    if settings.depends_on_step(rounds=settings.values["nonfinite"] != "skip"):
         iterations.settle()
     hyper = settings.read(int(iterations.count))
     for name, value in captured(hyper).items():

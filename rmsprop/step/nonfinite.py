@@ -15,16 +15,16 @@ def divided(groups: Sequence[Group], hyper: Hyperparameters) -> tuple[bool, Hype
     A backend that makes factors leaves out steps by itself, so that nobody waits for its device. But errors
     and constraints, and those of other libraries in the step, need to know.
     """
-    is_left_to_backend = (
-        hyper.nonfinite == "skip"
-        and not hyper.overwrites
-        and len(groups) == 1
-        and groups[0].backend.makes_factors
-        and all([p.variable.constraint is None for p in groups[0].parameters])
-    )
+    is_left_to_backend = hyper.nonfinite == "skip" and not hyper.overwrites and can_be_left_to_backend(groups)
     if hyper.nonfinite == "propagate" or is_left_to_backend:
         return False, hyper
     return True, hyper._replace(nonfinite="propagate")
+
+
+def can_be_left_to_backend(groups: Sequence[Group]) -> bool:
+    """Tell whether a backend is able to leave out the step by itself, and nobody else needs to know."""
+    backend, parameters = groups[0].backend, groups[0].parameters
+    return len(groups) == 1 and backend.makes_factors and all([p.variable.constraint is None for p in parameters])
 
 
 def first_of_groups(groups: Sequence[Group], hyper: Hyperparameters) -> int | None:

@@ -62,7 +62,7 @@ def initial(settings: Settings, parameter: Parameter, name: str) -> Variable:
         raise ValueError(f"state_dtype={state_dtype!r} can't be used with shard_state=True.")
     dtype = SLOTS[name].dtype(dtypes.name_of(array.dtype), settings.values["complex_as_real"])
     if state_dtype is not None and SLOTS[name].is_compact:
-        slot = _compact(parameter, name, state_dtype, label)
+        slot = _compact(parameter, name, dtype, state_dtype, label)
     elif strategy is not None and is_sharded and name != ACCUMULATOR:
         slot = strategy.share_of_slot(parameter, dtype, label)
     else:
@@ -80,16 +80,16 @@ def start_of(settings: Settings, parameter: Parameter, name: str) -> Any:
     return np.full(parameter.shape, start) if start else None
 
 
-def _compact(parameter: Parameter, name: str, state_dtype: str, label: str) -> Variable:
-    """Return a slot that is kept in `state_dtype`."""
-    backend = parameter.backend
-    if not backend.has_compact_slots or dtypes.name_of(parameter.dtype) not in ("float32", "float64"):
-        library = namespace(parameter.variable.array).__name__.removeprefix("array_api_compat.")
+def _compact(parameter: Parameter, name: str, dtype: str, state_dtype: str, label: str) -> Variable:
+    """Return a slot of a dtype that is kept in `state_dtype`."""
+    backend, array = parameter.backend, parameter.variable.array
+    if not backend.has_compact_slots:
+        library = namespace(array).__name__.removeprefix("array_api_compat.")
         raise TypeError(
-            f"Variable {parameter}: state_dtype={state_dtype!r} needs an array of NumPy of float32 or "
-            f"float64; given a {dtypes.name_of(parameter.dtype)} array of {library}."
+            f"Variable {parameter}: state_dtype={state_dtype!r} needs an array of NumPy or CuPy; given one of "
+            f"{library}."
         )
-    slot: Variable = backend.compact_slot(parameter.variable.array, name, state_dtype, label)
+    slot: Variable = backend.compact_slot(array, name, dtype, state_dtype, label)
     return slot
 
 

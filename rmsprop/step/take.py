@@ -119,7 +119,8 @@ def planned(settings: Settings, given: Any, functions: Sequence[Transformer]) ->
     parameters, grads = checked(settings, pairs)
     groups = by_backend(parameters, grads)
     will_be_captured = is_captured(groups)
-    hyper = settings.read(step_number(settings, is_needed=not will_be_captured))
+    counts_there = settings.values["nonfinite"] == "skip" and nonfinite.can_be_left_to_backend(groups)
+    hyper = settings.read(step_number(settings, is_needed=not will_be_captured, rounds=not counts_there))
     if settings.constant is None:  # to read the settings may have run the user's code, after which all may differ
         parameters, grads = checked(settings, pairs)
         groups = by_backend(parameters, grads)
@@ -159,10 +160,13 @@ def checked(settings: Settings, pairs: Pairs) -> tuple[list[Parameter], list[Gra
     return parameters, grads
 
 
-def step_number(settings: Settings, is_needed: bool = True) -> int:
-    """Return the number of steps so far; if the settings depend on it, wait until it is certain."""
+def step_number(settings: Settings, is_needed: bool = True, rounds: bool = True) -> int:
+    """Return the number of steps so far; if the settings depend on it, wait until it is certain.
+
+    A device that leaves out steps knows by itself how many when it `rounds` state in fewer bits.
+    """
     iterations = settings.state.iterations
-    if is_needed and settings.depends_on_step():
+    if is_needed and settings.depends_on_step(rounds):
         iterations.settle()
     return int(iterations.count)
 

@@ -142,7 +142,7 @@ class BackendTests:
             rms = optimizer.get_slot(v, "rms").numpy()
             np.testing.assert_allclose(rms, 0.1 * start**2, rtol=2.0**-7)
         else:
-            with pytest.raises(TypeError, match="state_dtype='bfloat16' needs an array of NumPy"):
+            with pytest.raises(TypeError, match="state_dtype='bfloat16' needs an array of NumPy or CuPy"):
                 optimizer.apply_gradients([(asarray(start), v)])
 
     def test_a_constraint_gives_the_values_to_keep(self, asarray: AsArray, dtype: str) -> None:

@@ -146,6 +146,112 @@ MUTANTS = [
         "aliases not looked for", "backends/rmsprop_cupy/step.py", "test_cupy.py -k in_the_memory",
         "if is_shared:", "if False:",
     ),
+    # Slots in smaller dtypes
+    Mutant(
+        "NaN carried to zero by the dither", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k spoils_no_other",
+        "min(bits_of(x > subnormal ? x : subnormal), ANY_NAN)", "bits_of(x > subnormal ? x : subnormal)",
+    ),
+    Mutant(
+        "codes cut off", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "return (bits + (dither >> 12)) >> 20;", "return bits >> 20;",
+    ),
+    Mutant(
+        "bfloat16 cut off", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "(bits + (dither >> 16)) >> 16", "bits >> 16",
+    ),
+    Mutant(
+        "sign of codes lost", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "SIGNED, dither) & 127) | sign", "SIGNED, dither) & 127)",
+    ),
+    Mutant(
+        "signed codes decoded as unsigned", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "magnitude_of(code & 127, SIGNED)", "magnitude_of(code & 127, UNSIGNED)",
+    ),
+    Mutant(
+        "subnormal codes decoded as normal ones", "backends/rmsprop_cupy/codes.cu",
+        "test_smaller_state.py -k 'assigned and cupy'",
+        "return x < subnormal ? x : subnormal;", "return x;",
+    ),
+    Mutant(
+        "divisor of a large scale taken for zero", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k compiled_as_usual",
+        "const bool is_large = sizeof(R) == 4 && scale >= R(0x1p126);", "const bool is_large = false;",
+    ),
+    Mutant(
+        "scale larger than need be", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "OCTAVE / 8 - 1) & INFINITE", "OCTAVE / 2 - 1) & INFINITE",
+    ),
+    Mutant(
+        "scale of a block by infinite numbers", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k spoils_no_other",
+        "return bits < infinity ? bits : 0;", "return bits;",
+    ),
+    Mutant(
+        "scale of the first warp alone", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "for (int k = 0; k < blockDim.x / 32; ++k)", "for (int k = 0; k < 1; ++k)",
+    ),
+    Mutant(
+        "scale of real parts alone", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and complex64'",
+        "return max(finite_bits(x.real()), finite_bits(x.imag()));", "return finite_bits(x.real());",
+    ),
+    Mutant(
+        "new scale not written", "backends/rmsprop_cupy/compact_kernels.py",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "if (threadIdx.x == 0 && {slot.name}_new != scales[{k}])", "if (false && {slot.name}_new != scales[{k}])",
+    ),
+    Mutant(
+        "dithers the same in each step", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "displacement(3 * step + which)", "displacement(which)",
+    ),
+    Mutant(
+        "dithers the same in each block", "backends/rmsprop_cupy/compact_kernels.py",
+        "test_cupy_compact.py -k 'host and list and float32'",
+        "{slot.reals} * start * stride;", "{slot.reals} * 0 * stride;",
+    ),
+    Mutant(
+        "real and imaginary part rounded alike", "backends/rmsprop_cupy/codes.cu",
+        "test_cupy_compact.py -k 'host and list and complex64'",
+        "dither + (2 * j + 1) * stride", "dither + 2 * j * stride",
+    ),
+    Mutant(
+        "steps that the device left out counted for the dither", "backends/rmsprop_cupy/compact_kernels.py",
+        "test_cupy_compact.py -k as_if_there_were_none",
+        '" - skipped[0]" * variant.guarded,\n        locate',
+        '" - 0 * skipped[0]" * variant.guarded,\n        locate',
+    ),
+    Mutant(
+        "replays that round as the first", "backends/rmsprop_cupy/kept.py", "test_cupy_compact.py -k replays",
+        "if self._count is not None:", "if False:",
+    ),
+    Mutant(
+        "variance below what rounding hides", "backends/rmsprop_cupy/compact_kernels.py",
+        "test_cupy_compact.py -k rounding_may_hide",
+        "if (rms < floor_) rms = floor_;", "",
+    ),
+    Mutant(
+        "copies of strided variables not put back on a device", "backends/rmsprop_cupy/compact_dense.py",
+        "test_cupy_compact.py -k 'host and strided and float32'",
+        "* (k > 0)", "* 0",
+    ),
+    Mutant(
+        "rows that share a scale updated alone on a device", "backends/rmsprop_cupy/compact_sparse.py",
+        "test_smaller_state.py -k 'refused and cupy'",
+        "if rms.blocks.row != width or", "if",
+    ),
+    Mutant(
+        "equal rows of codes updated twice", "backends/rmsprop_cupy/compact_kernels.py",
+        "test_cupy_compact.py -k 'sparse_gradients and rows and float32'",
+        "if (first > 0 && ordered[first - 1] == index) return;", "",
+    ),
 ]  # fmt: skip
 
 

@@ -493,10 +493,10 @@ MUTANTS = [
     ),
     Mutant(
         "dithers the same in each step",
-        "backends/rmsprop_numba/compact_step.py",
+        "rmsprop/variables/compact.py",
         "test_compact_rounding.py -k first_element",
-        "COUNT * hyper.step + i",
-        "i",
+        "displacement(COUNT * step + i)",
+        "displacement(i)",
     ),
     Mutant(
         "codes of another scale kept",
@@ -535,10 +535,33 @@ MUTANTS = [
     ),
     Mutant(
         "rows of 64 elements without scales of their own",
-        "backends/rmsprop_numba/compact.py",
+        "rmsprop/variables/compact.py",
         "test_compact_state.py -k rows_that_are_not_listed",
         "width >= SHORTEST",
         "width > SHORTEST",
+    ),
+    Mutant(
+        "imaginary parts of a block without codes",
+        "backends/rmsprop_numba/optional.py",
+        "test_smaller_state.py -k 'oracle and numpy and complex64'",
+        "return (lambda like: 2) if",
+        "return (lambda like: 1) if",
+    ),
+    Mutant(
+        "real and imaginary part rounded alike",
+        "backends/rmsprop_numba/block_kernels.py",
+        "test_smaller_state.py -k another_way_in_each_part",
+        "            each = np.uint32(dithers[2] + np.uint32(onwards * np.uint32(reals)))\n"
+        "            write(full_mg, mg_codes, mg_scales, k, each, stride)",
+        "            each = np.uint32(dithers[2] + np.uint32(onwards * np.uint32(reals)))\n"
+        "            write(full_mg, mg_codes, mg_scales, k, each, np.uint32(0))",
+    ),
+    Mutant(
+        "blocks of complex numbers as long as those of reals",
+        "rmsprop/variables/compact.py",
+        "test_smaller_state.py -k a_block_one_scale",
+        "else LENGTH // 2",
+        "else LENGTH",
     ),
     Mutant(
         "what is read of a slot can be written to",

@@ -52,6 +52,34 @@ def test_a_list_on_two_devices_is_updated_like_one_on_the_host(settings, count, 
     assert [v.device.id for v in variables] == [w.array.device.id for w in one.weights[1 : count + 1]]
 
 
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "uint8"])
+@pytest.mark.parametrize("settings", [{}, {"nonfinite": "skip", "momentum": 0.9, "global_clipnorm": 0.5}], ids=str)
+@pytest.mark.parametrize("current", [0, 1])
+def test_a_list_on_two_devices_with_state_in_fewer_bits_is_updated_like_its_arrays_on_one(
+    state_dtype, settings, current
+):
+    rng = np.random.default_rng(0)
+    hosts = [rng.standard_normal((3, 700)).astype(np.float32) for _ in range(6)]
+    options = {"state_dtype": state_dtype, **settings}
+    variables, alone = spread(hosts), [cupy.asarray(h) for h in hosts]
+    one, two = RMSprop(0.1, **options), RMSprop(0.1, **options)
+    with cupy.cuda.Device(current):
+        for step in range(4):
+            gradients = [rng.standard_normal((3, 700)).astype(np.float32) for _ in hosts]
+            gradients[3] *= np.nan if step == 1 and settings else 1
+            one.apply_gradients(zip(spread(gradients), variables, strict=True))
+            with cupy.cuda.Device(0):
+                two.apply_gradients([(cupy.asarray(g), v) for g, v in zip(gradients, alone, strict=True)])
+    for slot, expected in zip(one.get_weights(), two.get_weights(), strict=True):
+        assert slot.tobytes() == expected.tobytes()
+    for variable, expected in zip(variables, alone, strict=True):
+        assert variable.get().tobytes() == expected.get().tobytes()
+    for variable in variables:
+        for name in one.get_slot_names():
+            devices = {part.device.id for part in one.get_slot(variable, name).parts.values()}
+            assert devices == {variable.device.id}
+
+
 @pytest.fixture
 def far():
     """Make arrays on a device that is not the current one."""

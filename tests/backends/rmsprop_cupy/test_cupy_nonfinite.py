@@ -253,7 +253,7 @@ def test_a_step_that_is_counted_while_the_count_is_read_is_not_lost():
             return self.number
 
     tally = object.__new__(Tally)
-    tally._host, tally._taken, tally._decided, tally._replays = Growing(), 0, {}, {}
+    tally._host, tally.taken, tally._decided, tally._replays = Growing(), 0, {}, {}
     assert sum(tally.take() for _ in range(3)) == tally._host.number
 
 

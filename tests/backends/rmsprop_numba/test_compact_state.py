@@ -371,22 +371,11 @@ def test_state_dtype_is_in_the_configuration_and_fixed_by_the_first_slot(state_d
 
 
 @each_state
-@pytest.mark.parametrize("dtype", [np.float16, np.complex64])
-def test_other_dtypes_are_refused_before_anything_changes(state_dtype, dtype):
-    good, bad = np.ones(2), np.ones(2, dtype)
-    optimizer = RMSprop(state_dtype=state_dtype)
-    with pytest.raises(TypeError, match=f"float32 or float64; given a {np.dtype(dtype)} array"):
-        optimizer.apply_gradients([(good, good), (bad, bad)])
-    assert (good == 1).all()
-    assert len(optimizer.weights) == 1
-
-
-@each_state
 def test_other_libraries_are_refused_before_anything_changes(state_dtype):
     xp = pytest.importorskip("array_api_strict")
     v = Variable(xp.ones(3))
     optimizer = RMSprop(state_dtype=state_dtype)
-    with pytest.raises(TypeError, match="array of array_api_strict"):
+    with pytest.raises(TypeError, match="array of NumPy or CuPy; given one of array_api_strict"):
         optimizer.build([v])
     assert len(optimizer.weights) == 1
 
@@ -418,43 +407,13 @@ def test_what_is_not_asked_for_is_not_imported():
 # Convergence
 
 
-def scattered(windows, shape):
-    """Return windows as a dense gradient."""
-    total, (_, n, m) = np.zeros(shape, np.complex64), windows.values.shape
-    for patch, (y, x) in zip(windows.values, windows.starts, strict=True):
-        total[y : y + n, x : x + m] += patch
-    return total
-
-
-def on_reals(module, state_dtype, monkeypatch):
-    """Let an example minimise over pairs of reals, with state of some dtype."""
-    reconstruct, loss_and_gradients = module.reconstruct, module.loss_and_gradients
-
-    def on_pairs(x, *rest):
-        x = {name: array.view(np.complex64) for name, array in x.items()}
-        loss, gradients = loss_and_gradients(x, *rest)
-        gradients["object"] = scattered(gradients["object"], x["object"].shape)
-        return loss, {name: array.view(np.float32) for name, array in gradients.items()}
-
-    def pairs_reconstructed(xp, scan, x0, *rest):
-        result = reconstruct(xp, scan, {name: array.view(np.float32) for name, array in x0.items()}, *rest)
-        result.x = {name: array.view(np.complex64) for name, array in result.x.items()}
-        return result
-
-    monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(RMSprop, state_dtype=state_dtype))
-    monkeypatch.setattr(module, "loss_and_gradients", on_pairs)
-    monkeypatch.setattr(module, "reconstruct", pairs_reconstructed)
-
-
 @each_state
 def test_ptychography_ends_near_the_loss_with_full_state(state_dtype, monkeypatch, tmp_path, example):
     losses = []
     for dtype in (None, state_dtype):
-        with monkeypatch.context() as patched:
-            module = example("ptychography")
-            on_reals(module, dtype, patched)
-            losses.append(module.main(["--small", "--output", str(tmp_path)]).loss)
-    assert losses[1] == pytest.approx(losses[0], rel={"bfloat16": 0.03, "uint8": 0.2}[state_dtype])
+        monkeypatch.setattr(rmsprop, "RMSprop", functools.partial(RMSprop, state_dtype=dtype))
+        losses.append(example("ptychography").main(["--small", "--output", str(tmp_path)]).loss)
+    assert losses[1] == pytest.approx(losses[0], rel=0.021)
 
 
 @each_state

@@ -1,0 +1,167 @@
+"""Sparse gradients of variables whose slots are codes: the blocks of what they list are updated."""
+
+import math
+from typing import Any, cast
+
+import cupy
+import numpy as np
+
+from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import Array
+from rmsprop.arrays.windows import Windows
+from rmsprop.backends import Updatable
+from rmsprop.formula import AVERAGE, Hyperparameters, Numbers
+from rmsprop.variables.compact import LENGTH, Blocks, EncodedSlot, shared_scales_error
+from rmsprop_cupy import compact_dense, compact_elements, compact_kernels, kernels, passes, sparse, windows
+from rmsprop_cupy.compact_dense import Given
+from rmsprop_cupy.counters import Misses
+from rmsprop_cupy.kernels import Change
+from rmsprop_cupy.launches import Launch, paired, scalars
+from rmsprop_cupy.source import Variant
+
+
+def launches(parameter: Updatable, position: int, gradient: IndexedSlices | Windows, given: Given) -> list[Launch]:
+    """Return the launches that update what a gradient lists of a variable, and what changes without it."""
+    hyper, array = given.hyper, parameter.variable.array
+    numbers, variant = hyper.numbers_of(parameter.multipliers), given.variant(array)
+    variable, factor = paired(array, hyper), (given.factors, position) if given.factors is not None else ()
+    division = None if hyper.averages_decay else _division(parameter, isinstance(gradient, Windows), hyper)
+    begun, finished = [], []
+    if variant.average:
+        average = paired(parameter.slots[AVERAGE].array, hyper)
+        finished.append(passes.averaging(variant, factor, variable, average, numbers))
+        variant = sparse.without_average(variant)
+    if division is None:
+        return [*_spread(parameter, position, variant, gradient, numbers, given), *finished]
+    if hyper.variables_shrink:
+        begun.append(passes.shrinking(variant, factor, variable, numbers))
+        variant = sparse.without(variant, "shrinkage")
+    if gradient.values.size == 0:
+        return begun + finished
+    if isinstance(gradient, Windows):
+        begun.append(_windows(parameter, position, variant, gradient, numbers, given))
+        return begun + finished
+    return begun + _rows(parameter, position, variant, gradient, division, numbers, given) + finished
+
+
+def _division(parameter: Updatable, is_windows: bool, hyper: Hyperparameters) -> Blocks:
+    """Return the blocks of rows, or of elements, of which no two share one."""
+    rms = _slots(parameter, hyper)[0]
+    width = (1 if is_windows else math.prod(parameter.shape[1:])) * rms.reals
+    if hyper.state_dtype == "bfloat16":
+        is_complex = parameter.variable.array.dtype.kind == "c" and rms.reals == 1
+        return Blocks(max(width, 1), max(1, min(width, LENGTH // 2 if is_complex else LENGTH)))
+    if rms.blocks.row != width or len(parameter.shape) < 2:
+        raise shared_scales_error(parameter, width // rms.reals)
+    return rms.blocks
+
+
+def _slots(parameter: Updatable, hyper: Hyperparameters) -> list[EncodedSlot]:
+    """Return the slots of a variable that are kept as codes."""
+    return [cast("EncodedSlot", parameter.slots[name]) for name in hyper.slots if name != AVERAGE]
+
+
+def _rows(
+    parameter: Updatable,
+    position: int,
+    variant: Variant,
+    gradient: IndexedSlices,
+    division: Blocks,
+    numbers: Numbers,
+    given: Given,
+) -> list[Launch]:
+    """Return the launches for rows; a variable that is not contiguous is copied, and put back."""
+    hyper, array = given.hyper, paired(parameter.variable.array, given.hyper)
+    values, tables = cupy.ascontiguousarray(paired(gradient.values, hyper)), []
+    order, ordered = _by_row(gradient.indices)
+    parameter.notes = misses = parameter.notes or Misses()
+    contiguous = cupy.ascontiguousarray(array)
+    for slot in _slots(parameter, hyper):
+        codes, scales = slot.encoding
+        tables += [codes] if scales is None else [codes, scales]
+    listed, per_row = len(values), division.per_row
+    sizes = [listed, values.size // listed, parameter.shape[0], division.length, per_row]
+    common = given.arguments(variant, scalars(variant, numbers, hyper.clipvalue))
+    which = [np.int32(position)] if variant.factor else []
+    arguments = values, order, ordered, *map(np.int64, sizes), misses.array, contiguous, *tables, *which, *common
+    kernel = compact_kernels.rows_kernel(variant, cast("str", hyper.state_dtype), kernels.OPTIONS)
+    threads = compact_dense.threads_for(division.length)
+    launch = Launch(array.device, kernel, ((listed * per_row,), (threads,), arguments), then=misses.record)
+    back = [] if contiguous is array else [Launch(array.device, cupy.copyto, (array, contiguous))]
+    return [launch, *back]
+
+
+def _windows(
+    parameter: Updatable, position: int, variant: Variant, gradient: Windows, numbers: Numbers, given: Given
+) -> Launch:
+    """Return the launch for windows, whose slots have no scales."""
+    hyper = given.hyper
+    factor = (given.factors, position) if variant.factor else ()
+    step = np.uint64(given.step), *([given.skipped] if variant.guarded else [])
+    inputs = *factor, *scalars(variant, numbers, hyper.clipvalue), *step
+    tables = [paired(parameter.variable.array, hyper), *[slot.codes for slot in _slots(parameter, hyper)]]
+    change = compact_elements.element_update(variant)
+    return _listed(parameter, variant, change, gradient, inputs, tables, hyper)
+
+
+def _spread(
+    parameter: Updatable,
+    position: int,
+    variant: Variant,
+    gradient: IndexedSlices | Windows,
+    numbers: Numbers,
+    given: Given,
+) -> list[Launch]:
+    """Return the launches by which all averages decay: the update by a dense gradient, which is 0 elsewhere."""
+    hyper, array = given.hyper, paired(parameter.variable.array, given.hyper)
+    dense = cupy.zeros(array.shape, compact_kernels.computing(variant))
+    found = []
+    if gradient.values.size:
+        factor = (given.factors, position) if variant.factor else ()
+        inputs = *factor, *scalars(variant, numbers, hyper.clipvalue)
+        unguarded = variant._replace(guarded=False)
+        change = compact_elements.gathering(unguarded)
+        found.append(_listed(parameter, unguarded, change, gradient, inputs, [array, dense], hyper))
+    neutral = None if given.factors is None else given.factors * 0 + 1  # or NaN, by which a step is left out
+    left = given._replace(factors=neutral if variant.guarded else None)
+    plain = sparse.without(variant, "weight_decay")._replace(clipvalue=False, factor=variant.guarded)
+    numbers = numbers._replace(weight_decay=None)
+    arguments: tuple[Any, ...] = scalars(plain, numbers, None)
+    found += compact_dense.update([parameter], [position], [dense], position + 1, plain, arguments, left)
+    return found
+
+
+def _listed(
+    parameter: Updatable,
+    variant: Variant,
+    change: Change,
+    gradient: IndexedSlices | Windows,
+    given: tuple[Any, ...],
+    tables: list[Array],
+    hyper: Hyperparameters,
+) -> Launch:
+    """Return the launch of a change of each listed element, given its inputs and what it changes."""
+    parameter.notes = misses = parameter.notes or Misses()
+    given = *given, misses.array, *tables
+    if isinstance(gradient, Windows):
+        launch = windows.launch(gradient, parameter.shape, variant, change, given, hyper)
+    else:
+        values = cupy.ascontiguousarray(paired(gradient.values, hyper))
+        order, ordered = _by_row(gradient.indices)
+        sizes = len(values), values.size // len(values), parameter.shape[0]
+        kernel = compact_elements.rows_kernel(variant, kernels.OPTIONS, change)
+        launch = Launch(values.device, kernel, (values, order, ordered, *sizes, *given), {"size": values.size})
+    return launch._replace(then=misses.record)
+
+
+def _by_row(indices: Array) -> tuple[Array, Array]:
+    """Return the positions of rows in a list in rising order of rows, and the rows in that order."""
+    order = cupy.argsort(indices, kind="stable")
+    return order, _signed(indices[order])
+
+
+def _signed(indices: Array) -> Array:
+    """Return indices as int64; those beyond stay beyond the rows of any variable."""
+    if indices.dtype == np.uint64:
+        indices = cupy.minimum(indices, np.uint64(np.iinfo(np.int64).max))
+    return indices.astype(cupy.int64)
