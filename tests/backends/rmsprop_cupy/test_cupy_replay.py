@@ -290,6 +290,7 @@ def test_a_variable_that_gets_a_constraint_after_good_steps_is_noticed():
 def test_a_step_that_would_be_replayed_is_captured_if_the_stream_captures(count, settings):
     kinds = [(np.float32, (40,))] * count
     (one, v, g), (two, w, h) = start(kinds, **settings), start(kinds, **settings)
+    cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) as stream:
         stream.begin_capture()
         one.apply_gradients(zip(g, v, strict=True))
