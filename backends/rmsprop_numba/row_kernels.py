@@ -111,15 +111,24 @@ def sum_rows(listed, low, values, rows, totals, limit, factor):
 
     Parameters are as in `sweep_rows`; `rows` and `totals` have room for as many as are listed.
     """
-    count, width = 0, totals.shape[1]
-    for k in range(len(listed)):
-        i = listed[k] >> low
-        if k == 0 or listed[k - 1] >> low != i:
-            rows[count] = i
-            totals[count, :] = -totals.dtype.type(0)
-            count += 1
-        position = listed[k] & (1 << low) - 1
-        add(totals[count - 1], values[position * width : (position + 1) * width], limit, factor)
+    width, count, k = totals.shape[1], 0, 0
+    part = np.empty(width, totals.dtype)
+    while k < len(listed):
+        total, row, stop = totals[count], listed[k] >> low, k + 1
+        while stop < len(listed) and listed[stop] >> low == row:
+            stop += 1
+        rows[count] = row
+        total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
+        for start in range(k, stop, MANY):
+            into = total if stop - k <= MANY else part
+            into[:] = -total.dtype.type(0)
+            for number in listed[start : min(start + MANY, stop)]:
+                position = number & (1 << low) - 1
+                add(into, values[position * width : (position + 1) * width], limit, factor)
+            if stop - k > MANY:
+                for j in range(width):
+                    total[j] += part[j]
+        count, k = count + 1, stop
     return count
 
 
