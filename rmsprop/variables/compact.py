@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Array, DType, on_device, own
 from rmsprop.variables.variable import Variable
 
@@ -148,7 +149,7 @@ class EncodedSlot(Variable):
     @property
     def real(self) -> Any:
         """Dtype of the real parts of numbers, and of scales."""
-        return np.zeros((), self._dtype).real.dtype
+        return np.dtype(dtypes.real(self._dtype.name))
 
     @property
     def state_dtype(self) -> str:
