@@ -45,7 +45,7 @@ class Reduction:
         return type(array) is np.ndarray or isinstance(array, np.memmap)
 
     def sums_of_shares(self, dtype: str, arrays: Sequence[Array]) -> list[Array]:
-        """Return the sums of this rank's share of arrays of one library, flat; those of NumPy lie in the buckets."""
+        """Return the sums of this rank's share of arrays of one library, flat; NumPy's lie in the buckets."""
         shares: Shares = self._kept(Shares, [array.size for array in arrays], np.dtype(dtype))
         shares.sum([flattened(array) for array in arrays])
         return list(shares.views)

@@ -113,6 +113,8 @@ class Share(NamedTuple):
     whole: Parameter
     """All of the share, flat, for dense gradients."""
     is_copy: bool
+    former: tuple[Parameter, ...]
+    """What was `whole` before slots were added: lest a new one gets its identity, by which plans are found."""
     blocks: list[tuple[Block, Parameter]]
     """The same by rows, for sparse gradients."""
     journal: Journal
@@ -123,11 +125,12 @@ def share_of(parameter: Parameter, link: Link) -> Share:
     """Return this rank's share of a parameter, made anew if slots have been added."""
     kept = parameter.plan
     if not isinstance(kept, Share) or kept.slots != len(parameter.slots):
-        kept = parameter.plan = _share(parameter, link)
+        former = (kept.whole, *kept.former) if isinstance(kept, Share) else ()
+        kept = parameter.plan = _share(parameter, link, former)
     return kept
 
 
-def _share(parameter: Parameter, link: Link) -> Share:
+def _share(parameter: Parameter, link: Link, former: tuple[Parameter, ...]) -> Share:
     array = parameter.variable.array
     start, stop = shares(array.size, link.size)[link.rank : link.rank + 2]
     own = stretch(array, start, stop)
@@ -147,7 +150,8 @@ def _share(parameter: Parameter, link: Link) -> Share:
         shape = (block.rows, block.columns) if len(parameter.shape) > 1 else (block.rows,)
         parts.append((block, part(begin, begin + block.rows * block.columns, shape)))
     whole = part(start, stop, (stop - start,))
-    return Share(len(parameter.slots), start, stop, whole, not array.flags.c_contiguous, parts, Journal([whole]))
+    is_copy, journal = not array.flags.c_contiguous, Journal([whole])
+    return Share(len(parameter.slots), start, stop, whole, is_copy, former, parts, journal)
 
 
 def refresh(share: Share, parameter: Parameter) -> None:

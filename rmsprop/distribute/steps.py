@@ -124,8 +124,8 @@ def _check_shardable(ranks: Ranks, parameters: Sequence[Parameter], grads: Seque
             )
         if isinstance(gradient, IndexedSlices) and not isinstance(parameter.variable.array, np.ndarray):
             raise TypeError(
-                f"Gradient of variable {position} {parameter}: with shard_state=True that of a CuPy array can't be "
-                f"sparse; expected a dense one, or a strategy with shard_state=False."
+                f"Gradient of variable {position} {parameter}: with shard_state=True that of a CuPy array can't "
+                f"be sparse; expected a dense one, or a strategy with shard_state=False."
             )
 
 

@@ -346,6 +346,22 @@ def test_each_rank_has_its_share_of_the_slots_and_sends_no_sums_back():
     assert [each[:4] for each in sizes] == [[34, 1, 26, 7], [34, 1, 26, 7], [33, 0, 25, 6]]
 
 
+@pytest.mark.parametrize("name", ["momentum, centered", "clipnorm"])
+def test_slots_that_are_added_on_the_way_change_nothing(name, without_fusion):
+    world, layouts = World(2), ["vector", "Fortran", "strided", "transposed", "matrix"]
+
+    def program(rank, shard_state):
+        training = Training(Threaded(world, rank, shard_state), ["float32"], SETTINGS[name], layouts)
+        for number in range(4):
+            training.step(number)
+            for k, array in enumerate(training.arrays[number:]):
+                training.opt.add_slot(array, f"slot {number} {k}")
+        return [array.get().tobytes() for array in training.arrays]
+
+    whole, shared = (world.run(lambda rank, s=s: program(rank, s)) for s in (False, True))
+    assert shared == whole
+
+
 def test_a_sum_that_is_not_finite_is_left_out_by_all_ranks():
     world = World(3)
 

@@ -95,6 +95,37 @@ def train(strategy, own, steps=5):
     return v, opt
 
 
+def train_shares(strategy, steps=3):
+    """Train arrays of CuPy and of NumPy with sharded state, and NumPy ones alone; compare them."""
+    n, rng = MPI.COMM_WORLD.size, np.random.default_rng(strategy.rank)
+    a, h = cupy.asfortranarray(cupy.asarray(rng.standard_normal((5, 7)))), cupy.ones(11, cupy.float16)
+    b = np.ones(6)
+    hosts = [np.random.default_rng(0).standard_normal((5, 7)), np.ones(11, np.float16), np.ones(6)]
+    settings = {"momentum": 0.9, "centered": True, "weight_decay": 0.1}
+    with strategy.scope():
+        opt = RMSprop(0.01, **settings)
+    alone = RMSprop(0.01, **settings)
+
+    def gradients(rank, k):
+        rng = np.random.default_rng([rank, k])
+        return [rng.standard_normal(host.shape).astype(host.dtype) for host in hosts]
+
+    for k in range(steps):
+        one, two, three = gradients(strategy.rank, k)
+        pairs = [(cupy.asarray(one), a), (cupy.asarray(two), h), (three, b)]
+        strategy.run(opt.apply_gradients, args=(pairs,))
+        everyone = [gradients(rank, k) for rank in range(n)]
+        sums = [np.sum([g[i].astype(np.float32 if i == 1 else float) for g in everyone], 0) for i in range(3)]
+        alone.apply_gradients(zip(sums, hosts, strict=True))
+    strategy.check_synced([a, h, b])
+    for array, host in zip((a.get(), h.get(), b), hosts, strict=True):
+        np.testing.assert_allclose(array, host, rtol=1e-3 if host.dtype == np.float16 else 1e-5)
+    for mine, whole in zip(opt.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, whole, rtol=1e-3, atol=1e-3)
+    own = [slot.own.size for slot in opt.weights[1:]]
+    assert all(3 * size < 2 * slot.size for size, slot in zip(own, opt.weights[1:], strict=True))
+
+
 def main():
     is_real = nccl.available and cupy.cuda.runtime.getDeviceCount() >= MPI.COMM_WORLD.size
     if not is_real:
@@ -104,6 +135,7 @@ def main():
     train(MPIStrategy(timeout=60, bucket_bytes=64), MPI.COMM_WORLD)
     if "gpusim" in sys.modules:  # whose devices have memory that any MPI can read
         train(MPIStrategy(timeout=60, bucket_bytes=64, cuda_aware=True), MPI.COMM_WORLD)
+    train_shares(NCCLStrategy(timeout=60, bucket_bytes=64, shard_state=True))
     strategy = NCCLStrategy(timeout=60, bucket_bytes=64)
     v, opt = train(strategy, MPI.COMM_WORLD)
     if is_real:
