@@ -241,7 +241,7 @@ def trained(ranks, shard_state, dtypes, options, layouts=LAYOUTS, **buckets):
 
     def program(rank):
         training = Training(Threaded(world, rank, shard_state, **buckets), dtypes, options, layouts)
-        for number in range(3):
+        for number in range(4):
             training.step(number)
         return training.content()
 
