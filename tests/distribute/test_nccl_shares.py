@@ -347,7 +347,7 @@ def test_each_rank_has_its_share_of_the_slots_and_sends_no_sums_back():
 
 
 @pytest.mark.parametrize("name", ["momentum, centered", "clipnorm"])
-def test_slots_that_are_added_on_the_way_change_nothing(name, without_fusion):
+def test_slots_and_values_that_are_given_between_steps_count_as_with_whole_state(name, without_fusion):
     world, layouts = World(2), ["vector", "Fortran", "strided", "transposed", "matrix"]
 
     def program(rank, shard_state):
@@ -356,6 +356,7 @@ def test_slots_that_are_added_on_the_way_change_nothing(name, without_fusion):
             training.step(number)
             for k, array in enumerate(training.arrays[number:]):
                 training.opt.add_slot(array, f"slot {number} {k}")
+                array *= 0.5
         return [array.get().tobytes() for array in training.arrays]
 
     whole, shared = (world.run(lambda rank, s=s: program(rank, s)) for s in (False, True))
