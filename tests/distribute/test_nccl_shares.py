@@ -356,6 +356,7 @@ def test_slots_and_values_that_are_given_between_steps_count_as_with_whole_state
             training.step(number)
             for k, array in enumerate(training.arrays[number:]):
                 training.opt.add_slot(array, f"slot {number} {k}")
+            for array in training.arrays:
                 array *= 0.5
         return [array.get().tobytes() for array in training.arrays]
 
