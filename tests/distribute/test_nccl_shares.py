@@ -1,5 +1,8 @@
 """State on GPUs that is sharded over NCCL: its arithmetic, done by threads, each of them a rank."""
 
+import runpy
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ pytestmark = [
     pytest.mark.skipif(not cupy.cuda.is_available(), reason="no CUDA device"),
 ]
 kernels = pytest.importorskip("rmsprop_cupy.kernels")
-from rank_threads import Threaded, World  # noqa: E402 (it needs CuPy)
+_threads = runpy.run_path(str(Path(__file__).parent / "programs" / "rank_threads.py"))
+Threaded, World = _threads["Threaded"], _threads["World"]
 
 LAYOUTS = {
     "vector": lambda a: a((101,)),
