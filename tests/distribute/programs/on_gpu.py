@@ -1,4 +1,7 @@
-"""A program for `mpiexec`: replicas with CuPy arrays, over MPI, and NCCL or, without it, a recording stand-in."""
+"""A program for `mpiexec`: replicas with CuPy arrays, over MPI, and NCCL or, without it, a recording stand-in.
+
+After ``shares`` as an argument, with sharded state, over NCCL only.
+"""
 
 import sys
 import warnings
@@ -123,16 +126,19 @@ def train_shares(strategy, steps=3):
         assert slot.own.size <= -(-slot.size // n)
 
 
-def main():
+def main(kind=""):
     is_real = nccl.available and cupy.cuda.runtime.getDeviceCount() >= MPI.COMM_WORLD.size
     if not is_real:
         import rmsprop.distribute.nccl as module
 
         module._nccl = lambda: Recording
+    if kind == "shares":
+        train_shares(NCCLStrategy(timeout=60, bucket_bytes=64, shard_state=True))
+        print(f"rank {MPI.COMM_WORLD.rank}: as on the host", flush=True)
+        return
     train(MPIStrategy(timeout=60, bucket_bytes=64), MPI.COMM_WORLD)
     if "gpusim" in sys.modules:  # whose devices have memory that any MPI can read
         train(MPIStrategy(timeout=60, bucket_bytes=64, cuda_aware=True), MPI.COMM_WORLD)
-    train_shares(NCCLStrategy(timeout=60, bucket_bytes=64, shard_state=True))
     strategy = NCCLStrategy(timeout=60, bucket_bytes=64)
     v, opt = train(strategy, MPI.COMM_WORLD)
     if is_real:
@@ -152,4 +158,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
