@@ -138,6 +138,10 @@ class Factors(Protocol):
         """Numbers of shape (n,), each finite if a gradient and the norms that it is clipped by are."""
         ...
 
+    def of_shares(self, parameters: Sequence[Updatable], hyper: Hyperparameters) -> "Factors":
+        """Return the same factors for parameters that are shares of those that these were made for, in order."""
+        ...
+
 
 class Replay(Protocol):
     """What takes a step again, with other gradients, and without all of the checks in Python.

@@ -126,6 +126,10 @@ class Clipping(NamedTuple):
         """The norms; see `rmsprop.norms.Clipping`."""
         return self.plan.norms
 
+    def of_shares(self, parameters: Sequence[Updatable], hyper: Hyperparameters) -> "Clipping":
+        """Return the factors for shares of parameters; see `rmsprop.backends.Factors`."""
+        return self._replace(kept=kept_for_step(parameters, hyper))
+
 
 def factors(parameters: Sequence[Updatable], gradients: Sequence[Gradient], hyper: Hyperparameters) -> Clipping:
     """Compute the factors to multiply gradients by."""

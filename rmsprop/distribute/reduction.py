@@ -1,6 +1,7 @@
 """Sums over ranks of dense and sparse gradients of any array library."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,9 +35,27 @@ class Reduction:
         self.link, self._bucket_bytes, self._cuda_aware = link, int(bucket_bytes), cuda_aware
         self._layouts: dict[Any, Any] = {}
 
-    def shares(self, sizes: Sequence[int], dtype: DType) -> Shares:
-        """Return the buckets for arrays of which each rank gets the sums of its shares."""
-        return self._kept(Shares, sizes, dtype)  # type: ignore[no-any-return]
+    @property
+    def divided(self) -> str:
+        """What can be divided into shares, for messages."""
+        return "NumPy arrays, or with NCCLStrategy CuPy arrays"
+
+    def divides(self, array: Array) -> bool:
+        """Tell whether arrays of this kind can be divided into shares."""
+        return type(array) is np.ndarray or isinstance(array, np.memmap)
+
+    def sums_of_shares(self, dtype: str, arrays: Sequence[Array]) -> list[Array]:
+        """Return the sums of this rank's share of arrays of one library, flat; NumPy's lie in the buckets."""
+        shares: Shares = self._kept(Shares, [array.size for array in arrays], np.dtype(dtype))
+        shares.sum([flattened(array) for array in arrays])
+        return list(shares.views)
+
+    def exchanged(self, arrays: Sequence[Array], own: Sequence[Array]) -> Callable[[], None]:
+        """Send this rank's shares of arrays of one dtype to all others; return what writes those received."""
+        shares: Shares = self._kept(Shares, [array.size for array in arrays], arrays[0].dtype)
+        flat = [array.reshape(-1) for array in arrays]
+        shares.exchange(flat)
+        return partial(shares.commit, flat)
 
     def _kept(self, kind: Any, sizes: Sequence[Any], dtype: DType, *place: Any) -> Any:
         key = kind, dtype, tuple(sizes), place
@@ -132,6 +151,12 @@ def _is_cupy(array: Array) -> bool:
 def flattened(array: Array) -> Host:
     """Return the elements of an array in C order, in memory of the host; without a copy where they lie so."""
     return np.ascontiguousarray(to_host(array)).reshape(-1)
+
+
+def stretch(array: Array, start: int, stop: int) -> Array:
+    """Return some of the elements, in C order, of an array of NumPy or CuPy: where they lie, or else copied."""
+    with on_device(array):
+        return array.reshape(-1)[start:stop] if array.flags.c_contiguous else array.flat[start:stop]
 
 
 def like(array: Host, example: Array) -> Array:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
+from rmsprop.arrays.libraries import is_array
 from rmsprop.distribute.halves import rounded
-from rmsprop.distribute.reduction import Reduction, flattened, summed_in
-from rmsprop.distribute.sharding import Share, exchange_rows, rows_of, share_of
+from rmsprop.distribute.reduction import Reduction, stretch, summed_in
+from rmsprop.distribute.sharding import Share, exchange_rows, refresh, rows_of, share_of
 from rmsprop.formula import Hyperparameters
 from rmsprop.state.parameters import Parameter
 from rmsprop.step.groups import Group, by_backend, update
@@ -24,20 +25,33 @@ class Part(NamedTuple):
 
 
 def update_shares(
-    reduction: Reduction, group: Group, hyper: Hyperparameters, is_summed: bool, journals: list[Journal]
+    reduction: Reduction, groups: Sequence[Group], hyper: Hyperparameters, is_summed: bool, journals: list[Journal]
 ) -> Callable[[], None]:
     """Update this rank's share of variables and slots; return what writes the other ranks' shares.
 
     Parameters
     ----------
     reduction : Reduction
-    group : Group
+    groups : sequence of Group
         Of whole parameters, with gradients that, with `is_summed`, are to be added up over the ranks.
     hyper : Hyperparameters
     is_summed : bool
     journals : list of Journal
         To which those are added that keep what has been updated.
     """
+    writes = [write for group in groups for write in _updated(reduction, group, hyper, is_summed, journals)]
+
+    def write_all() -> None:
+        for write in writes:
+            write()
+
+    return write_all
+
+
+def _updated(
+    reduction: Reduction, group: Group, hyper: Hyperparameters, is_summed: bool, journals: list[Journal]
+) -> list[Callable[[], None]]:
+    """Update this rank's share of a group; return what writes the other ranks' shares."""
     shares = [share_of(p, reduction.link) for p in group.parameters]
     gradients = list(group.gradients)
     if is_summed:
@@ -45,21 +59,15 @@ def update_shares(
     else:
         for k, (gradient, share) in enumerate(zip(gradients, shares, strict=True)):
             if not isinstance(gradient, IndexedSlices):
-                gradients[k] = flattened(gradient)[share.start : share.stop]
+                gradients[k] = stretch(gradient, share.start, share.stop)
     parts = [part for k, (g, s) in enumerate(zip(gradients, shares, strict=True)) for part in _parts(k, g, s)]
-    for gradient, share in zip(gradients, shares, strict=True):
+    for parameter, gradient, share in zip(group.parameters, gradients, shares, strict=True):
+        refresh(share, parameter)
         for journal in _journals(gradient, share, hyper):
             journal.keep()
             journals.append(journal)
     _update(parts, group.factors, hyper)
-    changes_all = hyper.variables_shrink or hyper.overwrites
-    writes = _exchanged(reduction, group.parameters, gradients, changes_all)
-
-    def write() -> None:
-        for each in writes:
-            each()
-
-    return write
+    return _exchanged(reduction, group.parameters, shares, gradients, hyper)
 
 
 def _sum(reduction: Reduction, parameters: Sequence[Parameter], gradients: list[Any]) -> None:
@@ -71,10 +79,9 @@ def _sum(reduction: Reduction, parameters: Sequence[Parameter], gradients: list[
         else:
             dense.setdefault(summed_in(gradient.dtype), []).append(k)
     for dtype, positions in dense.items():
-        shares = reduction.shares([gradients[k].size for k in positions], np.dtype(dtype))
-        shares.sum([flattened(gradients[k]) for k in positions])
-        for k, view in zip(positions, shares.views, strict=True):
-            gradients[k] = rounded(view, parameters[k])
+        sums = reduction.sums_of_shares(dtype, [gradients[k] for k in positions])
+        for k, total in zip(positions, sums, strict=True):
+            gradients[k] = rounded(total, parameters[k])
 
 
 def _parts(position: int, gradient: Any, share: Share) -> list[Part]:
@@ -94,24 +101,31 @@ def _update(parts: Sequence[Part], factors: Any, hyper: Hyperparameters) -> None
     if not parts:
         return
     (group,) = by_backend([part.parameter for part in parts], [part.gradient for part in parts])
-    own = None if factors is None else factors[[part.position for part in parts]]
+    if group.backend.makes_factors and factors is not None and not is_array(factors):
+        own = factors.of_shares(group.parameters, hyper)  # one for each parameter, since none is sparse
+    else:
+        own = None if factors is None else factors[[part.position for part in parts]]
     update([group._replace(factors=own)], hyper)
 
 
 def _exchanged(
-    reduction: Reduction, parameters: Sequence[Parameter], gradients: Sequence[Any], changes_all: bool
-) -> list[Any]:
+    reduction: Reduction,
+    parameters: Sequence[Parameter],
+    shares: Sequence[Share],
+    gradients: Sequence[Any],
+    hyper: Hyperparameters,
+) -> list[Callable[[], None]]:
     """Send this rank's share of what has changed, receive the others'; return functions that write these."""
-    writes: list[Any] = []
-    dense: dict[Any, list[Any]] = {}
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    changes_all = hyper.variables_shrink or hyper.overwrites
+    writes: list[Callable[[], None]] = []
+    dense: dict[Any, list[int]] = {}
+    for k, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         array = parameter.variable.array
         if not isinstance(gradient, IndexedSlices) or changes_all:
-            dense.setdefault(array.dtype, []).append(array.reshape(-1))
+            dense.setdefault(array.dtype, []).append(k)
         elif array.size:
             writes.append(exchange_rows(reduction.link, parameter, np.unique(gradient.indices)))
-    for dtype, arrays in dense.items():
-        shares = reduction.shares([array.size for array in arrays], dtype)
-        shares.exchange(arrays)
-        writes.append(lambda shares=shares, arrays=arrays: shares.commit(arrays))
+    for positions in dense.values():
+        arrays = [parameters[k].variable.array for k in positions]
+        writes.append(reduction.exchanged(arrays, [shares[k].whole.variable.array for k in positions]))
     return writes

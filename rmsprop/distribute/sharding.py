@@ -7,11 +7,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from rmsprop.arrays.indexed_slices import IndexedSlices
-from rmsprop.arrays.libraries import Array
+from rmsprop.arrays.libraries import Array, device, is_array, is_on_host, on_device
 from rmsprop.distribute.buckets import shares
 from rmsprop.distribute.link import Link
+from rmsprop.distribute.reduction import Reduction, flattened, like, stretch, to_host
 from rmsprop.state.parameters import Parameter
 from rmsprop.step.journal import Journal
+from rmsprop.variables.operators import value_of
 from rmsprop.variables.variable import Variable
 
 
@@ -32,7 +34,8 @@ class ShardedSlot(Variable):
     def array(self) -> Array:
         """The whole slot, gathered from all ranks."""
         bounds = shares(math.prod(self._shape), self._link.size)
-        return self._link.gather(self.own, np.diff(bounds), f"get {self.name}").reshape(self._shape)
+        whole = self._link.gather(flattened(self.own), np.diff(bounds), f"get {self.name}")
+        return like(whole.reshape(self._shape), self.own)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,8 +49,12 @@ class ShardedSlot(Variable):
 
     def assign(self, value: Any) -> "ShardedSlot":
         """Replace the value by a whole one; see `Variable.assign`."""
-        whole = Variable.around(np.empty(self._shape, self.dtype), self.name).assign(value).array
-        self.own[...] = whole.reshape(-1)[self.start : self.start + len(self.own)]
+        value = value_of(value)
+        whole = Variable.around(np.empty(self._shape, self.dtype), self.name)
+        whole.assign(to_host(value) if is_array(value) else value)
+        own = whole.array.reshape(-1)[self.start : self.start + len(self.own)]
+        with on_device(self.own):
+            self.own[...] = like(own, self.own)
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -60,12 +67,13 @@ class ShardedSlot(Variable):
         return f"ShardedSlot({self.name!r}, shape {self._shape}, elements from {self.start} on {self.own!r})"
 
 
-def new_share(link: Link, parameter: Parameter, dtype: str, name: str) -> ShardedSlot:
+def new_share(reduction: Reduction, parameter: Parameter, dtype: str, name: str) -> ShardedSlot:
     """Return this rank's share of a new slot, of zeros."""
-    check_shardable(parameter)
-    flat = parameter.variable.array.reshape(-1)
-    start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
-    return ShardedSlot(link, parameter.shape, parameter.backend.zeros(flat[start:stop], dtype), start, name)
+    check_shardable(reduction, parameter)
+    link, array = reduction.link, parameter.variable.array
+    start, stop = shares(array.size, link.size)[link.rank : link.rank + 2]
+    own = parameter.backend.zeros(stretch(array, start, stop), dtype)
+    return ShardedSlot(link, parameter.shape, own, start, name)
 
 
 class Block(NamedTuple):
@@ -92,7 +100,11 @@ def blocks(shape: tuple[int, ...], start: int, stop: int) -> list[Block]:
 
 
 class Share(NamedTuple):
-    """The share that this rank has of a parameter, as parameters of its own in the same memory."""
+    """The share that this rank has of a parameter, as parameters of its own.
+
+    They are in the same memory, unless the elements of the variable lie in another order: then there is a copy of
+    them, to be made in each step.
+    """
 
     slots: int
     """How many slots there were."""
@@ -100,6 +112,9 @@ class Share(NamedTuple):
     stop: int
     whole: Parameter
     """All of the share, flat, for dense gradients."""
+    is_copy: bool
+    former: tuple[Parameter, ...]
+    """What was `whole` before slots were added: lest a new one gets its identity, by which plans are found."""
     blocks: list[tuple[Block, Parameter]]
     """The same by rows, for sparse gradients."""
     journal: Journal
@@ -110,22 +125,24 @@ def share_of(parameter: Parameter, link: Link) -> Share:
     """Return this rank's share of a parameter, made anew if slots have been added."""
     kept = parameter.plan
     if not isinstance(kept, Share) or kept.slots != len(parameter.slots):
-        kept = parameter.plan = _share(parameter, link)
+        former = (kept.whole, *kept.former) if isinstance(kept, Share) else ()
+        kept = parameter.plan = _share(parameter, link, former)
     return kept
 
 
-def _share(parameter: Parameter, link: Link) -> Share:
-    flat = parameter.variable.array.reshape(-1)
-    start, stop = shares(flat.size, link.size)[link.rank : link.rank + 2]
+def _share(parameter: Parameter, link: Link, former: tuple[Parameter, ...]) -> Share:
+    array = parameter.variable.array
+    start, stop = shares(array.size, link.size)[link.rank : link.rank + 2]
+    own = stretch(array, start, stop)
     slots = {name: slot.own for name, slot in parameter.slots.items() if isinstance(slot, ShardedSlot)}
     width = math.prod(parameter.shape[1:])
 
     def part(begin: int, end: int, shape: tuple[int, ...]) -> Parameter:
-        def cut(array: Array, offset: int) -> Variable:
-            return Variable.around(array[begin - offset : end - offset].reshape(shape), parameter.variable.name)
+        def cut(elements: Array) -> Variable:
+            return Variable.around(elements[begin - start : end - start].reshape(shape), parameter.variable.name)
 
-        own_slots = {name: cut(own, start) for name, own in slots.items()}
-        return Parameter(cut(flat, 0), True, own_slots, multipliers=parameter.multipliers)
+        own_slots = {name: cut(elements) for name, elements in slots.items()}
+        return Parameter(cut(own), True, own_slots, multipliers=parameter.multipliers)
 
     parts = []
     for block in blocks(parameter.shape, start, stop) if parameter.shape else []:
@@ -133,15 +150,27 @@ def _share(parameter: Parameter, link: Link) -> Share:
         shape = (block.rows, block.columns) if len(parameter.shape) > 1 else (block.rows,)
         parts.append((block, part(begin, begin + block.rows * block.columns, shape)))
     whole = part(start, stop, (stop - start,))
-    return Share(len(parameter.slots), start, stop, whole, parts, Journal([whole]))
+    is_copy, journal = not array.flags.c_contiguous, Journal([whole])
+    return Share(len(parameter.slots), start, stop, whole, is_copy, former, parts, journal)
 
 
-def check_shardable(parameter: Parameter) -> None:
+def refresh(share: Share, parameter: Parameter) -> None:
+    """Copy what this rank is going to update of a variable, if it updates a copy."""
+    if share.is_copy:
+        own = share.whole.variable.array
+        with on_device(own):
+            own[...] = stretch(parameter.variable.array, share.start, share.stop)
+
+
+def check_shardable(reduction: Reduction, parameter: Parameter) -> None:
     """Raise ``TypeError`` or ``ValueError`` if a variable can't be updated in shares."""
     array = parameter.variable.array
-    if type(array) is not np.ndarray and not isinstance(array, np.memmap):
-        raise TypeError(f"Variable {parameter}: shard_state=True needs NumPy arrays; given {type(array)}.")
-    if not array.flags.c_contiguous:
+    if not reduction.divides(array):
+        place = "" if is_on_host(array) else f" on {device(array)}"
+        raise TypeError(
+            f"Variable {parameter}: shard_state=True needs {reduction.divided}; given {type(array)}{place}."
+        )
+    if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
         raise ValueError(f"Variable {parameter}: shard_state=True needs arrays in C order, without gaps.")
     if parameter.variable.constraint is not None:
         raise ValueError(f"Variable {parameter}: shard_state=True excludes constraints, which need all elements.")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+
 from rmsprop.arrays import dtypes
 from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import namespace, on_device
@@ -102,7 +104,7 @@ def _planned(
     if plan.will_be_captured:
         raise RuntimeError("A step with replicas can't be captured in a graph.")
     if is_sharded:
-        _check_shardable(plan.parameters, plan.gradients)
+        _check_shardable(ranks, plan.parameters, plan.gradients)
     is_summed = aggregate and aggregator is None
     if is_summed:
         each = zip(plan.given, plan.parameters, plan.gradients, strict=True)
@@ -111,14 +113,19 @@ def _planned(
     return Step(ranks, cast("Reduction", ranks.reduction), settings, plan, doing, is_sharded, is_summed)
 
 
-def _check_shardable(parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> None:
+def _check_shardable(ranks: Ranks, parameters: Sequence[Parameter], grads: Sequence[Gradient]) -> None:
     """Raise an error for what can't be divided into shares."""
     for position, (parameter, gradient) in enumerate(zip(parameters, grads, strict=True)):
-        check_shardable(parameter)
+        check_shardable(cast("Reduction", ranks.reduction), parameter)
         if isinstance(gradient, Windows):
             raise TypeError(
                 f"Gradient of variable {position} {parameter}: with shard_state=True it can't be Windows; "
                 f"expected a dense one, or for x.reshape(-1) the IndexedSlices of windows.indexed(x.shape)."
+            )
+        if isinstance(gradient, IndexedSlices) and not isinstance(parameter.variable.array, np.ndarray):
+            raise TypeError(
+                f"Gradient of variable {position} {parameter}: with shard_state=True that of a CuPy array can't "
+                f"be sparse; expected a dense one, or a strategy with shard_state=False."
             )
 
 
@@ -162,7 +169,7 @@ def _prepared(step: Step, journals: list[Journal]) -> Prepared:
     parameters, grads = plan.parameters, plan.gradients
     if step.is_summed and ranks.size > 1:
         if step.is_sharded and not _needs_all(step):
-            return update_shares(step.reduction, by_backend(parameters, grads)[0], hyper, True, journals), None
+            return update_shares(step.reduction, by_backend(parameters, grads), hyper, True, journals), None
         grads = step.reduction.sums(grads)
     with ranks.announcing(step.last):
         grads = [rounded(total, p) for total, p in zip(grads, parameters, strict=True)]
@@ -176,7 +183,7 @@ def _prepared(step: Step, journals: list[Journal]) -> Prepared:
         if position is not None:
             return _nothing, (position, parameters[position].key)
     if step.is_sharded and groups:
-        return update_shares(step.reduction, groups[0], decided, False, journals), None
+        return update_shares(step.reduction, groups, decided, False, journals), None
     with ranks.announcing(step.last):
         return _constrained(groups, decided, journals) or prepared(groups, decided), None
 
@@ -228,7 +235,7 @@ def _transformed(step: Step, grads: list[Gradient]) -> tuple[list[Parameter], li
         pairs = transformed(settings, pairs, settings.values["gradient_transformers"])
         parameters, grads = checked(settings, pairs)
         if step.is_sharded:
-            _check_shardable(parameters, grads)
+            _check_shardable(step.ranks, parameters, grads)
     step.ranks.agree(f"{step.doing}, after the transformers", _terms(parameters, grads))
     return parameters, grads
 

@@ -13,10 +13,9 @@ from rmsprop.arrays.indexed_slices import IndexedSlices
 from rmsprop.arrays.libraries import is_array, namespace, on_device, refuse_subclass
 from rmsprop.arrays.windows import Windows
 from rmsprop.calls import call_of
-from rmsprop.distribute.link import Link
 from rmsprop.distribute.operations import is_mean
 from rmsprop.distribute.ranks import Ranks
-from rmsprop.distribute.reduction import flattened, to_host
+from rmsprop.distribute.reduction import Reduction, flattened, to_host
 from rmsprop.distribute.sharding import new_share
 from rmsprop.distribute.steps import take
 from rmsprop.scopes import entered_strategy, entering
@@ -173,7 +172,7 @@ class Strategy:
 
     def share_of_slot(self, parameter: Parameter, dtype: str, name: str) -> Variable:
         """Return this rank's share of a new slot, of zeros."""
-        return new_share(cast("Link", self.ranks.link), parameter, dtype, name)
+        return new_share(cast("Reduction", self.ranks.reduction), parameter, dtype, name)
 
     def all_reduce(self, reduce_op: str, value: Any) -> Any:
         """Return the sum or mean over the replicas; see `rmsprop.distribute.ReplicaContext.all_reduce`."""

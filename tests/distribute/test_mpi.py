@@ -100,6 +100,16 @@ def test_gradients_on_gpus_are_added_up_by_mpi_and_by_nccl(mpiexec):
         assert done.stdout.count("the error was seen") == 2, done.stderr
 
 
+@pytest.mark.gpu
+def test_state_on_gpus_is_sharded_beside_that_on_the_host(mpiexec):
+    cupy = pytest.importorskip("cupy", reason="CuPy is in the extras 'cuda12', 'cuda13' and 'rocm'")
+    if not cupy.cuda.is_available():
+        pytest.skip("no CUDA device")
+    done = mpiexec(2, "on_gpu.py", "shares")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("as on the host") == 2, done.stderr
+
+
 SLOW = ("before", "at random", "stop in a sum")
 
 

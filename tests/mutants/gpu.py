@@ -251,6 +251,92 @@ MUTANTS = [
         "equal rows of codes updated twice", "backends/rmsprop_cupy/compact_kernels.py",
         "test_cupy_compact.py -k 'sparse_gradients and rows and float32'",
         "if (first > 0 && ordered[first - 1] == index) return;", "",
+    Mutant(
+        "sums of another rank's share", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "self._scatter(table, own[columns], *TYPES[dtype])",
+        "self._scatter(table[::-1].copy(), own[columns], *TYPES[dtype])",
+    ),
+    Mutant(
+        "complex shares counted as real ones", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k 'same_bits and complex64'",
+        "ptr, own.size * factor", "ptr, own.size",
+    ),
+    Mutant(
+        "shares given to the others before they are updated", "rmsprop/distribute/sharded_steps.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "    _update(parts, group.factors, hyper)\n    return _exchanged(",
+        "    sent = _exchanged(reduction, group.parameters, shares, gradients, hyper)\n"
+        "    _update(parts, group.factors, hyper)\n    return sent or _exchanged(",
+    ),
+    Mutant(
+        "shares of the last table only written", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k 'same_bits and float64'",
+        "for _, table, segments in tables.cut(total):\n                    for segment in segments:\n"
+        "                        for source",
+        "for _, table, segments in [*tables.cut(total)][-1:]:\n                    for segment in segments:\n"
+        "                        for source",
+    ),
+    Mutant(
+        "rest of an array that fills no share left out", "rmsprop/distribute/tables.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "stop = min(segment.stop, rest)", "stop = min(segment.stop, rest - 1)",
+    ),
+    Mutant(
+        "tables that begin where the last one did", "rmsprop/distribute/tables.py",
+        "test_nccl_shares.py -k 'same_bits and float64'",
+        "begin = k * self._width", "begin = max(k - 1, 0) * self._width",
+    ),
+    Mutant(
+        "shares cut one element further", "rmsprop/distribute/tables.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "own[begin : begin + size]", "own[begin + (begin > 0) : begin + size + (begin > 0)]",
+    ),
+    Mutant(
+        "variables in another order updated from their first copy", "rmsprop/distribute/sharding.py",
+        "test_nccl_shares.py -k between_steps",
+        "    if share.is_copy:\n", "    if False:\n",
+    ),
+    Mutant(
+        "variables in another order not written", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "array[...] = elements.reshape(array.shape)", "pass",
+    ),
+    Mutant(
+        "shares of gradients taken in the order of memory", "rmsprop/distribute/reduction.py",
+        "test_nccl_shares.py -k 'same_bits and plain'",
+        "array.flat[start:stop]", "array.ravel(order='K')[start:stop]",
+    ),
+    Mutant(
+        "shares clipped by plans of whole arrays", "backends/rmsprop_cupy/norms.py",
+        "test_nccl_shares.py -k between_steps",
+        "return self._replace(kept=kept_for_step(parameters, hyper))", "return self",
+    ),
+    Mutant(
+        "updates of shares not put back", "rmsprop/distribute/sharded_steps.py",
+        "test_nccl_shares.py -k 'half_step or undoes'",
+        "            journals.append(journal)\n", "",
+    ),
+    Mutant(
+        "NCCL left waiting for a rank that fails", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k half_step",
+        "            self._communicator.abort()\n", "",
+    ),
+    Mutant(
+        "sparse gradients of shares taken", "rmsprop/distribute/steps.py", "test_nccl_shares.py -k refused_before",
+        "if isinstance(gradient, IndexedSlices) and not isinstance(parameter.variable.array, np.ndarray):",
+        "if False:",
+    ),
+    Mutant(
+        "shares on the device of another rank", "rmsprop/distribute/nccl.py",
+        "test_nccl_shares.py -k another_device",
+        " and array.device.id == self._device", "",
+        devices=2,
+    ),
+    Mutant(
+        "whole slots kept by each rank", "rmsprop/distribute/sharding.py",
+        "test_nccl_shares.py -k has_its_share",
+        "[link.rank : link.rank + 2]\n    own = parameter", "[0], array.size\n    own = parameter",
     ),
 ]  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""A program for `mpiexec`: replicas with CuPy arrays, over MPI, and NCCL or, without it, a recording stand-in."""
+"""A program for `mpiexec`: replicas with CuPy arrays, over MPI, and NCCL or, without it, a recording stand-in.
+
+After ``shares`` as an argument, with sharded state, over NCCL only.
+"""
 
 import sys
 import warnings
@@ -95,12 +98,44 @@ def train(strategy, own, steps=5):
     return v, opt
 
 
-def main():
+def train_shares(strategy, steps=3):
+    """Train arrays of CuPy and of NumPy with sharded state, and NumPy ones alone; compare them."""
+    n, rng = MPI.COMM_WORLD.size, np.random.default_rng(strategy.rank)
+    a, h, b = cupy.asfortranarray(cupy.asarray(rng.standard_normal((5, 7)))), cupy.ones(11), np.ones(6)
+    hosts = [np.random.default_rng(0).standard_normal((5, 7)), np.ones(11), np.ones(6)]
+    with strategy.scope():
+        opt = RMSprop(0.01, momentum=0.9)
+    alone = RMSprop(0.01, momentum=0.9)
+
+    def gradients(rank, k):
+        rng = np.random.default_rng([rank, k])
+        return [rng.standard_normal(host.shape) for host in hosts]
+
+    for k in range(steps):
+        one, two, three = gradients(strategy.rank, k)
+        pairs = [(cupy.asarray(one), a), (cupy.asarray(two), h), (three, b)]
+        strategy.run(opt.apply_gradients, args=(pairs,))
+        sums = [sum(parts) for parts in zip(*[gradients(rank, k) for rank in range(n)], strict=True)]
+        alone.apply_gradients(zip(sums, hosts, strict=True))
+    strategy.check_synced([a, h, b])
+    for array, host in zip((a.get(), h.get(), b), hosts, strict=True):
+        np.testing.assert_allclose(array, host, rtol=1e-9)
+    for mine, whole in zip(opt.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, whole, rtol=1e-9, atol=1e-12)
+    for slot in opt.weights[1:]:
+        assert slot.own.size <= -(-slot.size // n)
+
+
+def main(kind=""):
     is_real = nccl.available and cupy.cuda.runtime.getDeviceCount() >= MPI.COMM_WORLD.size
     if not is_real:
         import rmsprop.distribute.nccl as module
 
         module._nccl = lambda: Recording
+    if kind == "shares":
+        train_shares(NCCLStrategy(timeout=60, bucket_bytes=64, shard_state=True))
+        print(f"rank {MPI.COMM_WORLD.rank}: as on the host", flush=True)
+        return
     train(MPIStrategy(timeout=60, bucket_bytes=64), MPI.COMM_WORLD)
     if "gpusim" in sys.modules:  # whose devices have memory that any MPI can read
         train(MPIStrategy(timeout=60, bucket_bytes=64, cuda_aware=True), MPI.COMM_WORLD)
@@ -123,4 +158,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
