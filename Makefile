@@ -20,6 +20,7 @@ nightly: $(VENV)/$(EXTRAS).done
 
 # The same for CuPy, on a GPU or in a simulator, which GPU_RUN then is.
 nightly-gpu: $(VENV)/$(EXTRAS).done
+	$(GPU_RUN) $(BIN)/python -m pytest -n auto --hypothesis-profile=nightly -m gpu tests $(ARGS)
 	GPUSIM_FUZZ=1 $(GPU_RUN) $(BIN)/python -m pytest -n auto -m gpu tests/backends/rmsprop_cupy $(ARGS)
 	$(GPU_RUN) $(BIN)/python tests/mutants gpu
 

@@ -17,7 +17,7 @@ for name in ("numba", "array_api", *(["cupy"] if importlib.util.find_spec("cupy"
 # Programs, which do their work when they are imported.
 collect_ignore = ["checkpoints/programs", "distribute/programs", "mutants", "threads", "typed.py"]
 
-settings.register_profile("default", deadline=None, max_examples=400)
+settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.register_profile(  # for tests/mutants: the same examples each time, and the first that fails will do
     "mutants",
@@ -38,8 +38,12 @@ def pytest_configure(config):
         os.environ.update(RMSPROP_CACHE="1", NUMBA_CACHE_DIR=folder)
 
 
-def pytest_collection_modifyitems(items):
-    """Skip the examples in docstrings that need PyTorch or mpi4py, where these are missing."""
+def pytest_collection_modifyitems(config, items):
+    """Leave long tests to `make nightly`; skip the examples in docstrings that need what is missing."""
+    if config.getoption("hypothesis_profile") is None:
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
     for package, file, extra in (("torch", "torch_tape.py", "interop"), ("mpi4py", "distribute/mpi.py", "mpi")):
         if importlib.util.find_spec(package) is None:
             for item in items:

@@ -11,6 +11,9 @@ from rmsprop.testing.oracle import expected_step
 from rmsprop.variables.compact import LEAST
 
 DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+BY_DAY = [
+    pytest.param(d, marks=[pytest.mark.nightly] * (d in ("float16", "float64", "complex128"))) for d in DTYPES
+]
 COMPLEX = ["complex64", "complex128"]
 SHAPES = [(), (0,), (1,), (700,), (3, 5), (4, 65), (2, 600), (2, 3, 40)]
 VARIANTS = [
@@ -22,7 +25,7 @@ ERRORS = {"bfloat16": (2.0**-7, 0.0, 0.0), "uint8": (1 / 8, 2.0**-32 / 0.9375, 2
 """Of one rounding: of the number, and of the largest of its block, in averages of squares and in others."""
 
 each_state = pytest.mark.parametrize("state_dtype", ["bfloat16", "uint8"])
-each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_dtype = pytest.mark.parametrize("dtype", BY_DAY)
 each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 
 

@@ -20,6 +20,9 @@ pytestmark = [
 ]
 
 DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+BY_DAY = [
+    pytest.param(d, marks=[pytest.mark.nightly] * (d in ("float16", "float64", "complex128"))) for d in DTYPES
+]
 SHAPES = [(), (0,), (700,), (3, 5), (4, 65), (2, 600), (1200,)]
 RICH = {"momentum": 0.5, "centered": True, "nesterov": True, "weight_decay": 0.1, "use_ema": True}
 VARIANTS = [{}, {"centered": True, "clipvalue": 1.0}, RICH | {"bias_correction": True, "decoupled": True}]
@@ -32,7 +35,7 @@ SPARSE = [
 ]
 
 each_state = pytest.mark.parametrize("state_dtype", ["bfloat16", "uint8"])
-each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_dtype = pytest.mark.parametrize("dtype", BY_DAY)
 
 
 @pytest.fixture(autouse=True)
