@@ -1,4 +1,4 @@
-"""What kernels for windows and for rows do with an element of a variable whose slots are codes."""
+"""The changes of single elements by windows and rows, of variables whose slots are codes."""
 
 from functools import cache
 from typing import Any

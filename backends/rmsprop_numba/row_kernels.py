@@ -112,23 +112,11 @@ def sum_rows(listed, low, values, rows, totals, limit, factor):
     Parameters are as in `sweep_rows`; `rows` and `totals` have room for as many as are listed.
     """
     width, count, k = totals.shape[1], 0, 0
-    part = np.empty(width, totals.dtype)
+    sums = np.empty((2, width), totals.dtype)
     while k < len(listed):
-        total, row, stop = totals[count], listed[k] >> low, k + 1
-        while stop < len(listed) and listed[stop] >> low == row:
-            stop += 1
-        rows[count] = row
-        total[:] = -total.dtype.type(0)  # to which nothing is added as it is, with its sign
-        for start in range(k, stop, MANY):
-            into = total if stop - k <= MANY else part
-            into[:] = -total.dtype.type(0)
-            for number in listed[start : min(start + MANY, stop)]:
-                position = number & (1 << low) - 1
-                add(into, values[position * width : (position + 1) * width], limit, factor)
-            if stop - k > MANY:
-                for j in range(width):
-                    total[j] += part[j]
-        count, k = count + 1, stop
+        add_row(sums, listed[k:], low, values.ctypes.data, width, values, limit, factor)
+        rows[count], totals[count, :] = listed[k] >> low, sums[0]
+        count, k = count + 1, next_row(listed, low, k + 1)
     return count
 
 

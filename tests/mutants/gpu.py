@@ -251,6 +251,7 @@ MUTANTS = [
         "equal rows of codes updated twice", "backends/rmsprop_cupy/compact_kernels.py",
         "test_cupy_compact.py -k 'sparse_gradients and rows and float32'",
         "if (first > 0 && ordered[first - 1] == index) return;", "",
+    ),
     Mutant(
         "sums of another rank's share", "rmsprop/distribute/nccl.py",
         "test_nccl_shares.py -k 'same_bits and plain'",
