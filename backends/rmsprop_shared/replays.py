@@ -56,7 +56,7 @@ class Replayed:
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def accept(self, given: list[Any], slots: tuple[str, ...]) -> Host | None:
+    def accept(self, given: list[Any], slots: tuple[str, ...], hyper: Hyperparameters | None) -> Host | None:
         """Return the addresses of the gradients if all is as it was when the plan was made, else None."""
         if self._expected is None or slots != self._slots or len(given) != len(self._arrays):
             return None
