@@ -15,7 +15,7 @@ from typing import Any
 from rmsprop.arrays.libraries import Array, copied, device, namespace
 from rmsprop.backends import HasArray, Updatable
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
-from rmsprop.pure import averaged, limited, squared_norm, updated
+from rmsprop.pure import averaged, limited, updated
 
 
 def _by_jax(function: Callable[..., Any], fixed: tuple[int, ...], given: tuple[int, ...]) -> Callable[..., Any]:
@@ -57,45 +57,34 @@ def step(
     parameters: Sequence[Updatable],
     states: Sequence[VariableState],
     gradients: Sequence[Array],
-    factors: Array | None,
     hyper: Hyperparameters,
 ) -> list[VariableState]:
-    """Return the new states of variables; the old ones may be gone."""
+    """Return the new states of variables, by clipped gradients; the old ones may be gone."""
     multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
     numbers = [hyper.numbers_of(each) for each in multipliers]
     which = tuple([multipliers.index(p.multipliers) for p in parameters]) if len(numbers) > 1 else ()
-    take = _compiled(namespace(gradients[0]).__name__, _steps, (4, 5), (0,))
-    new: list[VariableState] = take(states, gradients, factors, tuple(numbers), which, _variant(hyper))
+    take = _compiled(namespace(gradients[0]).__name__, _steps, (3, 4), (0,))
+    new: list[VariableState] = take(states, gradients, tuple(numbers), which, _variant(hyper))
     return new
 
 
 def _steps(
     states: Sequence[VariableState],
     gradients: Sequence[Array],
-    factors: Array | None,
     numbers: Sequence[Numbers],
     which: tuple[int, ...],
     hyper: Hyperparameters,
 ) -> list[VariableState]:
     return [
-        dense(state, gradient, None if factors is None else factors[i], numbers[which[i] if which else 0], hyper)
+        dense(state, gradient, None, numbers[which[i] if which else 0], hyper)
         for i, (state, gradient) in enumerate(zip(states, gradients, strict=True))
     ]
-
-
-def squared_norms(values: Sequence[Array], hyper: Hyperparameters, scale: float) -> Array:
-    """Return the sum of ``|scale * g|**2`` of each gradient after clipping."""
-    return _compiled(namespace(values[0]).__name__, _squared_norms, (1, 2))(values, _variant(hyper), scale)
-
-
-def _squared_norms(values: Sequence[Array], hyper: Hyperparameters, scale: float) -> Array:
-    return namespace(values[0]).stack([squared_norm(each, hyper, scale) for each in values])
 
 
 def _variant(hyper: Hyperparameters) -> Hyperparameters:
     """Return what a function is compiled for: the options, without the numbers that it is given."""
     return Hyperparameters(
-        0.0, 0.0, None, 0.0, False, hyper.centered, hyper.clipvalue, None, None, True, hyper.complex_as_real
+        0.0, 0.0, None, 0.0, False, hyper.centered, None, None, None, True, hyper.complex_as_real
     )  # fmt: skip
 
 

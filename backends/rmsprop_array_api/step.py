@@ -61,8 +61,6 @@ def in_range(indices: Array, rows: int) -> bool:
 def squared_norms(gradients: Sequence[Gradient], hyper: Hyperparameters, scale: float = 1.0) -> Array:
     """Return the sum of ``|scale * g|**2`` of each gradient after clipping, in the widest precision there is."""
     values = [detached(values_of(gradient)) for gradient in gradients]
-    if compiled.compiles(values[0]):
-        return compiled.squared_norms(values, hyper, scale)
     return namespace(values[0]).stack([squared_norm(each, hyper, scale) for each in values])
 
 
@@ -96,9 +94,18 @@ def prepare(
 def _compiled(
     parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
 ) -> None:
-    """Take a step in one compiled function, which may use the memory of variables and slots."""
+    """Take a step in one compiled function, which may use the memory of variables and slots.
+
+    Gradients are clipped before: a compiler may multiply the two numbers of a factor first, which they are two to
+    prevent.
+    """
+    if factors is not None or hyper.clipvalue is not None:
+        gradients = [
+            limited(gradient, None if factors is None else factors[i, ...], hyper)
+            for i, gradient in enumerate(gradients)
+        ]
     states = [compiled.own_state(parameter, hyper) for parameter in parameters]
-    new = compiled.step(parameters, states, gradients, factors, hyper)
+    new = compiled.step(parameters, states, gradients, hyper)
     try:
         _replace(parameters, new)
     except BaseException:  # an interrupt; what was before may be gone
