@@ -22,6 +22,7 @@ nightly: $(VENV)/$(EXTRAS).done
 nightly-gpu: $(VENV)/$(EXTRAS).done
 	$(GPU_RUN) $(BIN)/python -m pytest -n auto --hypothesis-profile=nightly -m gpu tests $(ARGS)
 	GPUSIM_FUZZ=1 $(GPU_RUN) $(BIN)/python -m pytest -n auto -m gpu tests/backends/rmsprop_cupy $(ARGS)
+	GPUSIM_DEFER=1 $(GPU_RUN) $(BIN)/python -m pytest -n auto -m gpu tests/backends/rmsprop_cupy $(ARGS)
 	$(GPU_RUN) $(BIN)/python tests/mutants gpu
 
 lint: $(VENV)/dev.done
