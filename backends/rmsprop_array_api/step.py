@@ -86,9 +86,14 @@ def prepare(
             )
             for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
         ]
-    for parameter, state in zip(parameters, new, strict=True):
-        refuse_traced(state.variable, f"the step of variable {parameter} would be")  # also by a constant gradient
+    _refuse_traced(parameters, new)
     return partial(_replace, parameters, new)
+
+
+def _refuse_traced(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
+    """Raise ``TypeError`` for a step inside of a traced function, also by constant gradients."""
+    for parameter, state in zip(parameters, new, strict=True):
+        refuse_traced(state.variable, f"the step of variable {parameter} would be")
 
 
 def _compiled(
@@ -106,6 +111,7 @@ def _compiled(
         ]
     states = [compiled.own_state(parameter, hyper) for parameter in parameters]
     new = compiled.step(parameters, states, gradients, hyper)
+    _refuse_traced(parameters, new)  # then nothing has been computed, and no memory given away
     try:
         _replace(parameters, new)
     except BaseException:  # an interrupt; what was before may be gone

@@ -309,12 +309,14 @@ def test_a_step_inside_of_a_transformation_of_jax_is_refused(transformation, kwa
     assert (v.numpy() < 1).all()
 
 
-@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize("is_built", [True, False, "and stepped"])
 def test_a_step_by_constants_inside_of_jit_is_refused(is_built):
     jax = pytest.importorskip("jax", reason=JAX)
     v, opt, constant = Variable(jax.numpy.ones(3)), RMSprop(), jax.numpy.ones(3)
     if is_built:
         opt.build([v])
+    if is_built == "and stepped":
+        opt.apply_gradients([(constant, v)])
     with pytest.raises(TypeError, match="traced by jax.jit"):
         jax.jit(lambda x: opt.apply_gradients([(constant, v)]) and x)(constant)
     assert not isinstance(v.array, jax.core.Tracer)
