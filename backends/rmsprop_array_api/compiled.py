@@ -7,11 +7,14 @@ is given away for the results, as far as they are alone in it: see `own`.
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from rmsprop.arrays import dtypes
 from rmsprop.arrays.libraries import Array, copied, device, namespace
 from rmsprop.backends import HasArray, Updatable
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
@@ -63,22 +66,38 @@ def step(
     multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
     numbers = [hyper.numbers_of(each) for each in multipliers]
     which = tuple([multipliers.index(p.multipliers) for p in parameters]) if len(numbers) > 1 else ()
-    take = _compiled(namespace(gradients[0]).__name__, _steps, (3, 4), (0,))
-    new: list[VariableState] = take(states, gradients, tuple(numbers), which, _variant(hyper))
+    terms = tuple([number is not None for number in numbers[0]])
+    values = np.array([[number for number in each if number is not None] for each in numbers])
+    take = _compiled(namespace(gradients[0]).__name__, _steps, (3, 4, 5), (0,))
+    new: list[VariableState] = take(states, gradients, values, which, terms, _variant(hyper))
     return new
 
 
 def _steps(
     states: Sequence[VariableState],
     gradients: Sequence[Array],
-    numbers: Sequence[Numbers],
+    values: Array,
     which: tuple[int, ...],
+    terms: tuple[bool, ...],
     hyper: Hyperparameters,
 ) -> list[VariableState]:
+    numbers_of = cache(partial(_numbers, values, terms))
     return [
-        dense(state, gradient, None, numbers[which[i] if which else 0], hyper)
+        dense(state, gradient, None, numbers_of(which[i] if which else 0, _real(state.variable)), hyper)
         for i, (state, gradient) in enumerate(zip(states, gradients, strict=True))
     ]
+
+
+def _real(variable: Array) -> str:
+    """Return the real dtype of the computation for a variable."""
+    return dtypes.real(dtypes.COMPUTE[dtypes.name_of(variable.dtype)])
+
+
+def _numbers(values: Array, terms: tuple[bool, ...], row: int, dtype: str) -> Numbers:
+    """Return the numbers of a step, which come in one array: an argument for each of them would cost more."""
+    xp = namespace(values)
+    each = iter(xp.astype(values[row], getattr(xp, dtype)))
+    return Numbers._make([next(each) if is_given else None for is_given in terms])
 
 
 def _variant(hyper: Hyperparameters) -> Hyperparameters:

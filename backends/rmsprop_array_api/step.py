@@ -72,7 +72,7 @@ def prepare(
 ) -> Callable[[], None]:
     """Compute all variables and slots; return what replaces them. A compiled step computes them only then."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        refuse_traced(detached(values_of(gradient)), f"the gradient of variable {parameter} is")
+        refuse_traced(detached(values_of(gradient)), "the gradient of variable {} is", parameter)
     if compiled.compiles(parameters[0].variable.array) and not any([isinstance(g, SPARSE) for g in gradients]):
         return partial(_compiled, parameters, gradients, factors, hyper)
     with np.errstate(all="ignore"):  # libraries made of NumPy would warn of infinities, as no other does
@@ -93,7 +93,7 @@ def prepare(
 def _refuse_traced(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
     """Raise ``TypeError`` for a step inside of a traced function, also by constant gradients."""
     for parameter, state in zip(parameters, new, strict=True):
-        refuse_traced(state.variable, f"the step of variable {parameter} would be")
+        refuse_traced(state.variable, "the step of variable {} would be", parameter)
 
 
 def _compiled(
@@ -111,7 +111,7 @@ def _compiled(
         ]
     states = [compiled.own_state(parameter, hyper) for parameter in parameters]
     new = compiled.step(parameters, states, gradients, hyper)
-    _refuse_traced(parameters, new)  # then nothing has been computed, and no memory given away
+    _refuse_traced(parameters[:1], new[:1])  # then nothing has been computed, and no memory given away
     try:
         _replace(parameters, new)
     except BaseException:  # an interrupt; what was before may be gone

@@ -93,7 +93,7 @@ class TorchBackend(SharedBackend):
         """Raise errors about memory and devices."""
         for position, parameter, gradient in zip(positions, parameters, gradients, strict=True):
             device, given = parameter.variable.array.device, values_of(gradient)
-            refuse_traced(given, f"the gradient of variable {parameter} is")
+            refuse_traced(given, "the gradient of variable {} is", parameter)
             if given.device != device:
                 raise ValueError(
                     f"Gradient of variable {position} {parameter}: it is on {given.device}, not on {device} like "

@@ -37,7 +37,14 @@ def namespace(array: Array) -> ModuleType:
     """Return the Array API namespace of an array; ``TypeError`` if it is none."""
     if type(array) is np.ndarray:  # by far the most frequent, and known without a look at all libraries
         return _numpy()
-    return _compat().array_namespace(array)  # type: ignore[no-any-return]
+    kind = type(array)
+    if kind not in _NAMESPACES:
+        _NAMESPACES[kind] = _compat().array_namespace(array)
+    return _NAMESPACES[kind]
+
+
+_NAMESPACES: dict[type, ModuleType] = {}
+"""The namespaces of the types of arrays seen so far: to ask a library takes longer than much of a step."""
 
 
 def device(array: Array) -> Any:
@@ -138,13 +145,16 @@ def refuse_subclass(array: object, what: str) -> None:
         )
 
 
-def refuse_traced(array: Any, what: str) -> None:
-    """Raise ``TypeError`` for a value that stands for others while a function is traced or transformed."""
+def refuse_traced(array: Any, what: str, *of: object) -> None:
+    """Raise ``TypeError`` for a value that stands for others while a function is traced or transformed.
+
+    What it is may be a format, filled only then.
+    """
     tracer = _tracer_of(array)
     if tracer is not None:
         raise TypeError(
-            f"{what} traced by {tracer}. What is done inside of a traced function is done once, while it is "
-            f"traced: do it outside, with what the function returns."
+            f"{what.format(*of)} traced by {tracer}. What is done inside of a traced function is done once, while "
+            f"it is traced: do it outside, with what the function returns."
         )
 
 
