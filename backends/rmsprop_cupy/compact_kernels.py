@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import cupy
 
-from rmsprop.arrays.rows import MANY
 from rmsprop.formula import AVERAGE, SLOTS, needed_slots
 from rmsprop.variables.compact import LEAST, LENGTH
-from rmsprop_cupy import source
+from rmsprop_cupy import row_kernels, source
 from rmsprop_cupy.source import Variant
 
 THREADS = 256
@@ -105,27 +104,23 @@ def list_kernel(variant: Variant, state_dtype: str, is_wide: bool, options: tupl
 @cache
 def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) -> Any:
     """Return the kernel for sparse gradients, in which blocks belong to listed rows."""
-    stored, number = source.storage_type(variant.dtype), source.number_type(variant.dtype)
+    stored = source.storage_type(variant.dtype)
     slots, has_scales = slots_of(variant, state_dtype), state_dtype == "uint8"
     tables = [f"{stored}* v"]
     for slot in slots:
         tables += [f"{slot.code}* {slot.name}_all", *[f"{_real(variant)}* {slot.name}_scalings"] * has_scales]
     locate = [
         "const long long first = blockIdx.x / per_row, part = blockIdx.x % per_row, place = part * length;",
-        "const long long index = ordered[first];",
-        "if (index < 0 || index >= height) {",
-        "if (part == 0 && threadIdx.x == 0) report(&misses[0], index);",
-        "return;",
-        "}",
-        "if (first > 0 && ordered[first - 1] == index) return;",
-        "const long long whole_start = index * columns + place, block = index * per_row + part;",
+        "const unsigned long long row = elements[first] >> low;",
+        "if (row >= height || (first > 0 && elements[first - 1] >> low == row)) return;",
+        "const long long whole_start = row * width + place, block = row * per_row + part;",
         *[
             f"if (threadIdx.x == 0) scales[{k}] = {slot.name}_scalings[block];"
             for k, slot in enumerate(slots if has_scales else [])
         ],
     ]
     begin = [
-        "const int size = min(length, columns - place);",
+        "const int size = min(length, width - place);",
         "const word start = whole_start;",
         source.factor(variant, "which"),
         "if (!(factor == factor)) return;" if variant.guarded else "",
@@ -133,19 +128,13 @@ def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) ->
         *[f"{s.code}* const {s.name}_codes = {s.name}_all + {s.reals} * whole_start;" for s in slots],
         *[f"R* const {slot.name}_scaling = {slot.name}_scalings + block;" for slot in slots if has_scales],
     ]
-    value = source.limited(variant, "values[order[turn] * columns + place + j]")
-    gradient = (
-        f"{number} gradient = -{number}(0);  // to which nothing is added as it is, with its sign\n"
-        f"for (long long turn = first; turn < listed && ordered[turn] == index;) {{\n"
-        f"{number} part = -{number}(0);\n"
-        f"for (const long long stop = min(listed, turn + {MANY}); turn < stop && ordered[turn] == index; ++turn)\n"
-        f"part = part + {value};\n"
-        "gradient = gradient + part;\n}"
-    )
+    value = "values[(long long)(elements[k] & (1ull << low) - 1) * width + place + j]"
+    sums = row_kernels.summing(variant, value), row_kernels.summed(variant, "sum_from(k)")
+    gradient = f"const auto gradient = [&] {{{''.join(sums)}return gradient;}}();"
     parameters = [
-        f"const {stored}* values", "const long long* order", "const long long* ordered",
-        *[f"const long long {name}" for name in ("listed", "columns", "height", "length", "per_row")],
-        "long long* misses", *tables, *["const int which"] * variant.factor,
+        f"const {stored}* values", "const unsigned long long* elements",
+        *[f"const long long {name}" for name in ("count", "low", "width", "height", "length", "per_row")],
+        *tables, *["const int which"] * variant.factor,
     ]  # fmt: skip
     return _kernel("rmsprop_compact_rows", variant, state_dtype, options, parameters, locate, begin, gradient)
 

@@ -17,11 +17,21 @@ from rmsprop_cupy.compact_dense import Given
 from rmsprop_cupy.counters import Misses
 from rmsprop_cupy.kernels import Change
 from rmsprop_cupy.launches import Launch, paired, scalars
+from rmsprop_cupy.rows import Listing
 from rmsprop_cupy.source import Variant
 
 
-def launches(parameter: Updatable, position: int, gradient: IndexedSlices | Windows, given: Given) -> list[Launch]:
-    """Return the launches that update what a gradient lists of a variable, and what changes without it."""
+def launches(
+    parameter: Updatable,
+    position: int,
+    gradient: IndexedSlices | Windows,
+    listing: Listing | None,
+    given: Given,
+) -> list[Launch]:
+    """Return the launches that update what a gradient lists of a variable, and what changes without it.
+
+    Rows have a listing if there are any.
+    """
     hyper, array = given.hyper, parameter.variable.array
     numbers, variant = hyper.numbers_of(parameter.multipliers), given.variant(array)
     variable, factor = paired(array, hyper), (given.factors, position) if given.factors is not None else ()
@@ -32,16 +42,15 @@ def launches(parameter: Updatable, position: int, gradient: IndexedSlices | Wind
         finished.append(passes.averaging(variant, factor, variable, average, numbers))
         variant = sparse.without_average(variant)
     if division is None:
-        return [*_spread(parameter, position, variant, gradient, numbers, given), *finished]
+        return [*_spread(parameter, position, variant, gradient, listing, numbers, given), *finished]
     if hyper.variables_shrink:
         begun.append(passes.shrinking(variant, factor, variable, numbers))
         variant = sparse.without(variant, "shrinkage")
-    if gradient.values.size == 0:
-        return begun + finished
-    if isinstance(gradient, Windows):
+    if isinstance(gradient, Windows) and gradient.values.size:
         begun.append(_windows(parameter, position, variant, gradient, numbers, given))
-        return begun + finished
-    return begun + _rows(parameter, position, variant, gradient, division, numbers, given) + finished
+    if listing is not None:
+        begun += _rows(parameter, position, variant, listing, division, numbers, given)
+    return begun + finished
 
 
 def _division(parameter: Updatable, is_windows: bool, hyper: Hyperparameters) -> Blocks:
@@ -65,28 +74,26 @@ def _rows(
     parameter: Updatable,
     position: int,
     variant: Variant,
-    gradient: IndexedSlices,
+    listing: Listing,
     division: Blocks,
     numbers: Numbers,
     given: Given,
 ) -> list[Launch]:
     """Return the launches for rows; a variable that is not contiguous is copied, and put back."""
     hyper, array = given.hyper, paired(parameter.variable.array, given.hyper)
-    values, tables = cupy.ascontiguousarray(paired(gradient.values, hyper)), []
-    order, ordered = _by_row(gradient.indices)
-    parameter.notes = misses = parameter.notes or Misses()
+    values, tables = listing.values, []
     contiguous = cupy.ascontiguousarray(array)
     for slot in _slots(parameter, hyper):
         codes, scales = slot.encoding
         tables += [codes] if scales is None else [codes, scales]
-    listed, per_row = len(values), division.per_row
-    sizes = [listed, values.size // listed, parameter.shape[0], division.length, per_row]
+    count, per_row = len(values), division.per_row
+    sizes = [count, listing.low, values.size // count, parameter.shape[0], division.length, per_row]
     common = given.arguments(variant, scalars(variant, numbers, hyper.clipvalue))
     which = [np.int32(position)] if variant.factor else []
-    arguments = values, order, ordered, *map(np.int64, sizes), misses.array, contiguous, *tables, *which, *common
+    arguments = values, listing.elements, *map(np.int64, sizes), contiguous, *tables, *which, *common
     kernel = compact_kernels.rows_kernel(variant, cast("str", hyper.state_dtype), kernels.OPTIONS)
     threads = compact_dense.threads_for(division.length)
-    launch = Launch(array.device, kernel, ((listed * per_row,), (threads,), arguments), then=misses.record)
+    launch = Launch(array.device, kernel, ((count * per_row,), (threads,), arguments))
     back = [] if contiguous is array else [Launch(array.device, cupy.copyto, (array, contiguous))]
     return [launch, *back]
 
@@ -101,7 +108,7 @@ def _windows(
     inputs = *factor, *scalars(variant, numbers, hyper.clipvalue), *step
     tables = [paired(parameter.variable.array, hyper), *[slot.codes for slot in _slots(parameter, hyper)]]
     change = compact_elements.element_update(variant)
-    return _listed(parameter, variant, change, gradient, inputs, tables, hyper)
+    return _listed(parameter, variant, change, gradient, None, inputs, tables, hyper)
 
 
 def _spread(
@@ -109,6 +116,7 @@ def _spread(
     position: int,
     variant: Variant,
     gradient: IndexedSlices | Windows,
+    listing: Listing | None,
     numbers: Numbers,
     given: Given,
 ) -> list[Launch]:
@@ -121,7 +129,8 @@ def _spread(
         inputs = *factor, *scalars(variant, numbers, hyper.clipvalue)
         unguarded = variant._replace(guarded=False)
         change = compact_elements.gathering(unguarded)
-        found.append(_listed(parameter, unguarded, change, gradient, inputs, [array, dense], hyper))
+        tables = [array, dense]
+        found.append(_listed(parameter, unguarded, change, gradient, listing, inputs, tables, hyper))
     neutral = None if given.factors is None else given.factors * 0 + 1  # or NaN, by which a step is left out
     left = given._replace(factors=neutral if variant.guarded else None)
     plain = sparse.without(variant, "weight_decay")._replace(clipvalue=False, factor=variant.guarded)
@@ -136,32 +145,15 @@ def _listed(
     variant: Variant,
     change: Change,
     gradient: IndexedSlices | Windows,
+    listing: Listing | None,
     given: tuple[Any, ...],
     tables: list[Array],
     hyper: Hyperparameters,
 ) -> Launch:
     """Return the launch of a change of each listed element, given its inputs and what it changes."""
+    if listing is not None:
+        return listing.launch(variant, change, parameter.shape[0], (*given, *tables))
     parameter.notes = misses = parameter.notes or Misses()
-    given = *given, misses.array, *tables
-    if isinstance(gradient, Windows):
-        launch = windows.launch(gradient, parameter.shape, variant, change, given, hyper)
-    else:
-        values = cupy.ascontiguousarray(paired(gradient.values, hyper))
-        order, ordered = _by_row(gradient.indices)
-        sizes = len(values), values.size // len(values), parameter.shape[0]
-        kernel = compact_elements.rows_kernel(variant, kernels.OPTIONS, change)
-        launch = Launch(values.device, kernel, (values, order, ordered, *sizes, *given), {"size": values.size})
+    inputs = *given, misses.array, *tables
+    launch = windows.launch(cast("Windows", gradient), parameter.shape, variant, change, inputs, hyper)
     return launch._replace(then=misses.record)
-
-
-def _by_row(indices: Array) -> tuple[Array, Array]:
-    """Return the positions of rows in a list in rising order of rows, and the rows in that order."""
-    order = cupy.argsort(indices, kind="stable")
-    return order, _signed(indices[order])
-
-
-def _signed(indices: Array) -> Array:
-    """Return indices as int64; those beyond stay beyond the rows of any variable."""
-    if indices.dtype == np.uint64:
-        indices = cupy.minimum(indices, np.uint64(np.iinfo(np.int64).max))
-    return indices.astype(cupy.int64)

@@ -11,6 +11,7 @@ import cupy
 
 from rmsprop.arrays.rows import MANY
 from rmsprop_cupy import kernels, sorting, source
+from rmsprop_cupy.kernels import Change
 from rmsprop_cupy.source import Variant
 from rmsprop_cupy.updates import FILES, Fields, declared, scalar_fields
 
@@ -155,10 +156,10 @@ def compiled(variant: Variant, options: tuple[str, ...]) -> dict[str, Any]:
 
 
 @cache
-def strided_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
+def strided_kernel(variant: Variant, options: tuple[str, ...], change: Change | None = None) -> Any:
     """Return the kernel for one variable of any strides, in which one thread adds up all blocks of a row."""
+    change = change or kernels.full_change(variant)
     factor = f"raw {kernels.real_dtype(variant)} factors, int32 which, " if variant.factor else ""
-    types = kernels.slot_types(variant)
     lines = [
         "const long long first = i / width, column = i % width;",
         "const unsigned long long row = elements[first] >> low;",
@@ -166,17 +167,16 @@ def strided_kernel(variant: Variant, options: tuple[str, ...]) -> Any:
         summing(variant, VALUE),
         summed(variant, "sum_from(k)"),
         "const long long place = (long long)row * width + column;",
-        *[f"auto& {name} = {name}_table[place];" for _, name in types],
-        source.formula(variant),
+        change.statements,
         "}",
     ]
     return cupy.ElementwiseKernel(
         f"raw {variant.dtype} values, raw uint64 elements, int64 count, int64 low, int64 width, int64 height, "
-        f"{factor}{source.scalar_parameters(variant)}",
-        ", ".join(f"raw {dtype} {name}_table" for dtype, name in types),
+        f"{factor}{source.scalar_parameters(variant)}{change.inputs}",
+        change.outputs,
         "\n".join(lines),
         "rmsprop_strided_rows",
-        preamble=source.PREAMBLE,
+        preamble=source.PREAMBLE + change.preamble,
         loop_prep=source.preparation(variant) + source.factor(variant, "which"),
         options=options,
     )

@@ -19,6 +19,7 @@ from rmsprop.formula import Hyperparameters, Numbers
 from rmsprop_cupy import kernels, row_kernels, sorting, updates
 from rmsprop_cupy.counters import Misses
 from rmsprop_cupy.kept import Kept
+from rmsprop_cupy.kernels import Change
 from rmsprop_cupy.launches import Launch, paired, scalars
 from rmsprop_cupy.source import Variant
 from rmsprop_cupy.streams import Column, hold
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
     factors: Array | None
     variant: Variant
     tables: list[Array]
-    """The variable and those of its slots that the kernel updates."""
+    """The variable and those of its slots that the kernel updates; none where the gradient is only sorted."""
     numbers: Numbers
 
 
@@ -75,8 +76,63 @@ class Plan(NamedTuple):
     high: int
 
 
+class Listing(NamedTuple):
+    """A sparse gradient after the sort: its values, its elements in order, and the bits of their positions."""
+
+    values: Array
+    elements: Array
+    low: int
+
+    def launch(self, variant: Variant, change: Change, height: int, given: tuple[Any, ...]) -> Launch:
+        """Return the launch that changes each listed element of a variable of any layout, by its sum."""
+        count = len(self.values)
+        sizes = count, self.low, self.values.size // count, height
+        kernel = row_kernels.strided_kernel(variant, kernels.OPTIONS, change)
+        arguments = self.values, self.elements, *sizes, *given
+        return Launch(self.values.device, kernel, arguments, {"size": self.values.size})
+
+
+class Ordered(NamedTuple):
+    """What sorts the elements of gradients, and where they are then."""
+
+    launches: list[Launch]
+    plan: Plan
+    table: Array
+    elements: Array
+    words: Host
+    blocks: list[int]
+    """How many blocks of threads sum up and update each group."""
+
+    def listing(self, i: int) -> Listing:
+        """Return one of the gradients, in the order of the plan."""
+        return Listing(self.plan.values[i], self.elements[int(self.words[i, FIRST]) :], self.plan.low)
+
+
 def launches(listed: Sequence[Rows], hyper: Hyperparameters, kept: Kept) -> list[Launch]:
     """Return the launches for sparse gradients of the current device, none of which is empty."""
+    ordered = _ordered(listed, hyper, kept)
+    plan, made = ordered.plan, ordered.launches
+    for which in range(len(plan.groups)):
+        made += _group(ordered, which, hyper, kept)
+    for i in range(sum(map(len, plan.groups)), len(plan.listed)):
+        rows = plan.listed[i]
+        factor = () if rows.factors is None else (rows.factors, rows.position)
+        given = *factor, *scalars(rows.variant, rows.numbers, hyper.clipvalue), *rows.tables
+        change = kernels.full_change(rows.variant)
+        made.append(ordered.listing(i).launch(rows.variant, change, rows.parameter.shape[0], given))
+    return made
+
+
+def listings(
+    listed: Sequence[Rows], hyper: Hyperparameters, kept: Kept
+) -> tuple[list[Launch], dict[int, Listing]]:
+    """Return the launches that sort gradients of the current device, and these by their positions in the step."""
+    ordered = _ordered(listed, hyper, kept)
+    return ordered.launches, {rows.position: ordered.listing(i) for i, rows in enumerate(ordered.plan.listed)}
+
+
+def _ordered(listed: Sequence[Rows], hyper: Hyperparameters, kept: Kept) -> Ordered:
+    """Plan the sort of gradients of the current device, whose table is brought there."""
     plan = _planned(listed, hyper)
     memory = kept.rows_of_device(Memory)
     buffers = [memory.array(f"elements {k}", plan.elements, np.uint64) for k in range(2)]
@@ -87,12 +143,7 @@ def launches(listed: Sequence[Rows], hyper: Hyperparameters, kept: Kept) -> list
     sizes = len(plan.listed), plan.tiles, plan.low, plan.high
     made = sorting.launches(device, table, buffers, counts, sizes)
     made[0] = made[0]._replace(then=partial(_record, misses), alive=plan)
-    arrays = table, buffers[sorting.passes(plan.high) % 2]
-    for which in range(len(plan.groups)):
-        made += _group(plan, which, blocks[2 * which : 2 * which + 2], arrays, hyper, kept)
-    for i in range(sum(map(len, plan.groups)), len(plan.listed)):
-        made.append(_alone(plan, i, arrays[1][int(words[i, FIRST]) :], hyper))
-    return made
+    return Ordered(made, plan, table, buffers[sorting.passes(plan.high) % 2], words, blocks)
 
 
 def _record(misses: list[Misses]) -> None:
@@ -116,7 +167,7 @@ def _planned(listed: Sequence[Rows], hyper: Hyperparameters) -> Plan:
     alike: dict[str, list[Rows]] = {}
     others: list[Rows] = []
     for rows in listed:
-        is_flat = all([table.flags.c_contiguous for table in rows.tables])
+        is_flat = bool(rows.tables) and all([table.flags.c_contiguous for table in rows.tables])
         (alike.setdefault(rows.variant.dtype, []) if is_flat else others).append(rows)
     ordered: list[Rows] = []
     groups: list[range] = []
@@ -173,21 +224,15 @@ def _number(variant: Variant) -> Any:
     return np.result_type(real, np.complex64) if variant.dtype.startswith("complex") else np.dtype(real)
 
 
-def _group(
-    plan: Plan,
-    which: int,
-    blocks: Sequence[int],
-    arrays: tuple[Array, Array],
-    hyper: Hyperparameters,
-    kept: Kept,
-) -> list[Launch]:
+def _group(ordered: Ordered, which: int, hyper: Hyperparameters, kept: Kept) -> list[Launch]:
     """Return the launches that update contiguous variables of one dtype."""
-    members, (table, elements) = plan.groups[which], arrays
+    plan, table = ordered.plan, ordered.table
+    members, blocks = plan.groups[which], ordered.blocks[2 * which : 2 * which + 2]
     rows = plan.listed[members.start]
     variant = rows.variant._replace(multiplied=kept.multipliers is not None)
     given = {
         "table": table.data.ptr + members.start * sorting.WORDS * table.itemsize,
-        "elements": elements.data.ptr, "gradients": len(members), "low": plan.low,
+        "elements": ordered.elements.data.ptr, "gradients": len(members), "low": plan.low,
     }  # fmt: skip
     if rows.factors is not None:
         given["factors"] = rows.factors.data.ptr
@@ -204,20 +249,3 @@ def _group(
         for name, count in counted
         if count
     ]
-
-
-def _alone(plan: Plan, i: int, elements: Array, hyper: Hyperparameters) -> Launch:
-    """Return the launch that updates a variable of another layout."""
-    rows, values = plan.listed[i], plan.values[i]
-    sizes = len(values), plan.low, values.size // len(values), rows.parameter.shape[0]
-    factor = () if rows.factors is None else (rows.factors, rows.position)
-    given = (
-        values,
-        elements,
-        *sizes,
-        *factor,
-        *scalars(rows.variant, rows.numbers, hyper.clipvalue),
-        *rows.tables,
-    )
-    kernel = row_kernels.strided_kernel(rows.variant, kernels.OPTIONS)
-    return Launch(values.device, kernel, given, {"size": values.size})

@@ -250,7 +250,7 @@ MUTANTS = [
     Mutant(
         "equal rows of codes updated twice", "backends/rmsprop_cupy/compact_kernels.py",
         "test_cupy_compact.py -k 'sparse_gradients and rows and float32'",
-        "if (first > 0 && ordered[first - 1] == index) return;", "",
+        "if (row >= height || (first > 0 && elements[first - 1] >> low == row))", "if (row >= height)",
     ),
     Mutant(
         "sums of another rank's share", "rmsprop/distribute/nccl.py",
