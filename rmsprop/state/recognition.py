@@ -161,7 +161,8 @@ class Parameters:
     def _check_replaced(self, new: Sequence[Parameter], given: Sequence[Parameter]) -> None:
         kinds = {_kind(p): p for p in reversed(new)}
         alike = {k: p for k, p in enumerate(self) if _kind(p) in kinds}
-        present = [p for p in alike.values() if not p.is_gone]
+        held = _anchors(new)  # what new ones were taken from lives as long as they do
+        present = [p for p in alike.values() if not p.is_gone and p.anchor_id not in held]
         if present:
             release(self, _anchors(present))
         for number, parameter in alike.items():

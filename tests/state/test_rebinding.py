@@ -11,6 +11,7 @@ import pytest
 
 from rmsprop import RMSprop, Variable
 from rmsprop.checkpoints import CheckpointError
+from rmsprop.state import recognition
 
 REPLACED = "held by nobody any more"
 IN_USE = "the copy is in use"
@@ -31,6 +32,21 @@ def trained(xp, steps=3, **settings):
     for n in range(steps):
         opt.apply_gradients([(a * (n + 1), a), (b - n, b)])
     return opt, a, b
+
+
+def test_to_add_a_view_lets_no_other_view_of_the_same_array_go(xp, monkeypatch):
+    opt, whole = RMSprop(0.1), xp.ones((3, 4))
+    step(opt, whole[0])
+
+    def fail(*_):
+        raise AssertionError("let go, though the new view holds the array")
+
+    monkeypatch.setattr(recognition, "release", fail)
+    step(opt, whole[1])
+    step(opt, whole[2])
+    assert len(opt.get_weights()) == 1 + 3
+    with pytest.raises(AssertionError, match="let go"):
+        step(opt, xp.ones(4))
 
 
 def test_a_loop_that_rebinds_goes_as_one_in_place(xp):
