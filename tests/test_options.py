@@ -49,6 +49,12 @@ def assert_steps(opt, variables, gradients):
         assert_step(b, snapshot(opt, v), to_host(g), hyper)
 
 
+@pytest.mark.parametrize("settings", [{"learning_rate": 0.0, "momentum_includes_lr": False}, {"nesterov": True}])
+def test_steps_of_which_cancellation_leaves_nothing_known_are_compared_without_a_warning(xp, settings):
+    opt = RMSprop(**{"rho": 0.0, "momentum": 0.5, "centered": True, "epsilon_in_sqrt": True} | settings)
+    assert_steps(opt, [xp.zeros((2, 3), np.float16)], [xp.asarray([[0, 0, 0], [0, 0, 0.25]], np.float16)])
+
+
 @pytest.mark.parametrize("settings", RICH, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("layout", ["list", "strided", "as reals"])

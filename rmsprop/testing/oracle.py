@@ -111,8 +111,8 @@ def assert_step(
     if state.momentum is not None:
         of_step, unit = unit, unit + _unit(np.abs(_wide(before.momentum)), computing)
         _assert_close("momentum", after.momentum, state.momentum, unit)
-        unit = unit if numbers.nesterov_mu is None else of_step + 2 * numbers.nesterov_mu * unit
-    unit = unit if numbers.outer_rate is None else numbers.outer_rate * unit
+        unit = unit if numbers.nesterov_mu is None else of_step + _times(2 * numbers.nesterov_mu, unit)
+    unit = unit if numbers.outer_rate is None else _times(numbers.outer_rate, unit)
     unit = unit + _unit(np.maximum(np.abs(state.variable), np.abs(_wide(before.variable))), computing)
     if name in HALVES:
         bits, smallest, largest_half = HALVES[name]
@@ -122,7 +122,7 @@ def assert_step(
     _assert_close("variable", after.variable, state.variable, unit)
     if state.average is not None and numbers.one_minus_ema is not None:
         largest = np.maximum(np.abs(state.average), np.abs(_wide(before.average)))
-        unit = numbers.one_minus_ema * unit + _unit(largest, computing)
+        unit = _times(numbers.one_minus_ema, unit) + _unit(largest, computing)
         _assert_close("average", after.average, state.average, unit)
 
 
@@ -134,6 +134,12 @@ def _assert_close(what: str, got: Any, expected: Any, unit: Host) -> None:
         f"{what} is off by {np.max(difference[off] / unit[off]):.1f} units in {off.sum()} elements: "
         f"{np.asarray(got)[off][:3]} instead of {np.asarray(expected)[off][:3]}"
     )
+
+
+def _times(factor: float, unit: Host) -> Host:
+    """Return a unit times a factor; one that is infinite, as nothing is known, stays so, also times 0."""
+    known = np.isfinite(unit)
+    return np.where(known, factor * np.where(known, unit, 1), unit)
 
 
 def _unit(size: Any, computing: np.dtype[Any]) -> Host:
