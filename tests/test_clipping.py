@@ -223,6 +223,21 @@ def test_no_setting_lets_a_step_raise_what_numpy_is_asked_to_raise(library, dtyp
                 opt.apply_gradients([(asarray(np.full_like(array, np.nan)), variables[0])])
 
 
+@pytest.mark.parametrize(("library", "dtype"), CASES)
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "centered": True}], ids=str)
+@pytest.mark.parametrize("number", [1e39, 1e-60])
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clipvalue", "clipnorm"])
+def test_no_number_beyond_a_dtype_lets_a_step_raise_what_numpy_is_asked_to_raise(
+    library, dtype, settings, number, name
+):
+    asarray, is_plain = maker(library), library in ("numpy", "cupy")
+    variable, gradient = given_as("dense", np.ones(3, dtype_of(dtype)), asarray, is_plain)
+    opt = RMSprop(**{"learning_rate": 0.1, name: number} | settings)
+    with np.errstate(all="raise"):
+        for _ in range(2):
+            opt.apply_gradients([(gradient, variable)])
+
+
 @pytest.mark.parametrize("library", ["numpy", "array_api_strict", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("tiny", "large"), [(1e-162, 1e38), (1e-170, 1e38), (2.0**-1074, 1e38), (2e-50, 2e273)])
 def test_a_gradient_whose_square_vanishes_is_shortened_with_all_others(library, tiny, large):

@@ -96,6 +96,7 @@ def _refuse_traced(parameters: Sequence[Updatable], new: Sequence[VariableState]
         refuse_traced(state.variable, "the step of variable {} would be", parameter)
 
 
+@np.errstate(all="ignore")  # of numbers that single precision can't hold
 def _compiled(
     parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
 ) -> None:
