@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rmsprop.arrays import dtypes
+from rmsprop.arrays.dtypes import COMPUTE, name_of, real
 from rmsprop.arrays.libraries import Array, copied, device, namespace
 from rmsprop.backends import HasArray, Updatable
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
@@ -81,22 +81,20 @@ def _steps(
     terms: tuple[bool, ...],
     hyper: Hyperparameters,
 ) -> list[VariableState]:
-    numbers_of = cache(partial(_numbers, values, terms))
+    numbers_of = cache(partial(_numbers, values, terms))  # once for each dtype
     return [
-        dense(state, gradient, None, numbers_of(which[i] if which else 0, _real(state.variable)), hyper)
+        dense(state, gradient, None, numbers_of(which[i] if which else 0, name_of(state.variable.dtype)), hyper)
         for i, (state, gradient) in enumerate(zip(states, gradients, strict=True))
     ]
 
 
-def _real(variable: Array) -> str:
-    """Return the real dtype of the computation for a variable."""
-    return dtypes.real(dtypes.COMPUTE[dtypes.name_of(variable.dtype)])
-
-
 def _numbers(values: Array, terms: tuple[bool, ...], row: int, dtype: str) -> Numbers:
-    """Return the numbers of a step, which come in one array: an argument for each of them would cost more."""
+    """Return the numbers of a step for variables of a dtype, in the real dtype of the computation.
+
+    They come in one array: an argument for each of them would cost more.
+    """
     xp = namespace(values)
-    each = iter(xp.astype(values[row], getattr(xp, dtype)))
+    each = iter(xp.astype(values[row], getattr(xp, real(COMPUTE[dtype]))))
     return Numbers._make([next(each) if is_given else None for is_given in terms])
 
 

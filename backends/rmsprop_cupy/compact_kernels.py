@@ -128,7 +128,7 @@ def rows_kernel(variant: Variant, state_dtype: str, options: tuple[str, ...]) ->
         *[f"{s.code}* const {s.name}_codes = {s.name}_all + {s.reals} * whole_start;" for s in slots],
         *[f"R* const {slot.name}_scaling = {slot.name}_scalings + block;" for slot in slots if has_scales],
     ]
-    value = "values[(long long)(elements[k] & (1ull << low) - 1) * width + place + j]"
+    value = row_kernels.value_at("place + j")
     sums = row_kernels.summing(variant, value), row_kernels.summed(variant, "sum_from(k)")
     gradient = f"const auto gradient = [&] {{{''.join(sums)}return gradient;}}();"
     parameters = [

@@ -86,7 +86,9 @@ def _beginning(variant: Variant, column: str) -> list[str]:
     ]
 
 
-VALUE = "values[(long long)(elements[k] & (1ull << low) - 1) * width + column]"
+def value_at(column: str) -> str:
+    """Return the gradient of the element k in a column."""
+    return f"values[(long long)(elements[k] & (1ull << low) - 1) * width + {column}]"
 
 
 def _sums(variant: Variant) -> list[str]:
@@ -106,7 +108,7 @@ def _sums(variant: Variant) -> list[str]:
         "const long long middle = (first + stop) / 2;",
         "if (elements[middle] >> low < row) first = middle + 1; else stop = middle;",
         "}",
-        summing(variant, VALUE),
+        summing(variant, value_at("column")),
         f"const long long begin = first + (last - first) / {MANY} * {MANY};",
         f"if (is_mine(first + {MANY}) && is_mine(begin + {MANY} - 1)) sums[i] = sum_from(begin);",
         "}",
@@ -123,7 +125,7 @@ def _update(variant: Variant) -> list[str]:
         "if (first >= count || elements[first] >> low >= own[HEIGHT]) return;",
         "const word row = elements[first] >> low;",
         "if (first > 0 && elements[first - 1] >> low == row) return;",
-        summing(variant, VALUE),
+        summing(variant, value_at("column")),
         f"{source.guard(variant)} {{",
         summed(variant, f"sums[k / {MANY} * width + column]"),
         "const long long place = (long long)row * width + column;",
@@ -164,7 +166,7 @@ def strided_kernel(variant: Variant, options: tuple[str, ...], change: Change | 
         "const long long first = i / width, column = i % width;",
         "const unsigned long long row = elements[first] >> low;",
         f"if (row < height && (first == 0 || elements[first - 1] >> low != row)) {source.guard(variant)} {{",
-        summing(variant, VALUE),
+        summing(variant, value_at("column")),
         summed(variant, "sum_from(k)"),
         "const long long place = (long long)row * width + column;",
         change.statements,

@@ -202,6 +202,7 @@ def _add_sums(words: Host, plan: Plan, memory: Memory) -> list[int]:
     """Fill in where sums lie, and where blocks of threads start; return how many blocks sum up each group."""
     counts, widths = words[:, COUNT], words[:, WIDTH]
     summed, blocks = counts // MANY * widths, []
+    summed[sum(map(len, plan.groups)) :] = 0  # of others, a thread adds up all blocks of a row
     sizes = np.array([_number(rows.variant).itemsize for rows in plan.listed])
     bytes_before = np.cumsum([0, *(-(-summed * sizes // ALIGNED) * ALIGNED)])
     words[:, SUMS] = bytes_before[:-1] + memory.array("sums", int(bytes_before[-1]), np.uint8).data.ptr
