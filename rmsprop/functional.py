@@ -76,6 +76,7 @@ def init(opt: RMSprop, params: Tree) -> FunctionalState:
     return FunctionalState(xp.zeros((), dtype=xp.int32), **slots)
 
 
+@np.errstate(all="ignore")  # as in steps in place, NumPy warns of nothing
 def update(
     opt: RMSprop, grads: Tree, state: FunctionalState, params: Tree, learning_rate: Any = None
 ) -> tuple[Tree, FunctionalState]:

@@ -273,3 +273,13 @@ def test_what_would_be_read_once_while_a_function_is_traced_is_refused(settings,
     state = functional.init(opt, params)
     with pytest.raises(TypeError, match=words):
         jax.jit(partial(functional.update, opt))(params, state, params)
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 1e39}, {"clipvalue": 1e39}, {"clipnorm": 1e-60}], ids=str)
+def test_no_number_beyond_a_dtype_lets_a_step_raise_what_numpy_is_asked_to_raise(settings):
+    opt, x = RMSprop(**settings), np.ones(3, np.float32)
+    found = []
+    for reaction in ("ignore", "raise"):
+        with np.errstate(all=reaction):
+            found.append(functional.update(opt, x, functional.init(opt, x), x)[0].tobytes())
+    assert found[0] == found[1]

@@ -10,8 +10,7 @@ from rmsprop.arrays.libraries import Array, DType, Namespace, is_on_host
 def clipped(xp: Namespace, x: Array, limit: float | None) -> Array:
     """Return `x` with its absolute values, or moduli, brought to the limit; NaN stays NaN."""
     if limit is not None and x.dtype in (xp.float32, xp.complex64):
-        with np.errstate(over="ignore", under="ignore"):
-            limit = float(np.float32(limit))  # which may become 0 or infinite
+        limit = float(np.float32(limit))  # which may become 0 or infinite
     if limit is None or math.isinf(limit):
         return x
     if xp.isdtype(x.dtype, "complex floating"):
