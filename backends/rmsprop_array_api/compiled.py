@@ -57,15 +57,16 @@ def dense(
 
 
 def step(
-    parameters: Sequence[Updatable],
     states: Sequence[VariableState],
     gradients: Sequence[Array],
+    numbers: Sequence[Numbers],
+    which: tuple[int, ...],
     hyper: Hyperparameters,
 ) -> list[VariableState]:
-    """Return the new states of variables, by clipped gradients; the old ones may be gone."""
-    multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
-    numbers = [hyper.numbers_of(each) for each in multipliers]
-    which = tuple([multipliers.index(p.multipliers) for p in parameters]) if len(numbers) > 1 else ()
+    """Return the new states of variables, by clipped gradients; the old ones may be gone.
+
+    `which` of the numbers are those of each variable, empty if there is only one of them.
+    """
     terms = tuple([number is not None for number in numbers[0]])
     values = np.array([[number for number in each if number is not None] for each in numbers])
     take = _compiled(namespace(gradients[0]).__name__, _steps, (3, 4, 5), (0,))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
-from weakref import ref
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from rmsprop.arrays.windows import Windows, flat
 from rmsprop.backends import SPARSE, Gradient, Updatable, values_of
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
 from rmsprop.pure import averaged, computing, limited, squared_norm, updated
-from rmsprop_array_api import compiled
+from rmsprop_array_api import compiled, replays
 
 
 def memory(array: Array) -> NoReturn:
@@ -87,7 +86,7 @@ def prepare(
             for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True))
         ]
     _refuse_traced(parameters, new)
-    return partial(_replace, parameters, new)
+    return partial(replays.replace, parameters, new)
 
 
 def _refuse_traced(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
@@ -96,38 +95,21 @@ def _refuse_traced(parameters: Sequence[Updatable], new: Sequence[VariableState]
         refuse_traced(state.variable, "the step of variable {} would be", parameter)
 
 
-@np.errstate(all="ignore")  # of numbers that single precision can't hold
 def _compiled(
     parameters: Sequence[Updatable], gradients: Sequence[Gradient], factors: Array | None, hyper: Hyperparameters
 ) -> None:
-    """Take a step in one compiled function, which may use the memory of variables and slots.
+    """Take a step in one compiled function.
 
     Gradients are clipped before: a compiler may multiply the two numbers of a factor first, which they are two to
     prevent.
     """
     if factors is not None or hyper.clipvalue is not None:
-        gradients = [
-            limited(gradient, None if factors is None else factors[i, ...], hyper)
-            for i, gradient in enumerate(gradients)
-        ]
-    states = [compiled.own_state(parameter, hyper) for parameter in parameters]
-    new = compiled.step(parameters, states, gradients, hyper)
-    _refuse_traced(parameters[:1], new[:1])  # then nothing has been computed, and no memory given away
-    try:
-        _replace(parameters, new)
-    except BaseException:  # an interrupt; what was before may be gone
-        _replace(parameters, new)
-        raise
-    for parameter, state in zip(parameters, new, strict=True):
-        parameter.notes = [None if array is None else ref(array) for array in state]
-
-
-def _replace(parameters: Sequence[Updatable], new: Sequence[VariableState]) -> None:
-    for parameter, state in zip(parameters, new, strict=True):
-        parameter.variable.array = state.variable
-        for name, array in zip(VariableState._fields[1:], state[1:], strict=True):
-            if array is not None:
-                parameter.slots[name].array = array
+        with np.errstate(all="ignore"):
+            gradients = [
+                limited(gradient, None if factors is None else factors[i, ...], hyper)
+                for i, gradient in enumerate(gradients)
+            ]
+    replays.taken(parameters, gradients, hyper)
 
 
 def _state(parameter: Updatable, hyper: Hyperparameters) -> VariableState:

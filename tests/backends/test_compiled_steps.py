@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rmsprop import RMSprop, Variable, schedules
-from rmsprop_array_api import compiled
+from rmsprop_array_api import compiled, replays
 
 jax = pytest.importorskip("jax", reason="JAX is in the extra 'interop'")
 jnp = jax.numpy
@@ -157,12 +157,10 @@ def test_a_step_that_is_undone_finds_what_was_before():
 
 
 def test_an_interrupt_while_results_are_put_in_place_loses_none(monkeypatch):
-    from rmsprop_array_api import step
-
     variables, opt = [Variable(jnp.ones(10)) for _ in range(3)], RMSprop(0.1)
     pairs = [(jnp.ones(10), v) for v in variables]
     opt.apply_gradients(pairs)
-    replace, calls = step._replace, []
+    replace, calls = replays.replace, []
 
     def interrupted(parameters, new):
         calls.append(new)
@@ -171,7 +169,76 @@ def test_an_interrupt_while_results_are_put_in_place_loses_none(monkeypatch):
             raise KeyboardInterrupt
         replace(parameters, new)
 
-    monkeypatch.setattr(step, "_replace", interrupted)
+    monkeypatch.setattr(replays, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         opt.apply_gradients(pairs)
     assert len({v.numpy().tobytes() for v in variables}) == 1
+
+
+def taken_by_replay(monkeypatch):
+    """Return a list to which each step adds whether it was taken again without all checks."""
+    taken, accept = [], replays.Replayed.accept
+
+    def noted(self, given, slots, hyper):
+        accepted = accept(self, given, slots, hyper)
+        if hyper is not None or accepted is None:
+            taken.append(accepted is not None)
+        return accepted
+
+    monkeypatch.setattr(replays.Replayed, "accept", noted)
+    return taken
+
+
+def test_steps_that_repeat_the_one_before_are_not_checked_again(monkeypatch):
+    taken = taken_by_replay(monkeypatch)
+    variables, other = [Variable(jnp.ones(n)) for n in (3, 4)], [np.ones(n, np.float32) for n in (3, 4)]
+    opt, reference = (
+        RMSprop(schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9),
+        RMSprop(schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9),
+    )
+    for k in range(5):
+        opt.apply_gradients([(jnp.full(v.shape, k - 2.0), v) for v in variables])
+        reference.apply_gradients([(np.full(w.shape, k - 2.0, np.float32), w) for w in other])
+    assert taken == [True] * 4
+    for v, w in zip(variables, other, strict=True):
+        np.testing.assert_allclose(v.numpy(), w, rtol=1e-6)
+
+
+def replaced(v):
+    v.array = jnp.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("change", "gradient", "error"),
+    [
+        pytest.param(lambda opt, v: setattr(opt, "clipvalue", 0.5), jnp.ones(3), None, id="clipped by value"),
+        pytest.param(lambda opt, v: setattr(opt, "clipnorm", 0.5), jnp.ones(3), None, id="clipped by norm"),
+        pytest.param(lambda opt, v: setattr(opt, "nonfinite", "skip"), jnp.full(3, jnp.nan), None, id="skipped"),
+        pytest.param(lambda opt, v: setattr(v, "constraint", jnp.abs), jnp.ones(3), None, id="constrained"),
+        pytest.param(lambda opt, v: None, np.ones(3, np.float32), TypeError, id="another library"),
+        pytest.param(lambda opt, v: None, jnp.ones(4), ValueError, id="another shape"),
+        pytest.param(lambda opt, v: None, jnp.ones(3, "complex64"), TypeError, id="complex"),
+        pytest.param(lambda opt, v: None, jnp.ones(3, "int32"), TypeError, id="integers"),
+        pytest.param(lambda opt, v: None, jnp.ones(3, "bfloat16"), None, id="another dtype"),
+        pytest.param(lambda opt, v: replaced(v), jnp.ones(3), ValueError, id="another array in the variable"),
+    ],
+)
+def test_a_step_that_differs_from_the_one_before_is_checked_again(monkeypatch, change, gradient, error):
+    taken, results = taken_by_replay(monkeypatch), []
+    for is_replayed in (True, False):
+        v, opt = Variable(jnp.ones(3)), RMSprop(0.1)
+        opt.apply_gradients([(jnp.ones(3), v)])
+        opt.apply_gradients([(jnp.ones(3), v)])
+        change(opt, v)
+        if not is_replayed:
+            opt._state.parameters.plans.clear()
+        taken.clear()
+        if error is None:
+            opt.apply_gradients([(gradient, v)])
+        else:
+            with pytest.raises(error, match="[Vv]ariable 0"):
+                opt.apply_gradients([(gradient, v)])
+        assert taken == [False] * is_replayed
+        results.append([v.numpy(), *[w.numpy() for w in opt.weights]])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)

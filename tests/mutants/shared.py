@@ -673,9 +673,30 @@ MUTANTS = [
     ),
     Mutant(
         "results lost in an interrupt",
-        "backends/rmsprop_array_api/step.py",
+        "backends/rmsprop_array_api/replays.py",
         "test_compiled_steps.py -k loses_none",
-        "        _replace(parameters, new)\n        raise\n",
-        "        raise\n",
+        "            replace(parameters, new)\n            raise\n",
+        "            raise\n",
     ),
+    *[
+        Mutant(
+            f"compiled steps taken again in spite of {what}",
+            "backends/rmsprop_array_api/replays.py",
+            "test_compiled_steps.py -k differs",
+            old,
+            new,
+        )
+        for what, old, new in [
+            ("a limit", "hyper.clipvalue is not None\n        or ", ""),
+            ("a norm", "        or hyper.clips_by_norm\n", ""),
+            ("what is not finite", '        or hyper.nonfinite != "propagate"\n', ""),
+            (
+                "a constraint",
+                "variable.constraint is not None or not variable.trainable",
+                "not variable.trainable",
+            ),
+            ("another gradient", " == _described(pair[0])", ""),
+            ("another array", "not _described(variable.array) == expected ==", "expected !="),
+        ]
+    ],
 ]
