@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rmsprop.arrays.dtypes import COMPUTE, name_of, real
-from rmsprop.arrays.libraries import Array, copied, device, namespace
+from rmsprop.arrays.libraries import Array, copied, device, namespace, refuse_traced
 from rmsprop.backends import HasArray, Updatable
 from rmsprop.formula import Hyperparameters, Numbers, VariableState
 from rmsprop.pure import averaged, limited, updated
@@ -56,21 +56,36 @@ def dense(
     return new
 
 
-def step(
-    states: Sequence[VariableState],
-    gradients: Sequence[Array],
-    numbers: Sequence[Numbers],
-    which: tuple[int, ...],
-    hyper: Hyperparameters,
-) -> list[VariableState]:
-    """Return the new states of variables, by clipped gradients; the old ones may be gone.
+class Call(NamedTuple):
+    """A step, apart from the arrays that it is of."""
 
-    `which` of the numbers are those of each variable, empty if there is only one of them.
-    """
-    terms = tuple([number is not None for number in numbers[0]])
+    values: Array
+    """The numbers of the formula, those that are not None: a row for each of several multipliers."""
+    which: tuple[int, ...]
+    """The row of each variable, empty if there is only one row."""
+    terms: tuple[bool, ...]
+    """Which of the numbers are not None."""
+    variant: Hyperparameters
+    """The options of the formula."""
+
+
+def call(parameters: Sequence[Updatable], hyper: Hyperparameters) -> Call:
+    """Return a step of variables, as it is for all gradients."""
+    arrays = [parameter.variable.array for parameter in parameters]
+    multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
+    which = tuple([multipliers.index(p.multipliers) for p in parameters]) if len(multipliers) > 1 else ()
+    numbers = [hyper.numbers_of(each) for each in multipliers]
     values = np.array([[number for number in each if number is not None] for each in numbers])
+    if all([real(COMPUTE[name_of(a.dtype)]) == "float32" for a in arrays]):
+        values = namespace(arrays[0]).asarray(values.astype(np.float32))  # once, if it serves several steps
+        refuse_traced(values, "the step would be")
+    return Call(values, which, tuple([number is not None for number in numbers[0]]), _variant(hyper))
+
+
+def step(states: Sequence[VariableState], gradients: Sequence[Array], call: Call) -> list[VariableState]:
+    """Return the new states of variables, by clipped gradients; the old ones may be gone."""
     take = _compiled(namespace(gradients[0]).__name__, _steps, (3, 4, 5), (0,))
-    new: list[VariableState] = take(states, gradients, values, which, terms, _variant(hyper))
+    new: list[VariableState] = take(states, gradients, *call)
     return new
 
 

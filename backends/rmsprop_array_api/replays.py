@@ -25,9 +25,8 @@ class Replayed:
     def __init__(self, parameters: Sequence[Updatable], slots: tuple[str, ...]) -> None:
         self.parameters, self.slots = parameters, slots
         self._arrays = [_described(parameter.variable.array) for parameter in parameters]
-        self._multipliers = list(dict.fromkeys([p.multipliers for p in parameters]))
-        is_one = len(self._multipliers) == 1
-        self._which = () if is_one else tuple([self._multipliers.index(p.multipliers) for p in parameters])
+        self._hyper: Hyperparameters | None = None
+        self._call: compiled.Call
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -53,9 +52,11 @@ class Replayed:
     @np.errstate(all="ignore")  # of numbers that single precision can't hold
     def step(self, gradients: Sequence[Array], hyper: Hyperparameters) -> None:
         """Take a step in one compiled function, which may use the memory of variables and slots."""
-        parameters, numbers = self.parameters, [hyper.numbers_of(each) for each in self._multipliers]
+        parameters = self.parameters
+        if hyper is not self._hyper:
+            self._call, self._hyper = compiled.call(parameters, hyper), hyper
         states = [compiled.own_state(parameter, hyper) for parameter in parameters]
-        new = compiled.step(states, gradients, numbers, self._which, hyper)
+        new = compiled.step(states, gradients, self._call)
         # If the step is traced, nothing has been computed, and no memory given away.
         refuse_traced(new[0].variable, "the step of variable {} would be", parameters[0])
         try:

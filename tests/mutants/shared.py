@@ -668,8 +668,8 @@ MUTANTS = [
         "numbers compiled in",
         "backends/rmsprop_array_api/compiled.py",
         "test_compiled_steps.py -k nothing_again",
-        "terms, _variant(hyper))",
-        "terms, hyper)",
+        "numbers[0]]), _variant(hyper))",
+        "numbers[0]]), hyper)",
     ),
     Mutant(
         "results lost in an interrupt",
@@ -677,6 +677,13 @@ MUTANTS = [
         "test_compiled_steps.py -k loses_none",
         "            replace(parameters, new)\n            raise\n",
         "            raise\n",
+    ),
+    Mutant(
+        "compiled steps taken again with the numbers of the first",
+        "backends/rmsprop_array_api/replays.py",
+        "test_compiled_steps.py -k not_checked_again",
+        "hyper is not self._hyper",
+        "self._hyper is None",
     ),
     *[
         Mutant(
